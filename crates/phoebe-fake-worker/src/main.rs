@@ -1,0 +1,2 @@
+//! Measures the figures of the specification.
+fn main() {}

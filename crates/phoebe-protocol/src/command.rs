@@ -1,0 +1,159 @@
+//! Messages over ZeroMQ: frame 0 the signature, frame 1 the [`Header`], frame 2 the body, then attachments.
+//!
+//! Encoding and decoding only; who sends what when is the business of the two ends.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::VERSION;
+use crate::sign::Key;
+
+/// What a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// To the worker: the body is a command.
+    Request,
+    /// To the worker: end the runner of request `target`.
+    Cancel,
+    /// To the server: the body is the answer to request `seq`.
+    Reply,
+    /// To the server: the body tells how far request `seq` has come.
+    Progress,
+}
+
+/// Frame 1 of every message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Protocol version, [`VERSION`].
+    pub v: u32,
+    /// The session's id.
+    pub session: String,
+    /// Towards the worker: greater in each message. Back: the request's.
+    pub seq: u64,
+    /// What the message is.
+    pub kind: Kind,
+    /// Cancel: the `seq` of the request to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<u64>,
+    /// Cancel: why, for the cancelled request's answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Reply: whether the command succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub success: Option<bool>,
+    /// Reply: whether the Bundle may differ from before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<bool>,
+    /// Reply: the failure in at most 500 characters, for the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl Header {
+    fn bare(session: &str, seq: u64, kind: Kind) -> Self {
+        Self {
+            v: VERSION,
+            session: session.to_owned(),
+            seq,
+            kind,
+            target: None,
+            reason: None,
+            success: None,
+            changed: None,
+            error: None,
+        }
+    }
+
+    /// The header of a command.
+    #[must_use]
+    pub fn request(session: &str, seq: u64) -> Self {
+        Self::bare(session, seq, Kind::Request)
+    }
+
+    /// The header that ends the runner of request `target`.
+    #[must_use]
+    pub fn cancel(session: &str, seq: u64, target: u64, reason: &str) -> Self {
+        Self {
+            target: Some(target),
+            reason: Some(reason.to_owned()),
+            ..Self::bare(session, seq, Kind::Cancel)
+        }
+    }
+
+    /// The header of an answer.
+    #[must_use]
+    pub fn reply(session: &str, seq: u64, success: bool, changed: bool) -> Self {
+        Self {
+            success: Some(success),
+            changed: Some(changed),
+            ..Self::bare(session, seq, Kind::Reply)
+        }
+    }
+}
+
+/// A decoded message whose signature, version and session were right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Frame 1.
+    pub header: Header,
+    /// Frame 2, byte for byte.
+    pub body: Bytes,
+    /// Frames 3 and on.
+    pub attachments: Vec<Bytes>,
+}
+
+/// Why a message was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    /// Fewer than signature, header and body.
+    #[error("a message has at least 3 frames, this one has {0}")]
+    TooFewFrames(usize),
+    /// Not signed with this session's key.
+    #[error("the signature is wrong")]
+    BadSignature,
+    /// Frame 1 is no header.
+    #[error("the header cannot be read: {0}")]
+    BadHeader(String),
+    /// Another protocol version.
+    #[error("protocol version {0}, this side speaks {VERSION}")]
+    UnknownVersion(u32),
+    /// Signed with the right key, but for another session.
+    #[error("the message is for another session")]
+    WrongSession,
+}
+
+/// Signs a message and returns its frames.
+#[must_use]
+pub fn encode(key: &Key, header: &Header, body: Bytes) -> Vec<Bytes> {
+    let header = Bytes::from(serde_json::to_vec(header).expect("a header is plain data"));
+    let signature = key.sign([&header[..], &body[..]]);
+    vec![Bytes::copy_from_slice(&signature), header, body]
+}
+
+/// Checks a message's signature, version and session and reads its header.
+///
+/// # Errors
+/// [`DecodeError`] says what is wrong with it; such a message is to be dropped.
+pub fn decode(key: &Key, session: &str, frames: Vec<Bytes>) -> Result<Message, DecodeError> {
+    let mut frames = frames;
+    if frames.len() < 3 {
+        return Err(DecodeError::TooFewFrames(frames.len()));
+    }
+    let attachments = frames.split_off(3);
+    let (signature, header, body) = (&frames[0], &frames[1], &frames[2]);
+    let signed = [header, body].into_iter().chain(&attachments).map(|frame| &frame[..]);
+    if !key.verify(signature, signed) {
+        return Err(DecodeError::BadSignature);
+    }
+    let header: Header = serde_json::from_slice(header)
+        .map_err(|error| DecodeError::BadHeader(error.to_string()))?;
+    if header.v != VERSION {
+        return Err(DecodeError::UnknownVersion(header.v));
+    }
+    if header.session != session {
+        return Err(DecodeError::WrongSession);
+    }
+    Ok(Message { header, body: body.clone(), attachments })
+}

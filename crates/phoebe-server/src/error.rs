@@ -1,0 +1,1 @@
+//! Domain errors as HTTP answers: the one place that knows both.

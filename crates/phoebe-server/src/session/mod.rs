@@ -1,0 +1,183 @@
+//! Sessions: who has which, in what state, and the one task that may change it.
+//!
+//! ```text
+//!              worker ready              idle, or room needed
+//!  starting ───────────────► awake ───────────────────────────► asleep
+//!     │                     (idle|busy) ◄──────────────────────────┘
+//!     │ start failed            │            any command
+//!     ▼                         ▼
+//!   (undone)                  ended: manual, idle_timeout, process_died, server_shutdown, expired, admin
+//! ```
+//!
+//! [`SessionManager`] knows all sessions and nothing of Bundles. Each session has a driver, a task that alone changes
+//! the session's state; everybody else sends it requests and reads what it publishes. Nothing here knows HTTP.
+
+mod manager;
+
+pub use manager::SessionManager;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The user that a session belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The user's id as text.
+    pub user_id: String,
+    /// First and last name; may be empty.
+    pub full_name: String,
+}
+
+/// What a user tells of themself for the log and the dashboard.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserInfo {
+    /// Given name.
+    pub first_name: Option<String>,
+    /// Family name.
+    pub last_name: Option<String>,
+    /// E-mail address.
+    pub email: Option<String>,
+}
+
+/// A wish for a new session.
+#[derive(Debug, Clone, Default)]
+pub struct StartRequest {
+    /// The authenticated user, if there is one.
+    pub owner: Option<Owner>,
+    /// The name of the user's project.
+    pub project_name: Option<String>,
+    /// Names and e-mail, from the metadata.
+    pub user_info: UserInfo,
+    /// Everything else in the metadata; kept and given back.
+    pub metadata: BTreeMap<String, serde_json::Value>,
+    /// Address of the client, for the log.
+    pub client_ip: Option<String>,
+    /// Its `User-Agent`, for the log.
+    pub user_agent: Option<String>,
+}
+
+/// Where a session is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Its worker is being started.
+    Starting,
+    /// It has a worker.
+    Awake,
+    /// It is kept as a snapshot.
+    Asleep,
+    /// It is over.
+    Ended,
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// Its user ended it.
+    Manual,
+    /// Nobody used it.
+    IdleTimeout,
+    /// Its worker died.
+    ProcessDied,
+    /// The server stopped.
+    ServerShutdown,
+    /// It was kept as long as was promised.
+    Expired,
+    /// An administrator ended it.
+    Admin,
+}
+
+impl EndReason {
+    /// The word in the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::IdleTimeout => "idle_timeout",
+            Self::ProcessDied => "process_died",
+            Self::ServerShutdown => "server_shutdown",
+            Self::Expired => "expired",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// What everybody may know of a session at one moment.
+#[derive(Debug, Clone)]
+pub struct SessionView {
+    /// UUID v4.
+    pub session_id: String,
+    /// Unix seconds.
+    pub created_at: f64,
+    /// Unix seconds of the last command or session call.
+    pub last_activity: f64,
+    /// MiB of memory that the session really costs (proportional set size); 0 asleep.
+    pub mem_used: f64,
+    /// The worker's port; `None` asleep.
+    pub port: Option<u16>,
+    /// The user it belongs to.
+    pub owner: Option<Owner>,
+    /// The name of the user's project.
+    pub project_name: Option<String>,
+    /// What the user told of themself.
+    pub user_info: UserInfo,
+    /// Other metadata given at the start.
+    pub metadata: BTreeMap<String, serde_json::Value>,
+    /// Where it is in its life.
+    pub status: Status,
+}
+
+/// The port pool at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortStatus {
+    /// First port.
+    pub start: u16,
+    /// One past the last.
+    pub end: u16,
+    /// Ports in use by sessions, ascending.
+    pub reserved: Vec<u16>,
+    /// Ports that something else holds, ascending.
+    pub foreign: Vec<u16>,
+}
+
+/// Why a session call failed.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// No session has this id.
+    #[error("Session not found")]
+    NotFound,
+    /// The user has as many sessions as allowed.
+    #[error("You already have {limit} sessions, which is the limit; end one first")]
+    UserLimit {
+        /// The limit.
+        limit: usize,
+    },
+    /// All ports are in use.
+    #[error("All {total} worker ports are in use; end a session or enlarge [port_pool]")]
+    NoPort {
+        /// Ports in the pool.
+        total: usize,
+    },
+    /// Too many commands wait in this session.
+    #[error("{depth} commands wait in this session already; try again when some are done")]
+    QueueFull {
+        /// The bound.
+        depth: usize,
+    },
+    /// The worker did not become ready.
+    #[error("The session's worker could not be started: {0}")]
+    StartFailed(String),
+    /// The server is stopping.
+    #[error("The server is shutting down")]
+    ShuttingDown,
+}
+
+/// What a command's execution gave.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The user's answer: one JSON object, byte for byte as the worker sent it.
+    pub body: bytes::Bytes,
+}

@@ -1,0 +1,1 @@
+//! Serving: listener, connections, limits, graceful shutdown.
