@@ -101,6 +101,12 @@ impl Store {
         todo!()
     }
 
+    /// Whether the filter lets this command into the log.
+    #[must_use]
+    pub fn logs_command(&self, _name: &str) -> bool {
+        todo!()
+    }
+
     /// Remembers `record`; never blocks.
     pub fn log(&self, _record: LogRecord) {
         todo!()
