@@ -1,5 +1,7 @@
 //! The command line: arguments to calls, errors to exit codes.
 
+pub mod init_db;
+
 use std::process::ExitCode;
 
 /// Runs the program.
