@@ -155,6 +155,8 @@ pub struct ResourceSettings {
     pub max_workers_per_user: usize,
     /// Memory of one worker in MiB; 0 for no limit.
     pub worker_memory_mb: u64,
+    /// Long commands that may compute at once; 0 for as many as there are cores.
+    pub max_concurrent_computes: usize,
     /// Seconds a command may take; 0 for no limit.
     pub command_timeout_seconds: f64,
     /// Commands that may wait in one session.
@@ -260,6 +262,7 @@ impl Default for ResourceSettings {
         Self {
             max_workers_per_user: 0,
             worker_memory_mb: 0,
+            max_concurrent_computes: 0,
             command_timeout_seconds: 0.0,
             queue_depth: 64,
         }

@@ -3,10 +3,12 @@
 //! Everybody else sends it a [`Request`] and reads what it publishes. It ends when the session has ended, and by then the worker is
 //! gone, the port is free and the end is logged.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use phoebe_protocol::command::{Kind, Message};
 use phoebe_protocol::packet::CommandKind;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
+use super::cores::{CoreGrant, Cores};
 use super::manager::Shared;
 use super::ports::PortLease;
 use super::queue::CommandQueue;
@@ -58,6 +61,8 @@ struct Queued {
     sent: Option<Instant>,
     /// Whether its time was over and it was asked to end.
     overdue: bool,
+    /// The cores it computes on.
+    cores: Option<CoreGrant>,
 }
 
 /// A session that is being started or lives.
@@ -76,8 +81,16 @@ struct Awake {
     commands: Commands,
     replies: Replies,
     queue: CommandQueue<Queued>,
+    cores: CoreWait,
     memory: MemoryWatch,
     port: PortLease,
+}
+
+/// The wait of the long command that is next for its turn on the machine's cores.
+#[derive(Default)]
+struct CoreWait {
+    wait: Option<Pin<Box<dyn Future<Output = CoreGrant> + Send>>>,
+    granted: Option<CoreGrant>,
 }
 
 /// Memory is measured after commands, off their path, and not too often.
@@ -156,6 +169,7 @@ impl Driver {
             commands,
             replies,
             queue: CommandQueue::new(self.shared.settings.resources.queue_depth),
+            cores: CoreWait::default(),
             memory: MemoryWatch { last: Some(Instant::now()), ..MemoryWatch::default() },
             port,
         })
@@ -206,11 +220,11 @@ impl Driver {
     /// Serves until the session is over.
     async fn serve(&mut self, awake: &mut Awake) -> Over {
         loop {
-            if let Err(error) = awake.send_what_may_go().await {
+            if let Err(error) = awake.send_what_may_go(&self.shared.cores).await {
                 return Over::died(&error.to_string());
             }
             let deadline = awake.next_deadline(&self.shared);
-            let Awake { worker, replies, memory, .. } = &mut *awake;
+            let Awake { worker, replies, memory, cores, .. } = &mut *awake;
             let measure = memory.due;
             tokio::select! {
                 reply = replies.next() => match reply {
@@ -228,6 +242,7 @@ impl Driver {
                 },
                 exit = worker.ended() => return Over::exited(exit),
                 measured = memory.measured() => self.note_memory(measured, &mut awake.memory),
+                () = cores.turn() => {}
                 () = at(measure) => awake.memory.start(&awake.worker),
                 () = at(deadline) => {
                     if let Some(over) = self.end_overdue(awake).await {
@@ -243,7 +258,7 @@ impl Driver {
             Request::Command(command) => {
                 self.touch();
                 let kind = self.shared.kind_of(&command.name);
-                let queued = Queued { command, sent: None, overdue: false };
+                let queued = Queued { command, sent: None, overdue: false, cores: None };
                 if let Err(refused) = awake.queue.push(kind, queued) {
                     let depth = self.shared.settings.resources.queue_depth;
                     refused.command.refuse(SessionError::QueueFull { depth });
@@ -403,11 +418,17 @@ impl Driver {
 }
 
 impl Awake {
-    async fn send_what_may_go(&mut self) -> Result<(), ConnectionError> {
-        while let Some((kind, mut queued)) = self.queue.next() {
+    async fn send_what_may_go(&mut self, cores: &Cores) -> Result<(), ConnectionError> {
+        loop {
+            let wants_cores = self.queue.ready(true) == Some(CommandKind::Long);
+            let grant = if wants_cores { self.cores.take_or_ask(cores) } else { None };
+            let Some((kind, mut queued)) = self.queue.next(grant.is_some()) else {
+                return Ok(());
+            };
             queued.sent = Some(Instant::now());
-            let number = self.commands.request(queued.command.body.clone()).await;
-            match number {
+            let cores = grant.as_ref().map(CoreGrant::cores);
+            queued.cores = grant;
+            match self.commands.request(queued.command.body.clone(), cores).await {
                 Ok(number) => self.queue.started(number, kind, queued),
                 Err(error) => {
                     // It is still to be answered, with all others.
@@ -416,7 +437,6 @@ impl Awake {
                 }
             }
         }
-        Ok(())
     }
 
     /// When the next command will have run out of time.
@@ -427,6 +447,29 @@ impl Awake {
             Some(queued.sent? + limit + grace)
         });
         deadlines.min()
+    }
+}
+
+impl CoreWait {
+    /// The grant, if its turn has come; else it is waited for.
+    fn take_or_ask(&mut self, cores: &Cores) -> Option<CoreGrant> {
+        if self.granted.is_none() && self.wait.is_none() {
+            let cores = cores.clone();
+            let mut wait: Pin<Box<dyn Future<Output = _> + Send>> =
+                Box::pin(async move { cores.grant().await });
+            match (&mut wait).now_or_never() {
+                Some(grant) => self.granted = Some(grant),
+                None => self.wait = Some(wait),
+            }
+        }
+        self.granted.take()
+    }
+
+    /// Waits until the turn has come; for ever if none is waited for.
+    async fn turn(&mut self) {
+        let Some(wait) = &mut self.wait else { return std::future::pending().await };
+        self.granted = Some(wait.await);
+        self.wait = None;
     }
 }
 

@@ -12,6 +12,7 @@
 //! [`SessionManager`] knows all sessions and nothing of Bundles. Each session has a driver, a task that alone changes
 //! the session's state; everybody else sends it requests and reads what it publishes. Nothing here knows HTTP.
 
+mod cores;
 mod driver;
 mod manager;
 mod ports;

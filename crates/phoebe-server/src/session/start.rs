@@ -77,7 +77,7 @@ async fn first_ping(
         let (mut commands, mut replies) =
             connect(worker.address(), session, key).await.map_err(|error| error.to_string())?;
         let body = Bytes::from_static(br#"{"command":"ping"}"#);
-        commands.request(body).await.map_err(|error| error.to_string())?;
+        commands.request(body, None).await.map_err(|error| error.to_string())?;
         let reply = replies.next().await.map_err(|error| error.to_string())?;
         match reply.header.success {
             Some(true) => Ok((commands, replies)),

@@ -102,6 +102,14 @@ impl Launcher {
         }
     }
 
+    /// Ends what workers come from, and waits until it is gone. Workers are not touched.
+    pub async fn shut_down(&self) {
+        match &self.source {
+            Source::Zygote(zygote) => zygote.shut_down().await,
+            Source::Spawn { .. } => {}
+        }
+    }
+
     /// Starts a worker and waits until its command socket is bound. The caller bounds the time; giving up ends the worker.
     ///
     /// # Errors
@@ -157,19 +165,19 @@ fn start_packet(spec: &WorkerSpec) -> Start {
     }
 }
 
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // Its lifeline closes too, but a worker that never armed it, or was made to disarm it, must not stay.
-        self.kill();
-    }
-}
-
 /// A living worker process.
 pub struct Worker {
     process: Arc<Process>,
     lifeline: PacketSocket,
     address: String,
     _record: Record,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Its lifeline closes too, but a worker that never armed it, or was made to disarm it, must not stay.
+        self.kill();
+    }
 }
 
 impl Worker {

@@ -19,6 +19,8 @@ use rustix::process::Signal;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::exits::{self, Exit};
@@ -75,6 +77,8 @@ struct Fork {
 pub(crate) struct Zygote {
     forks: mpsc::Sender<Fork>,
     state: watch::Receiver<State>,
+    closing: CancellationToken,
+    supervisor: TaskTracker,
 }
 
 impl Zygote {
@@ -82,13 +86,24 @@ impl Zygote {
     pub(crate) fn supervise(interpreter: Interpreter, records: Records) -> Self {
         let (forks, waiting) = mpsc::channel(QUEUE);
         let (publish, state) = watch::channel(State::Starting);
-        tokio::spawn(Supervisor { interpreter, records, waiting, publish }.run());
-        Self { forks, state }
+        let closing = CancellationToken::new();
+        let supervisor = TaskTracker::new();
+        let work =
+            Supervisor { interpreter, records, waiting, publish, closing: closing.clone() }.run();
+        supervisor.spawn(work);
+        supervisor.close();
+        Self { forks, state, closing, supervisor }
     }
 
     /// What the zygote is doing, and a way to wait for a change of it.
     pub(crate) fn state(&self) -> watch::Receiver<State> {
         self.state.clone()
+    }
+
+    /// Ends the zygote and waits until it is gone.
+    pub(crate) async fn shut_down(&self) {
+        self.closing.cancel();
+        self.supervisor.wait().await;
     }
 
     /// Asks for a worker that gets these two descriptors.
@@ -110,6 +125,7 @@ struct Supervisor {
     records: Records,
     waiting: mpsc::Receiver<Fork>,
     publish: watch::Sender<State>,
+    closing: CancellationToken,
 }
 
 /// Why a generation is over.
@@ -155,6 +171,7 @@ impl Supervisor {
         loop {
             tokio::select! {
                 () = &mut end => return Some(()),
+                () = self.closing.cancelled() => return None,
                 fork = self.waiting.recv() => {
                     let _gave_up = fork?.answer.send(Err(ForkError::Refused(reason.clone())));
                 }
@@ -163,25 +180,15 @@ impl Supervisor {
     }
 
     async fn generation(&mut self) -> io::Result<Over> {
-        let started = Instant::now();
         let (control, theirs) = packet_socket::pair()?;
         let output = log_pipe::open("zygote".to_owned())?;
         let error = output.try_clone()?;
         let process = self.interpreter.start("zygote", Stdio::from(theirs), output, error)?;
         let record = self.records.add(&process)?;
-        let over = match self.wait_until_ready(&control, &process).await {
-            Ok(info) => {
-                info!(
-                    pid = process.pid(),
-                    phoebe = info.phoebe,
-                    python = info.python,
-                    duration_ms = started.elapsed().as_millis(),
-                    "the zygote is ready"
-                );
-                self.publish.send_replace(State::Ready(Arc::new(info)));
-                self.serve(&control, &process).await
-            }
-            Err(reason) => Over::NeverReady(reason),
+        let closing = self.closing.clone();
+        let over = tokio::select! {
+            over = self.life(&control, &process) => over,
+            () = closing.cancelled() => Over::NotNeeded,
         };
         // It ends by itself when its channel closes; it is not waited for longer than a moment.
         drop(control);
@@ -193,8 +200,27 @@ impl Supervisor {
         Ok(over)
     }
 
+    /// From its start to its end.
+    async fn life(&mut self, control: &PacketSocket, process: &Process) -> Over {
+        let started = Instant::now();
+        match self.wait_until_ready(control, process).await {
+            Ok(info) => {
+                info!(
+                    pid = process.pid(),
+                    phoebe = info.phoebe,
+                    python = info.python,
+                    duration_ms = started.elapsed().as_millis(),
+                    "the zygote is ready"
+                );
+                self.publish.send_replace(State::Ready(Arc::new(info)));
+                self.serve(control, process).await
+            }
+            Err(reason) => Over::NeverReady(reason),
+        }
+    }
+
     async fn wait_until_ready(
-        &mut self,
+        &self,
         control: &PacketSocket,
         process: &Process,
     ) -> Result<Info, String> {
