@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod environment;
 pub mod error;
+pub mod logging;
 pub mod session;
 pub mod store;
 pub mod web;
