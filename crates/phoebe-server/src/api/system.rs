@@ -157,7 +157,7 @@ pub(super) async fn passbands(
     State(context): State<Shared>,
     _caller: Caller,
 ) -> Result<Json<Success<Passbands>>, HttpError> {
-    let passbands = context.app.sessions.python_info().await?.passbands;
+    let passbands = context.app.sessions.python_info().await?.passbands.clone();
     let grouped = grouped(&passbands);
     Ok(Json(Success { success: true, result: Passbands { passbands, grouped } }))
 }
@@ -183,7 +183,9 @@ pub(super) async fn info(
     let app = &context.app;
     let python = timeout(READY_WITHIN, app.sessions.python_info()).await.ok().and_then(Result::ok);
     let (phoebe_version, python_version, numpy_version) = match python {
-        Some(python) => (Some(python.phoebe), Some(python.python), Some(python.numpy)),
+        Some(info) => {
+            (Some(info.phoebe.clone()), Some(info.python.clone()), Some(info.numpy.clone()))
+        }
         None => (None, None, None),
     };
     let result = SystemInfo {

@@ -58,8 +58,8 @@ mod tests {
     fn client(peer: &str, forwarded: &'static str, proxies: &[&str]) -> String {
         let proxies: Vec<IpAddr> = proxies.iter().map(|proxy| proxy.parse().unwrap()).collect();
         let headers = HeaderMap::from_iter([(
-            "x-forwarded-for".parse().unwrap(),
-            forwarded.parse().unwrap(),
+            axum::http::HeaderName::from_static("x-forwarded-for"),
+            axum::http::HeaderValue::from_static(forwarded),
         )]);
         behind(peer.parse().unwrap(), &headers, &proxies).to_string()
     }
