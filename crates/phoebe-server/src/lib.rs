@@ -11,6 +11,7 @@ pub mod config;
 pub mod environment;
 pub mod error;
 pub mod logging;
+pub mod serve;
 pub mod session;
 pub mod store;
 pub mod web;

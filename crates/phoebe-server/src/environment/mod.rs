@@ -33,3 +33,11 @@ impl Progress {
 pub fn python(settings: &Settings, _progress: &Progress) -> Result<PathBuf, EnvironmentError> {
     settings.worker.python.clone().ok_or(EnvironmentError::NoPython)
 }
+
+/// The folder that holds the worker package.
+///
+/// # Errors
+/// See [`EnvironmentError`].
+pub fn package_directory() -> Result<PathBuf, EnvironmentError> {
+    Ok(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../worker")))
+}
