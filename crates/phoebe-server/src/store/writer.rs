@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::batch::{self, Batch};
-use super::database::{self, Database};
+use super::database::Database;
 use super::health::Health;
 use super::queue::{Barrier, Call, Queue, Work};
 use super::reader::Reader;
@@ -59,7 +59,11 @@ impl Writer {
                     let barrier = self.keep(records, barrier);
                     self.pass(barrier);
                 }
-                Work::End => return,
+                Work::End => {
+                    // The last connection to close folds the write-ahead log into the database: this one.
+                    drop(self.reader.shut());
+                    return;
+                }
             }
         }
     }
@@ -156,9 +160,12 @@ impl Writer {
     /// Opens what is at the path, or creates it. Connections to the old file must be closed before: they share the
     /// names of its companion files with the new one.
     fn renew(&self, old: Option<Database>) -> Result<Database, StoreError> {
-        let _shut = self.reader.shut();
-        drop(old);
-        database::remove_leftovers(&self.path);
-        Database::open(&self.path, self.bounds)
+        let mut open = self.reader.shut();
+        if let Some(old) = old {
+            old.abandon();
+        }
+        let database = Database::open(&self.path, self.bounds)?;
+        open.file = database.identity();
+        Ok(database)
     }
 }
