@@ -142,6 +142,7 @@ async fn a_row_that_breaks_a_rule_costs_itself_only() {
         one::<String>(&path, "SELECT group_concat(command_name) FROM session_commands"),
         "first,third"
     );
+    assert_eq!(store.lost_records(), 1);
 }
 
 #[tokio::test]
@@ -238,6 +239,23 @@ async fn a_deleted_database_is_made_anew() {
     store.close().await;
     assert_eq!(one::<String>(&path, "PRAGMA integrity_check"), "ok");
     assert_eq!(one::<i64>(&path, "SELECT count(*) FROM users"), 1);
+}
+
+#[tokio::test]
+async fn a_database_behind_a_link_is_made_anew() {
+    let folder = TempDir::new().unwrap();
+    let (path, disk) = (folder.path().join("data/sessions.db"), folder.path().join("disk"));
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::create_dir(&disk).unwrap();
+    std::os::unix::fs::symlink(disk.join("real.db"), &path).unwrap();
+    let store = Store::open(&path, CommandFilter::default()).unwrap();
+    store.create_user(account("ada@x.org")).await.unwrap();
+    std::fs::remove_file(disk.join("real.db")).unwrap();
+    store.log(command("s", "set_value", 1.0));
+    store.close().await;
+    assert_eq!(one::<i64>(&disk.join("real.db"), "SELECT count(*) FROM session_commands"), 1);
+    assert_eq!(one::<String>(&path, "PRAGMA integrity_check"), "ok");
+    assert_eq!(one::<i64>(&path, "SELECT count(*) FROM users"), 0);
 }
 
 #[tokio::test]

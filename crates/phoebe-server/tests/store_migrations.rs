@@ -57,7 +57,7 @@ const OWNERS_AND_USERS: &str = "
     INSERT INTO users (email, hashed_password, first_name, last_name, created_at)
         VALUES ('Ada@X.org', '$2b$12$old', 'Ada', 'Lovelace', 1.0);
     INSERT INTO users (email, hashed_password, role, created_at, is_active)
-        VALUES ('ada@x.org', '$2b$12$other', 'admin', 2.0, 0);
+        VALUES ('ada@x.org', CAST('$2b$12$other' AS BLOB), 'admin', 2.0, 0);
 ";
 
 fn database_of(folder: &TempDir, scripts: &[&str]) -> std::path::PathBuf {
@@ -229,6 +229,7 @@ async fn the_form_with_users_migrates_and_its_accounts_work() {
     assert_eq!((upper.role.as_str(), upper.is_active), ("student", true));
     let lower = store.user_by_email("ada@x.org").await.unwrap().unwrap();
     assert_eq!((lower.id, lower.first_name.as_str(), lower.is_active), (2, "", false));
+    assert_eq!(lower.hashed_password, "$2b$12$other", "bytes are text");
     assert_eq!(store.user_by_email("ADA@x.org").await.unwrap().unwrap().id, 1);
     assert_eq!(store.user_by_id(2).await.unwrap().unwrap().role, "admin");
     store.close().await;

@@ -112,9 +112,11 @@ impl Database {
 }
 
 fn companions(path: &Path) -> Vec<(PathBuf, FileIdentity)> {
+    // SQLite puts them beside the file itself, where the path is a symbolic link.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     ["-wal", "-shm"]
         .iter()
-        .map(|suffix| with_suffix(path, suffix))
+        .map(|suffix| with_suffix(&path, suffix))
         .filter_map(|path| FileIdentity::of(&path).map(|identity| (path, identity)))
         .collect()
 }
@@ -132,11 +134,17 @@ fn create_file(path: &Path) -> Result<(), StoreError> {
             StoreError::new(path, format!("its folder cannot be created: {error}"))
         })?;
     }
-    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(StoreError::new(path, format!("it cannot be created: {error}"))),
+    // An existing file is not touched: closing it would end the locks that SQLite holds on it in this process.
+    if FileIdentity::of(path).is_none() {
+        fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| StoreError::new(path, format!("it cannot be created: {error}")))?;
     }
+    Ok(())
 }
 
 fn use_write_ahead_log(connection: &Connection, path: &Path) -> rusqlite::Result<()> {

@@ -62,7 +62,7 @@ pub(crate) struct Bounds {
     pub(crate) patience: Duration,
     /// The same while somebody waits for the batch, as at shutdown.
     pub(crate) patience_when_awaited: Duration,
-    /// Pages that the database may have.
+    /// Pages that the database may have, as on a small disk.
     pub(crate) max_pages: Option<u32>,
 }
 

@@ -78,11 +78,12 @@ impl Writer {
         let start = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            let Err(error) = self.attempt(|connection| batch.write(connection)) else {
-                if self.queue.has_room() {
-                    self.health.well();
+            let error = match self.attempt(|connection| batch.write(connection)) {
+                Ok(left_out) => {
+                    self.wrote(left_out);
+                    return barrier;
                 }
-                return barrier;
+                Err(error) => error,
             };
             self.health.trouble(&error.to_string());
             let is_awaited = barrier.is_some() || self.queue.is_awaited();
@@ -95,6 +96,20 @@ impl Writer {
             let calls = self.queue.pause(pause);
             self.answer(calls);
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn wrote(&self, left_out: usize) {
+        if left_out > 0 {
+            self.health.lose(left_out);
+            tracing::warn!(
+                path = %self.path.display(),
+                left_out,
+                "log records that break a rule of the database were left out"
+            );
+        }
+        if self.queue.has_room() {
+            self.health.well();
         }
     }
 
