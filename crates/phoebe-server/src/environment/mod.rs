@@ -17,12 +17,12 @@ mod tests;
 pub use cache::cache_directory;
 pub use error::EnvironmentError;
 pub use interpreter::{MINIMUM_PYTHON, PythonVersion};
-pub use named::{MINIMUM_PHOEBE, Probe, probe};
+pub use named::MINIMUM_PHOEBE;
 pub use package::package_directory;
 pub use progress::Progress;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::Settings;
 
@@ -53,6 +53,23 @@ pub fn python(settings: &Settings, progress: &Progress) -> Result<PathBuf, Envir
         Some(python) => named::check(python),
         None => private::python(&Surroundings::of_process()?, progress),
     }
+}
+
+/// Checks that the interpreter `python`, which somebody else looks after, has what workers need.
+///
+/// # Errors
+/// What it lacks.
+pub fn check_named(python: &Path) -> Result<PathBuf, EnvironmentError> {
+    named::check(python)
+}
+
+/// The interpreter on `PATH` that a private environment would be made with, and its version.
+///
+/// # Errors
+/// Where none will do.
+pub fn base_python() -> Result<(PathBuf, PythonVersion), EnvironmentError> {
+    let found = interpreter::find(&std::env::var_os("PATH").unwrap_or_default())?;
+    Ok((found.path, found.version))
 }
 
 /// The private environment's interpreter, if it is made already.

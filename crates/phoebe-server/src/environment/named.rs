@@ -31,27 +31,23 @@ print(json.dumps({'version': list(sys.version_info[:2]), 'missing': missing, 'ph
 
 /// What an interpreter has.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Probe {
+struct Probe {
     version: (u32, u32),
     /// Packages that workers need and that are not there.
-    pub missing: Vec<String>,
+    missing: Vec<String>,
     /// Version of PHOEBE, where it is known.
-    pub phoebe: Option<String>,
+    phoebe: Option<String>,
 }
 
 impl Probe {
     /// The interpreter's version.
-    #[must_use]
-    pub fn python(&self) -> PythonVersion {
+    fn python(&self) -> PythonVersion {
         PythonVersion { major: self.version.0, minor: self.version.1 }
     }
 }
 
 /// Asks `python` what it has.
-///
-/// # Errors
-/// Why it cannot be used at all.
-pub fn probe(python: &Path) -> Result<Probe, EnvironmentError> {
+fn probe(python: &Path) -> Result<Probe, EnvironmentError> {
     let unusable =
         |reason: String| EnvironmentError::NamedUnusable { python: python.to_owned(), reason };
     // No `-I`: the user's own packages count here, as they do when a worker starts.
