@@ -7,6 +7,7 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use rustix::io::FdFlags;
 use sha2::{Digest as _, Sha256};
 
 use super::error::EnvironmentError;
@@ -91,5 +92,9 @@ fn guard(surroundings: &Surroundings<'_>, progress: &Progress) -> Result<File, E
             return Err(EnvironmentError::file("locked", &path)(error));
         }
     }
+    // The programs that are run inherit the lock: if this process is killed, a pip that works on
+    // has the next start wait for it.
+    rustix::io::fcntl_setfd(&file, FdFlags::empty())
+        .map_err(|error| EnvironmentError::file("locked", &path)(error.into()))?;
     Ok(file)
 }
