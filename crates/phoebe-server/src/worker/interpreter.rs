@@ -18,7 +18,7 @@ use super::process::Process;
 pub(crate) const INSTANCE_VARIABLE: &str = "PHOEBE_SERVER_INSTANCE";
 
 /// Puts the package's folder on the path of an interpreter that is isolated from the user's own settings, and runs it.
-const BOOTSTRAP: &str = "import sys, runpy; sys.path.insert(0, sys.argv.pop(1)); \
+pub(crate) const BOOTSTRAP: &str = "import sys, runpy; sys.path.insert(0, sys.argv.pop(1)); \
      runpy.run_module('phoebe_worker', run_name='__main__', alter_sys=True)";
 
 /// Variables of the server's own environment that a Python process gets; all others may hold secrets.
