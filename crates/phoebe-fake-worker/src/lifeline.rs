@@ -13,11 +13,8 @@ pub(crate) fn arm(lifeline: Arc<OwnedFd>) {
     // Fails only where this process leads a group already, which is what is wanted.
     let _ = setsid();
     thread::spawn(move || {
-        loop {
-            match poll(&mut [PollFd::new(&*lifeline, PollFlags::empty())], None) {
-                Err(Errno::INTR) => {}
-                _ => break,
-            }
+        while let Err(Errno::INTR) = poll(&mut [PollFd::new(&*lifeline, PollFlags::empty())], None)
+        {
         }
         let _ = kill_process_group(getpid(), Signal::KILL);
     });
