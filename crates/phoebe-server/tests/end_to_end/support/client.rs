@@ -26,8 +26,11 @@ pub(crate) struct Reply {
 
 impl Client {
     pub(crate) fn new(base: String) -> Self {
-        let http =
-            reqwest::Client::builder().timeout(Duration::from_secs(120)).no_proxy().build().unwrap();
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(120))
+            .no_proxy()
+            .build()
+            .unwrap();
         Self { base, token: None, http }
     }
 
@@ -126,6 +129,12 @@ impl Session {
     /// Sends a command, whatever comes of it.
     pub(crate) async fn send(&self, command: &Value) -> Reply {
         self.client.post(&format!("/send/{}", self.id), command).await
+    }
+
+    /// Sends a command to a server that may end meanwhile.
+    pub(crate) async fn try_send(&self, command: &Value) -> reqwest::Result<Reply> {
+        let path = format!("/send/{}", self.id);
+        Reply::try_of(self.client.request(Method::POST, &path).json(command)).await
     }
 
     /// Sends a command and returns its answer, which is one of success or failure.

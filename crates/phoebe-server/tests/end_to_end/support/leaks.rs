@@ -30,9 +30,8 @@ pub(super) async fn assert_none(server: &TestServer, descendants: &[ProcessInfo]
 }
 
 fn still_lives(before: &ProcessInfo) -> bool {
-    ProcessInfo::read(before.pid).is_some_and(|now| {
-        now.state != 'Z' && now.command_line == before.command_line
-    })
+    ProcessInfo::read(before.pid)
+        .is_some_and(|now| now.state != 'Z' && now.command_line == before.command_line)
 }
 
 fn files_below(folder: &Path) -> usize {

@@ -63,8 +63,13 @@ impl Program {
 
     /// Runs it and waits for its end.
     pub(crate) fn run(mut self) -> Finished {
-        let mut child =
-            self.0.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = self
+            .0
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let started = Instant::now();
         let deadline = Duration::from_secs(60);
         // What these calls print fits into a pipe.

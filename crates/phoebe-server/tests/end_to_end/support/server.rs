@@ -56,6 +56,11 @@ impl TestServer {
         Self { process: Some(process), client, setup }
     }
 
+    /// A client without authentication, for a task of its own.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// The folder in which the server runs; its data is below it.
     pub(crate) fn root(&self) -> &Path {
         self.setup.root.path()
@@ -106,7 +111,8 @@ impl TestServer {
     /// Waits until the server's process is gone.
     pub(crate) async fn wait_for_exit(&mut self, deadline: Duration) -> ExitStatus {
         let process = self.process.as_mut().expect("the server runs");
-        let status = until("the server's end", deadline, async || process.try_wait().unwrap()).await;
+        let status =
+            until("the server's end", deadline, async || process.try_wait().unwrap()).await;
         self.process = None;
         status
     }
