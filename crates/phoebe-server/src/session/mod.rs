@@ -12,11 +12,17 @@
 //! [`SessionManager`] knows all sessions and nothing of Bundles. Each session has a driver, a task that alone changes
 //! the session's state; everybody else sends it requests and reads what it publishes. Nothing here knows HTTP.
 
+mod cores;
+mod driver;
 mod manager;
+mod ports;
+mod queue;
+mod start;
 
 pub use manager::SessionManager;
 
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -39,6 +45,15 @@ pub struct UserInfo {
     pub last_name: Option<String>,
     /// E-mail address.
     pub email: Option<String>,
+}
+
+impl UserInfo {
+    /// Takes over the fields that `newer` gives.
+    fn update(&mut self, newer: Self) {
+        self.first_name = newer.first_name.or(self.first_name.take());
+        self.last_name = newer.last_name.or(self.last_name.take());
+        self.email = newer.email.or(self.email.take());
+    }
 }
 
 /// A wish for a new session.
@@ -180,4 +195,10 @@ pub enum SessionError {
 pub struct Answer {
     /// The user's answer: one JSON object, byte for byte as the worker sent it.
     pub body: bytes::Bytes,
+}
+
+/// Unix seconds.
+fn now() -> f64 {
+    // A clock before 1970 is no reason to fail.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64())
 }

@@ -1,135 +1,273 @@
 //! What must outlive a process: the SQLite log of sessions, commands, metrics and users.
 //!
+//! ```text
+//!  log() ─────────► queue ──► writer thread ──► SQLite (WAL)
+//!  create_user() ───► │            │ commits in batches      ▲
+//!                     └ bounded    └ retries, then loses     │
+//!  user_by_email() ──────────────► reader ───────────────────┘
+//! ```
+//!
 //! One thread owns the writing connection and commits in batches. Log records are sent and forgotten: no request waits
-//! for them; only calls whose answer depends on the database wait. Nothing here knows HTTP or processes.
+//! for them; only calls whose answer depends on the database wait. A database that cannot be written costs log records,
+//! after a bounded patience, and nothing else. Nothing here knows HTTP or processes.
+
+mod batch;
+pub mod data_directory;
+mod database;
+mod error;
+mod filter;
+mod health;
+mod migrations;
+mod queue;
+mod reader;
+mod record;
+mod users;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use data_directory::{DataDirectory, DataDirectoryError, DataDirectoryView};
+pub(crate) use database::with_suffix;
+pub use error::StoreError;
+pub use filter::CommandFilter;
+pub use record::LogRecord;
+pub use users::{NewUser, User};
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-use thiserror::Error;
+use tokio::sync::oneshot;
 
-/// One thing to remember. Times are Unix seconds.
-#[derive(Debug, Clone)]
-pub enum LogRecord {
-    /// A session began.
-    SessionStarted {
-        session_id: String,
-        created_at: f64,
-        port: u16,
-        client_ip: Option<String>,
-        user_agent: Option<String>,
-        user_id: Option<String>,
-        full_name: Option<String>,
-        project_name: Option<String>,
-    },
-    /// A session was used.
-    SessionActivity { session_id: String, at: f64 },
-    /// A session is over; `reason` is the recorded word.
-    SessionEnded { session_id: String, at: f64, reason: &'static str },
-    /// A command was executed. The store applies the include/exclude filter.
-    Command {
-        session_id: String,
-        at: f64,
-        name: String,
-        success: bool,
-        execution_time_ms: f64,
-        error: Option<String>,
-    },
-    /// A session's memory was measured.
-    Memory { session_id: String, at: f64, memory_used_mb: f64 },
-    /// A session's user told something of themself.
-    UserInfo {
-        session_id: String,
-        at: f64,
-        first_name: Option<String>,
-        last_name: Option<String>,
-        email: Option<String>,
-    },
+use database::Database;
+use health::Health;
+use queue::{Barrier, Call, Pushed, Queue};
+use reader::Reader;
+use writer::Writer;
+
+/// The bounds of the store. [`Default`] is what a server uses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Memory that waiting log records may take; those beyond it are dropped.
+    pub(crate) queue_bytes: usize,
+    /// Records in one transaction.
+    pub(crate) batch_records: usize,
+    /// How long a record waits for others to share its transaction.
+    pub(crate) gather: Duration,
+    /// How long SQLite itself waits for a lock.
+    pub(crate) busy_timeout: Duration,
+    /// How long a batch that cannot be written is kept.
+    pub(crate) patience: Duration,
+    /// The same while somebody waits for the batch, as at shutdown.
+    pub(crate) patience_when_awaited: Duration,
+    /// Pages that the database may have, as on a small disk.
+    pub(crate) max_pages: Option<u32>,
 }
 
-/// A local account.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
-    pub id: i64,
-    pub email: String,
-    pub hashed_password: String,
-    pub first_name: String,
-    pub last_name: String,
-    pub role: String,
-    pub is_active: bool,
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            queue_bytes: 16 << 20,
+            batch_records: 2000,
+            gather: Duration::from_millis(50),
+            busy_timeout: Duration::from_millis(500),
+            patience: Duration::from_secs(30),
+            patience_when_awaited: Duration::from_millis(1500),
+            max_pages: None,
+        }
+    }
 }
 
-/// A wish for an account; the password is hashed already.
-#[derive(Debug, Clone)]
-pub struct NewUser {
-    pub email: String,
-    pub hashed_password: String,
-    pub first_name: String,
-    pub last_name: String,
-    pub role: String,
+/// Creates the database at `path`, or brings one of an earlier form up to date.
+///
+/// # Errors
+/// [`StoreError::Database`], naming the file and what to do.
+pub fn create(path: &Path) -> Result<(), StoreError> {
+    Database::open(path, Bounds::default()).map(drop)
 }
 
-/// Why the database did not do what was asked.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// Another account has this address.
-    #[error("A user with this email already exists")]
-    EmailTaken,
-    /// Anything SQLite says.
-    #[error("the database {path}: {message}")]
-    Database { path: String, message: String },
-}
-
-/// Which commands are logged: `include` wins over `exclude`.
-#[derive(Debug, Clone, Default)]
-pub struct CommandFilter {
-    pub include: Vec<String>,
-    pub exclude: Vec<String>,
-}
-
-/// Handle to the database; cheap to clone.
+/// Handle to the database; cheap to clone. When the last one is dropped, what is queued is committed and the writer ends.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    queue: Arc<Queue>,
+    health: Arc<Health>,
+    reader: Arc<Reader>,
+    filter: CommandFilter,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
 
 impl Store {
     /// Opens or creates the database, migrates it, and starts the writer.
-    pub fn open(_path: &Path, _filter: CommandFilter) -> Result<Self, StoreError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]: not SQLite, another program's, of a newer version, locked, not writable. The file is
+    /// left as it was.
+    pub fn open(path: &Path, filter: CommandFilter) -> Result<Self, StoreError> {
+        Self::open_bounded(path, filter, Bounds::default())
     }
 
-    /// Closes rows left `active` by a server that died; returns how many.
-    pub async fn close_stale_sessions(&self, _reason: &'static str) -> Result<usize, StoreError> {
-        todo!()
+    pub(crate) fn open_bounded(
+        path: &Path,
+        filter: CommandFilter,
+        bounds: Bounds,
+    ) -> Result<Self, StoreError> {
+        let database = Database::open(path, bounds)?;
+        let queue = Arc::new(Queue::new(bounds));
+        let health = Arc::new(Health::new(path));
+        let reader = Arc::new(Reader::new(path, database.identity(), bounds));
+        let writer = Writer::new(
+            database,
+            Arc::clone(&queue),
+            Arc::clone(&health),
+            Arc::clone(&reader),
+            bounds,
+        );
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|error| StoreError::new(path, format!("no writer thread: {error}")))?;
+        let writer = Mutex::new(Some(thread));
+        Ok(Self { inner: Arc::new(Inner { queue, health, reader, filter, writer }) })
     }
 
-    /// Remembers `record`; never blocks.
-    pub fn log(&self, _record: LogRecord) {
-        todo!()
+    /// Closes rows left `active` by a server that died; returns how many. Their end is the last moment in which they
+    /// are known to have lived.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn close_stale_sessions(&self, reason: &'static str) -> Result<usize, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.queue.push_barrier(Barrier::CloseStale { reason, reply });
+        self.answered(answer).await
+    }
+
+    /// Whether the filter lets this command into the log.
+    #[must_use]
+    pub fn logs_command(&self, name: &str) -> bool {
+        self.inner.filter.admits(name)
+    }
+
+    /// Remembers `record`; never blocks. Dropped and counted when too many wait (see [`Store::lost_records`]).
+    pub fn log(&self, record: LogRecord) {
+        if let LogRecord::Command { name, .. } = &record
+            && !self.inner.filter.admits(name)
+        {
+            return;
+        }
+        match self.inner.queue.push_record(record.shortened()) {
+            Pushed::Queued => {}
+            Pushed::Full => {
+                self.inner.health.trouble("records arrive faster than they can be written");
+                self.inner.health.lose(1);
+            }
+            Pushed::Closed => self.inner.health.lose(1),
+        }
+    }
+
+    /// Records that could not be kept since the store was opened.
+    #[must_use]
+    pub fn lost_records(&self) -> u64 {
+        self.inner.health.lost()
     }
 
     /// Waits until everything logged so far is committed (or has been reported as lost).
     pub async fn flush(&self) {
-        todo!()
+        let (reply, answer) = oneshot::channel();
+        self.inner.queue.push_barrier(Barrier::Flush { reply });
+        // An error means that the writer has ended, and with it everything it had.
+        let _ = answer.await;
     }
 
-    pub async fn create_user(&self, _user: NewUser) -> Result<User, StoreError> {
-        todo!()
+    /// Creates an account.
+    ///
+    /// # Errors
+    /// [`StoreError::EmailTaken`], also when the address differs in case only.
+    pub async fn create_user(&self, user: NewUser) -> Result<User, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.queue.push_call(Call::CreateUser { user, reply });
+        self.answered(answer).await
     }
 
-    pub async fn user_by_email(&self, _email: &str) -> Result<Option<User>, StoreError> {
-        todo!()
+    /// The account with this address; upper and lower case count the same, an exact match first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn user_by_email(&self, email: &str) -> Result<Option<User>, StoreError> {
+        let email = email.to_owned();
+        self.read(move |connection| users::by_email(connection, &email)).await
     }
 
-    pub async fn user_by_id(&self, _id: i64) -> Result<Option<User>, StoreError> {
-        todo!()
+    /// The account with this id.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn user_by_id(&self, id: i64) -> Result<Option<User>, StoreError> {
+        self.read(move |connection| users::by_id(connection, id)).await
     }
 
-    /// Whether the database can be read and written now.
+    /// Whether the database can be read and written now. It writes one page.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] with the reason.
     pub async fn check(&self) -> Result<(), StoreError> {
-        todo!()
+        let (reply, answer) = oneshot::channel();
+        self.inner.queue.push_call(Call::Check { reply });
+        self.answered(answer).await
     }
 
-    /// Commits what is queued and ends the writer.
+    /// Commits what is queued and ends the writer. Later records are lost, later calls fail.
     pub async fn close(&self) {
-        todo!()
+        self.inner.queue.close();
+        let Some(thread) = self.inner.take_writer() else { return };
+        // The thread ends within the patience of a batch that is awaited; a panic there was reported by the hook.
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    }
+
+    async fn read<T, Q>(&self, query: Q) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Q: Fn(&rusqlite::Connection) -> rusqlite::Result<T> + Send + Sync + 'static,
+    {
+        let query = Arc::new(query);
+        for may_renew in [true, false] {
+            let (reader, query) = (Arc::clone(&self.inner.reader), Arc::clone(&query));
+            let outcome = tokio::task::spawn_blocking(move || reader.read(query.as_ref()))
+                .await
+                .map_err(|error| self.inner.reader.error(format!("the read failed: {error}")))?;
+            match outcome {
+                // Deleted under the server: only the writer may make a new one.
+                Err(_) if may_renew && !self.inner.reader.is_in_place() => self.check().await?,
+                outcome => return outcome,
+            }
+        }
+        Err(self.inner.reader.error("the file vanishes again and again"))
+    }
+
+    async fn answered<T>(
+        &self,
+        answer: oneshot::Receiver<Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        answer.await.unwrap_or_else(|_| Err(self.inner.reader.error("it is closed")))
+    }
+}
+
+impl Inner {
+    fn take_writer(&self) -> Option<JoinHandle<()>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.queue.close();
+        if let Some(thread) = self.take_writer() {
+            let _ = thread.join();
+        }
     }
 }

@@ -1,1 +1,21 @@
-//! To be written.
+//! Where workers come from and how they are reached: the launcher seam.
+//!
+//! A [`Launcher`] starts a [`Worker`] for a session: from the zygote, or as a fresh interpreter. A worker offers an address, an end to
+//! wait for, a way to end it, and its memory; a [`connection`] to that address carries commands. Process ids, descriptors,
+//! loopback and signals stay inside this module: nothing outside may assume them.
+
+pub mod connection;
+mod descriptor;
+mod exits;
+mod interpreter;
+mod launcher;
+mod log_pipe;
+pub mod orphans;
+mod packet_socket;
+mod process;
+mod usage;
+mod zygote;
+
+pub use exits::{Exit, reap_children};
+pub use interpreter::Interpreter;
+pub use launcher::{LaunchError, Launcher, Worker, WorkerSpec};

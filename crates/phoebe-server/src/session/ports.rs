@@ -1,0 +1,201 @@
+//! The pool of loopback ports for workers. A lease frees its port whatever happens to whoever held it.
+//!
+//! Whether something else holds a port is asked of the kernel each time; the pool remembers it only to say so once.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tracing::{info, warn};
+
+use super::PortStatus;
+
+/// All ports that workers may bind. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct PortPool {
+    range: Range<u16>,
+    taken: Arc<Mutex<Taken>>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    leased: BTreeSet<u16>,
+    foreign: BTreeSet<u16>,
+}
+
+/// A port that belongs to its holder until it is dropped.
+#[derive(Debug)]
+pub(crate) struct PortLease {
+    port: u16,
+    pool: PortPool,
+}
+
+impl PortPool {
+    pub(crate) fn new(range: Range<u16>) -> Self {
+        Self { range, taken: Arc::default() }
+    }
+
+    /// How many ports there are in all.
+    pub(crate) fn total(&self) -> usize {
+        self.range.len()
+    }
+
+    /// The lowest port that is free, and that nothing else on this machine holds.
+    pub(crate) fn lease(&self) -> Option<PortLease> {
+        self.lease_if(is_free)
+    }
+
+    fn lease_if(&self, is_free: impl Fn(u16) -> bool) -> Option<PortLease> {
+        let mut taken = self.lock();
+        for port in self.range.clone() {
+            if taken.leased.contains(&port) {
+                continue;
+            }
+            if !is_free(port) {
+                taken.note_foreign(port);
+                continue;
+            }
+            if taken.foreign.remove(&port) {
+                info!(port, "a port of the pool is free again");
+            }
+            taken.leased.insert(port);
+            return Some(PortLease { port, pool: self.clone() });
+        }
+        None
+    }
+
+    /// The pool as it is now.
+    pub(crate) fn status(&self) -> PortStatus {
+        let taken = self.lock();
+        PortStatus {
+            start: self.range.start,
+            end: self.range.end,
+            reserved: taken.leased.iter().copied().collect(),
+            foreign: taken.foreign.iter().copied().collect(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    fn note_foreign(&mut self, port: u16) {
+        if self.foreign.insert(port) {
+            warn!(port, "another program holds a port of the pool; it is left out");
+        }
+    }
+}
+
+impl PortLease {
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Gives the port up because something else turned out to hold it.
+    pub(crate) fn give_up_to_stranger(self) {
+        self.pool.lock().note_foreign(self.port);
+    }
+}
+
+impl Drop for PortLease {
+    fn drop(&mut self) {
+        self.pool.lock().leased.remove(&self.port);
+    }
+}
+
+/// Whether a worker could bind `port` now.
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_port_that_something_else_holds_is_skipped_and_comes_back() {
+        let stranger = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = stranger.local_addr().unwrap().port();
+        let pool = PortPool::new(port..port + 1);
+        assert!(pool.lease().is_none());
+        assert_eq!(pool.status().foreign, [port]);
+        drop(stranger);
+        assert_eq!(pool.lease().unwrap().port(), port);
+        assert!(pool.status().foreign.is_empty());
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Lease,
+        Free(usize),
+        StrangerComes(u16),
+        StrangerGoes(u16),
+        LoseToStranger(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => Just(Step::Lease),
+            2 => any::<usize>().prop_map(Step::Free),
+            1 => (0u16..8).prop_map(|port| Step::StrangerComes(100 + port)),
+            1 => (0u16..8).prop_map(|port| Step::StrangerGoes(100 + port)),
+            1 => any::<usize>().prop_map(Step::LoseToStranger),
+        ]
+    }
+
+    proptest! {
+        /// No port is leased twice, none to us while a stranger holds it, and every port that is given back can be had again.
+        #[test]
+        fn leases_are_exclusive_and_always_come_back(steps in prop::collection::vec(step(), 0..200)) {
+            let pool = PortPool::new(100..108);
+            let mut held: Vec<PortLease> = Vec::new();
+            let mut strangers: BTreeMap<u16, ()> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Lease => match pool.lease_if(|port| !strangers.contains_key(&port)) {
+                        Some(lease) => {
+                            prop_assert!(!strangers.contains_key(&lease.port()));
+                            prop_assert!(held.iter().all(|other| other.port() != lease.port()));
+                            held.push(lease);
+                        }
+                        None => {
+                            let ours = held.iter().map(PortLease::port);
+                            let busy: BTreeSet<u16> = ours.chain(strangers.keys().copied()).collect();
+                            prop_assert_eq!(busy.len(), pool.total());
+                        }
+                    },
+                    Step::Free(index) if !held.is_empty() => {
+                        held.swap_remove(index % held.len());
+                    }
+                    Step::LoseToStranger(index) if !held.is_empty() => {
+                        let lease = held.swap_remove(index % held.len());
+                        strangers.insert(lease.port(), ());
+                        lease.give_up_to_stranger();
+                    }
+                    Step::Free(_) | Step::LoseToStranger(_) => {}
+                    Step::StrangerComes(port) => {
+                        if held.iter().all(|lease| lease.port() != port) {
+                            strangers.insert(port, ());
+                        }
+                    }
+                    Step::StrangerGoes(port) => {
+                        strangers.remove(&port);
+                    }
+                }
+                let mut ours: Vec<u16> = held.iter().map(PortLease::port).collect();
+                ours.sort_unstable();
+                prop_assert_eq!(pool.status().reserved, ours);
+            }
+            held.clear();
+            let all: Vec<_> = std::iter::from_fn(|| pool.lease_if(|_| true)).collect();
+            prop_assert_eq!(all.len(), pool.total());
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Which command of a session may go to its worker next: a decision without I/O.
+//!
+//! Commands run in the order in which they came. The one exception: reads may pass a long command that works in its runner or waits
+//! for its turn on the machine, and are answered from the last committed state. They never pass a waiting change.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use phoebe_protocol::packet::CommandKind;
+
+/// Commands of one session: some wait, some are with the worker.
+#[derive(Debug)]
+pub(crate) struct CommandQueue<T> {
+    depth: usize,
+    waiting: VecDeque<(CommandKind, T)>,
+    running: BTreeMap<u64, (CommandKind, T)>,
+}
+
+impl<T> CommandQueue<T> {
+    /// A queue in which `depth` commands may wait or run.
+    pub(crate) fn new(depth: usize) -> Self {
+        Self { depth, waiting: VecDeque::new(), running: BTreeMap::new() }
+    }
+
+    /// Takes a command in, or gives it back when the queue is full.
+    pub(crate) fn push(&mut self, kind: CommandKind, command: T) -> Result<(), T> {
+        if self.waiting.len() + self.running.len() >= self.depth {
+            return Err(command);
+        }
+        self.waiting.push_back((kind, command));
+        Ok(())
+    }
+
+    /// The kind of the command that may go to the worker now, if one may. A long one may go only if it `may_compute`.
+    pub(crate) fn ready(&self, may_compute: bool) -> Option<CommandKind> {
+        self.candidate(may_compute).map(|index| self.waiting[index].0)
+    }
+
+    /// Takes the command that may go to the worker now. It must be followed by [`Self::started`] with the number it got.
+    pub(crate) fn next(&mut self, may_compute: bool) -> Option<(CommandKind, T)> {
+        self.candidate(may_compute).and_then(|index| self.waiting.remove(index))
+    }
+
+    fn candidate(&self, may_compute: bool) -> Option<usize> {
+        let changing = self.running.values().any(|(kind, _)| *kind == CommandKind::Change);
+        for (index, (kind, _)) in self.waiting.iter().enumerate() {
+            let may_go = match kind {
+                CommandKind::Read => !changing,
+                CommandKind::Change => self.running.is_empty() && index == 0,
+                CommandKind::Long => self.running.is_empty() && index == 0 && may_compute,
+            };
+            if may_go {
+                return Some(index);
+            }
+            // Reads may pass long commands that wait; nothing passes anything else.
+            if *kind != CommandKind::Long {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Notes that a command went to the worker under `number`.
+    pub(crate) fn started(&mut self, number: u64, kind: CommandKind, command: T) {
+        self.running.insert(number, (kind, command));
+    }
+
+    /// Takes the command out that the worker answered.
+    pub(crate) fn finished(&mut self, number: u64) -> Option<T> {
+        self.running.remove(&number).map(|(_, command)| command)
+    }
+
+    /// What is with the worker: number, kind, command.
+    pub(crate) fn running(&self) -> impl Iterator<Item = (u64, CommandKind, &T)> {
+        self.running.iter().map(|(number, (kind, command))| (*number, *kind, command))
+    }
+
+    /// The same, changeable.
+    pub(crate) fn running_mut(&mut self) -> impl Iterator<Item = (u64, CommandKind, &mut T)> {
+        self.running.iter_mut().map(|(number, (kind, command))| (*number, *kind, command))
+    }
+
+    /// Whether nothing waits and nothing runs.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Takes everything out: what ran first, then what waited, each in order.
+    pub(crate) fn drain(&mut self) -> Vec<T> {
+        let running = std::mem::take(&mut self.running).into_values();
+        running.chain(self.waiting.drain(..)).map(|(_, command)| command).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use phoebe_protocol::packet::CommandKind::{Change, Long, Read};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn start_all(queue: &mut CommandQueue<u64>) -> Vec<u64> {
+        std::iter::from_fn(|| {
+            let (kind, command) = queue.next(true)?;
+            queue.started(command, kind, command);
+            Some(command)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn reads_pass_a_long_command_but_no_waiting_change() {
+        let mut queue = CommandQueue::new(9);
+        for (number, kind) in [Long, Read, Change, Read].into_iter().enumerate() {
+            queue.push(kind, number as u64).unwrap();
+        }
+        assert_eq!(start_all(&mut queue), [0, 1]);
+        queue.finished(0);
+        assert_eq!(start_all(&mut queue), [0u64; 0]);
+        queue.finished(1);
+        assert_eq!(start_all(&mut queue), [2]);
+        queue.finished(2);
+        assert_eq!(start_all(&mut queue), [3]);
+    }
+
+    #[test]
+    fn a_long_command_that_may_not_compute_yet_holds_up_no_reads() {
+        let mut queue = CommandQueue::new(9);
+        for (number, kind) in [Long, Read, Change].into_iter().enumerate() {
+            queue.push(kind, number as u64).unwrap();
+        }
+        assert_eq!(queue.next(false), Some((Read, 1)));
+        assert_eq!(queue.next(false), None);
+        assert_eq!(queue.next(true), Some((Long, 0)));
+    }
+
+    fn kind() -> impl Strategy<Value = CommandKind> {
+        prop_oneof![Just(Read), Just(Change), Just(Long)]
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push(CommandKind),
+        Finish(usize),
+    }
+
+    proptest! {
+        /// Whatever comes and finishes: the bound holds, commands start in order of arrival (but for reads that
+        /// pass a long one), what changes the Bundle has it for
+        /// itself (but for reads beside a long command), nothing is lost, and the queue always runs empty.
+        #[test]
+        fn order_exclusion_and_bound_hold(
+            steps in prop::collection::vec(
+                prop_oneof![3 => kind().prop_map(Step::Push), 2 => any::<usize>().prop_map(Step::Finish)],
+                0..200,
+            ),
+            depth in 1usize..10,
+        ) {
+            let mut queue = CommandQueue::new(depth);
+            let (mut accepted, mut started, mut finished) = (0u64, Vec::new(), 0usize);
+            let mut kinds_accepted = Vec::new();
+            let finishes = std::iter::repeat_n(Step::Finish(0), 400);
+            for step in steps.into_iter().chain(finishes) {
+                match step {
+                    Step::Push(kind) => {
+                        let full = queue.waiting.len() + queue.running.len() == depth;
+                        prop_assert_eq!(queue.push(kind, accepted).is_err(), full);
+                        if !full {
+                            accepted += 1;
+                            kinds_accepted.push(kind);
+                        }
+                    }
+                    Step::Finish(index) => {
+                        let numbers: Vec<u64> = queue.running().map(|(number, ..)| number).collect();
+                        if !numbers.is_empty() {
+                            prop_assert!(queue.finished(numbers[index % numbers.len()]).is_some());
+                            finished += 1;
+                        }
+                    }
+                }
+                started.extend(start_all(&mut queue));
+                let kinds: Vec<_> = queue.running().map(|(_, kind, _)| kind).collect();
+                prop_assert!(kinds.iter().filter(|kind| **kind != Read).count() <= 1);
+                prop_assert!(!kinds.contains(&Change) || kinds.len() == 1);
+            }
+            prop_assert!(queue.is_idle());
+            prop_assert_eq!(finished as u64, accepted);
+            prop_assert_eq!(started.len() as u64, accepted);
+            let position = |number: u64| started.iter().position(|other| *other == number);
+            for (earlier, kind) in kinds_accepted.iter().enumerate() {
+                for (later, later_kind) in kinds_accepted.iter().enumerate().skip(earlier + 1) {
+                    if !(*kind == Long && *later_kind == Read) {
+                        prop_assert!(position(earlier as u64) < position(later as u64));
+                    }
+                }
+            }
+        }
+    }
+}

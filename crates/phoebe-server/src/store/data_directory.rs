@@ -1,0 +1,251 @@
+//! The folder beside the database that holds all state: one server at a time, and an id by which that server's processes
+//! are known. It starts, finds and ends no processes itself.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use uuid::Uuid;
+
+const LOCK: &str = "server.lock";
+const INSTANCE: &str = "instance";
+const RUN: &str = "run";
+
+/// A look at the folder ([`DataDirectory::peek`]) holds its lock for a moment; a starting server waits that long.
+const WAIT_FOR_LOCK: Duration = Duration::from_millis(300);
+
+/// Why a data directory cannot be used.
+#[derive(Debug, Error)]
+pub enum DataDirectoryError {
+    /// Another server works on it.
+    #[error(
+        "the data directory {root} is in use by {}. Stop it first, or let [database] path name a file in another folder",
+        holder(.pid)
+    )]
+    InUse {
+        /// The folder.
+        root: String,
+        /// The process that holds it, if it could be read.
+        pid: Option<u32>,
+    },
+    /// The id was changed by hand.
+    #[error(
+        "{path} holds no instance id. Delete it when no worker of an earlier server runs; it is made anew"
+    )]
+    BadInstance {
+        /// The file.
+        path: String,
+    },
+    /// Anything the file system says.
+    #[error(
+        "{path}: {error}. The data directory must be writable for this user, on a file system that can lock files"
+    )]
+    Io {
+        /// The file or folder.
+        path: String,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+fn holder(pid: &Option<u32>) -> String {
+    pid.map_or("another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+/// A data directory that this process holds. Dropped, it is free again.
+#[derive(Debug)]
+pub struct DataDirectory {
+    paths: Paths,
+    instance_id: String,
+    lock: File,
+}
+
+/// A data directory as seen by somebody who does not hold it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataDirectoryView {
+    paths: Paths,
+    /// Its id; `None` if no server has used it yet.
+    pub instance_id: Option<String>,
+    /// Whether a server holds it now.
+    pub is_in_use: bool,
+    /// The process that holds it, if it could be read.
+    pub holder_pid: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Paths {
+    root: PathBuf,
+    run: PathBuf,
+}
+
+impl Paths {
+    fn beside(database_path: &Path) -> Self {
+        let root = match database_path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        Self { run: root.join(RUN), root }
+    }
+}
+
+impl DataDirectory {
+    /// Takes the folder of `database_path` for this process; creates what is missing, for this user alone.
+    ///
+    /// # Errors
+    /// [`DataDirectoryError::InUse`] if another process has it.
+    pub fn open(database_path: &Path) -> Result<Self, DataDirectoryError> {
+        let paths = Paths::beside(database_path);
+        create_private_folder(&paths.root).map_err(at(&paths.root))?;
+        let lock = take_lock(&paths.root)?;
+        create_private_folder(&paths.run).map_err(at(&paths.run))?;
+        let instance_id = match read_instance(&paths.root)? {
+            Some(id) => id,
+            None => create_instance(&paths.root)?,
+        };
+        Ok(Self { paths, instance_id, lock })
+    }
+
+    /// Looks at the folder without holding it, and changes nothing.
+    ///
+    /// # Errors
+    /// What is there cannot be read.
+    pub fn peek(database_path: &Path) -> Result<DataDirectoryView, DataDirectoryError> {
+        let paths = Paths::beside(database_path);
+        let instance_id = read_instance(&paths.root)?;
+        let lock_path = paths.root.join(LOCK);
+        let mut view = DataDirectoryView { paths, instance_id, is_in_use: false, holder_pid: None };
+        match File::open(&lock_path) {
+            Ok(mut lock) => match lock.try_lock_shared() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    view.is_in_use = true;
+                    view.holder_pid = read_pid(&mut lock);
+                }
+                Err(TryLockError::Error(error)) => return Err(at(&lock_path)(error)),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(at(&lock_path)(error)),
+        }
+        Ok(view)
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.paths.root
+    }
+
+    /// The folder for records of running processes.
+    #[must_use]
+    pub fn run(&self) -> &Path {
+        &self.paths.run
+    }
+
+    /// A random id that stays the same as long as the folder exists.
+    #[must_use]
+    pub fn instance_id(&self) -> &str {
+        &self.instance_id
+    }
+}
+
+impl Drop for DataDirectory {
+    fn drop(&mut self) {
+        // So that nobody reads a number that has become another process's. The lock ends with the file.
+        let _ = self.lock.set_len(0);
+    }
+}
+
+impl DataDirectoryView {
+    /// The folder itself; it may not exist.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.paths.root
+    }
+
+    /// The folder for records of running processes; it may not exist.
+    #[must_use]
+    pub fn run(&self) -> &Path {
+        &self.paths.run
+    }
+}
+
+/// Creates a folder and its parents, new ones for this user alone; an existing one stays as it is.
+pub(super) fn create_private_folder(folder: &Path) -> io::Result<()> {
+    if folder.as_os_str().is_empty() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+fn take_lock(root: &Path) -> Result<File, DataDirectoryError> {
+    let path = root.join(LOCK);
+    let mut lock = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(at(&path))?;
+    let end = Instant::now() + WAIT_FOR_LOCK;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                let pid = read_pid(&mut lock);
+                return Err(DataDirectoryError::InUse { root: root.display().to_string(), pid });
+            }
+            Err(TryLockError::Error(error)) => return Err(at(&path)(error)),
+        }
+    }
+    lock.set_len(0)
+        .and_then(|()| lock.rewind())
+        .and_then(|()| writeln!(lock, "{}", std::process::id()))
+        .map_err(at(&path))?;
+    Ok(lock)
+}
+
+fn read_pid(lock: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    lock.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+fn read_instance(root: &Path) -> Result<Option<String>, DataDirectoryError> {
+    let path = root.join(INSTANCE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(at(&path)(error)),
+    };
+    match Uuid::parse_str(text.trim()) {
+        Ok(id) => Ok(Some(id.to_string())),
+        Err(_) => Err(DataDirectoryError::BadInstance { path: path.display().to_string() }),
+    }
+}
+
+/// Written under another name first, so that a full disk or a crash leaves no half of it.
+fn create_instance(root: &Path) -> Result<String, DataDirectoryError> {
+    let (path, draft) = (root.join(INSTANCE), root.join("instance.new"));
+    let id = Uuid::new_v4().to_string();
+    let write = || -> io::Result<()> {
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        writeln!(file, "{id}")?;
+        file.sync_all()?;
+        fs::rename(&draft, &path)
+    };
+    write().map_err(at(&path))?;
+    Ok(id)
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> DataDirectoryError + use<> {
+    let path = path.display().to_string();
+    move |error| DataDirectoryError::Io { path: path.clone(), error }
+}

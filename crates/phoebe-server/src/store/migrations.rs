@@ -1,0 +1,251 @@
+//! The form of the database, by numbered steps. `PRAGMA user_version` holds the number of the last step taken.
+//!
+//! Databases of earlier servers carry no number and come in several forms, so every step adds only what is missing.
+//! No step removes or rewrites anything.
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use thiserror::Error;
+
+use super::error::explain;
+
+type Step = fn(&Transaction<'_>) -> Result<(), MigrationError>;
+
+/// The steps; the first is number 1. Append only.
+const STEPS: &[Step] = &[first_tables, project_and_email, owners_and_users, indexes];
+
+/// The number of the last step.
+const CURRENT: i64 = STEPS.len() as i64;
+
+/// What the code relies on, table by table.
+const EXPECTED: &[(&str, &[&str])] = &[
+    (
+        "sessions",
+        &[
+            "session_id",
+            "created_at",
+            "destroyed_at",
+            "last_activity",
+            "port",
+            "client_ip",
+            "user_agent",
+            "termination_reason",
+            "status",
+            "project_name",
+            "user_id",
+            "full_name",
+        ],
+    ),
+    ("session_metrics", &["id", "session_id", "timestamp", "memory_used_mb"]),
+    (
+        "session_commands",
+        &[
+            "id",
+            "session_id",
+            "timestamp",
+            "command_name",
+            "success",
+            "execution_time_ms",
+            "error_message",
+        ],
+    ),
+    ("session_user_info", &["session_id", "first_name", "last_name", "updated_at", "email"]),
+    (
+        "users",
+        &[
+            "id",
+            "email",
+            "hashed_password",
+            "first_name",
+            "last_name",
+            "role",
+            "created_at",
+            "is_active",
+        ],
+    ),
+];
+
+/// Why a database cannot be used.
+#[derive(Debug, Error)]
+pub(super) enum MigrationError {
+    /// Written by a later release.
+    #[error(
+        "it has version {found}, this phoebe-server knows versions up to {known}. Use the newer phoebe-server, or let \
+         [database] path name another file"
+    )]
+    Newer { found: i64, known: i64 },
+    /// Somebody else's database.
+    #[error(
+        "it belongs to another program (it has tables, but none of phoebe-server's). Let [database] path name \
+         another file"
+    )]
+    Foreign,
+    /// Tables of our names in an unknown form.
+    #[error(
+        "its table `{table}` has no column `{column}`, so it is none of phoebe-server's. Let [database] path name \
+         another file"
+    )]
+    UnknownForm { table: &'static str, column: &'static str },
+    #[error("{}", explain(.0))]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+/// Whether the database may be touched. Only reads.
+pub(super) fn check(connection: &Connection) -> Result<(), MigrationError> {
+    let found = version(connection)?;
+    if !(0..=CURRENT).contains(&found) {
+        return Err(MigrationError::Newer { found, known: CURRENT });
+    }
+    let tables = tables(connection)?;
+    let is_ours = |name: &String| EXPECTED.iter().any(|(table, _)| table == name);
+    if !tables.is_empty() && !tables.iter().any(is_ours) {
+        return Err(MigrationError::Foreign);
+    }
+    Ok(())
+}
+
+/// Takes the missing steps, all or none.
+pub(super) fn run(connection: &mut Connection) -> Result<(), MigrationError> {
+    if version(connection)? == CURRENT {
+        return verify(connection);
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Asked again: another process may have migrated meanwhile.
+    let taken = version(&transaction)?;
+    for (_, step) in (1..).zip(STEPS).filter(|&(number, _)| number > taken) {
+        step(&transaction)?;
+    }
+    verify(&transaction)?;
+    transaction.pragma_update(None, "user_version", CURRENT)?;
+    Ok(transaction.commit()?)
+}
+
+/// Writes one page that stays as it is: whether the database can be written.
+pub(super) fn touch(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "user_version", CURRENT)
+}
+
+fn first_tables(transaction: &Transaction<'_>) -> Result<(), MigrationError> {
+    transaction.execute_batch(
+        "CREATE TABLE IF NOT EXISTS sessions (
+             session_id TEXT PRIMARY KEY,
+             created_at REAL NOT NULL,
+             destroyed_at REAL,
+             last_activity REAL,
+             port INTEGER NOT NULL,
+             client_ip TEXT,
+             user_agent TEXT,
+             termination_reason TEXT,
+             status TEXT DEFAULT 'active'
+         );
+         CREATE TABLE IF NOT EXISTS session_metrics (
+             id INTEGER PRIMARY KEY AUTOINCREMENT,
+             session_id TEXT NOT NULL,
+             timestamp REAL NOT NULL,
+             memory_used_mb REAL NOT NULL
+         );
+         CREATE TABLE IF NOT EXISTS session_commands (
+             id INTEGER PRIMARY KEY AUTOINCREMENT,
+             session_id TEXT NOT NULL,
+             timestamp REAL NOT NULL,
+             command_name TEXT NOT NULL,
+             success INTEGER,
+             execution_time_ms REAL,
+             error_message TEXT
+         );
+         CREATE TABLE IF NOT EXISTS session_user_info (
+             session_id TEXT PRIMARY KEY,
+             first_name TEXT,
+             last_name TEXT,
+             updated_at REAL
+         );",
+    )?;
+    Ok(())
+}
+
+fn project_and_email(transaction: &Transaction<'_>) -> Result<(), MigrationError> {
+    add_column(transaction, "sessions", "project_name", "TEXT")?;
+    add_column(transaction, "session_user_info", "email", "TEXT")?;
+    Ok(())
+}
+
+fn owners_and_users(transaction: &Transaction<'_>) -> Result<(), MigrationError> {
+    add_column(transaction, "sessions", "user_id", "TEXT")?;
+    add_column(transaction, "sessions", "full_name", "TEXT")?;
+    transaction.execute_batch(
+        "CREATE TABLE IF NOT EXISTS users (
+             id INTEGER PRIMARY KEY AUTOINCREMENT,
+             email TEXT NOT NULL UNIQUE,
+             hashed_password TEXT NOT NULL,
+             first_name TEXT,
+             last_name TEXT,
+             role TEXT DEFAULT 'student',
+             created_at REAL,
+             is_active INTEGER DEFAULT 1
+         );",
+    )?;
+    Ok(())
+}
+
+/// What dashboards ask for, and logging in.
+fn indexes(transaction: &Transaction<'_>) -> Result<(), MigrationError> {
+    verify(transaction)?;
+    for (table, columns) in [
+        ("sessions", "status"),
+        ("sessions", "created_at"),
+        ("sessions", "user_id"),
+        ("session_metrics", "session_id, timestamp"),
+        ("session_commands", "session_id, timestamp"),
+        ("session_commands", "timestamp"),
+        ("users", "email COLLATE NOCASE"),
+    ] {
+        // Earlier servers may have made indexes under any name; the prefix keeps ours apart.
+        let name = format!("phoebe_{table}_by_{}", columns.replace([' ', ','], "_"));
+        transaction
+            .execute_batch(&format!("CREATE INDEX IF NOT EXISTS {name} ON {table} ({columns})"))?;
+    }
+    Ok(())
+}
+
+fn add_column(
+    transaction: &Transaction<'_>,
+    table: &str,
+    column: &str,
+    kind: &str,
+) -> rusqlite::Result<()> {
+    if columns(transaction, table)?.iter().any(|known| known.eq_ignore_ascii_case(column)) {
+        return Ok(());
+    }
+    transaction.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))
+}
+
+fn verify(connection: &Connection) -> Result<(), MigrationError> {
+    for &(table, expected) in EXPECTED {
+        let found = columns(connection, table)?;
+        for &column in expected {
+            if !found.iter().any(|known| known.eq_ignore_ascii_case(column)) {
+                return Err(MigrationError::UnknownForm { table, column });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+fn tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    connection
+        .prepare(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect()
+}
+
+fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    connection
+        .prepare("SELECT name FROM pragma_table_info(?1)")?
+        .query_map([table], |row| row.get(0))?
+        .collect()
+}

@@ -1,0 +1,69 @@
+//! The connection for reading: it never waits for the writer.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+
+use super::database::{Database, FileIdentity};
+use super::{Bounds, StoreError};
+
+/// One connection that reads, opened when it is first needed, and only to the file that the writer has open: a file put
+/// in its place meanwhile would be read through the write-ahead log of the old one.
+pub(super) struct Reader {
+    path: PathBuf,
+    bounds: Bounds,
+    open: Mutex<Open>,
+}
+
+/// What is read.
+pub(super) struct Open {
+    /// The file that the writer has open.
+    pub(super) file: Option<FileIdentity>,
+    database: Option<Database>,
+}
+
+impl Reader {
+    pub(super) fn new(path: &Path, file: Option<FileIdentity>, bounds: Bounds) -> Self {
+        Self { path: path.to_owned(), bounds, open: Mutex::new(Open { file, database: None }) }
+    }
+
+    /// Runs `query`. Blocks on the disk.
+    pub(super) fn read<T>(
+        &self,
+        query: &dyn Fn(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let mut open = self.lock();
+        let database = match open.database.take() {
+            Some(database) => database,
+            None => Database::open_for_reading(&self.path, self.bounds)?,
+        };
+        if !database.is_in_place() || database.identity() != open.file {
+            return Err(self.error("it was deleted or replaced"));
+        }
+        query(&open.database.insert(database).connection)
+            .map_err(|error| StoreError::from_sqlite(&self.path, &error))
+    }
+
+    /// Whether the path still means the file that the writer has open.
+    pub(super) fn is_in_place(&self) -> bool {
+        let file = self.lock().file;
+        file.is_some() && FileIdentity::of(&self.path) == file
+    }
+
+    /// Closes the connection; none is opened as long as the guard lives.
+    pub(super) fn shut(&self) -> MutexGuard<'_, Open> {
+        let mut open = self.lock();
+        open.database = None;
+        open.file = None;
+        open
+    }
+
+    pub(super) fn error(&self, message: impl Into<String>) -> StoreError {
+        StoreError::new(&self.path, message)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,186 @@
+//! The one thread that writes: commits what waits, is patient with a bad moment, and never gives up the server for it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use super::batch::{self, Batch};
+use super::database::Database;
+use super::health::Health;
+use super::queue::{Barrier, Call, Queue, Work};
+use super::reader::Reader;
+use super::{Bounds, LogRecord, StoreError, migrations, users};
+
+/// The first pause after a failed attempt; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The writing connection and what it needs.
+pub(super) struct Writer {
+    path: std::path::PathBuf,
+    /// `None` while a deleted database could not be created again.
+    database: Option<Database>,
+    queue: Arc<Queue>,
+    health: Arc<Health>,
+    reader: Arc<Reader>,
+    bounds: Bounds,
+}
+
+/// Whoever still waits learns that the writer has ended, even if by a panic.
+struct EndOfWriter(Arc<Queue>);
+
+impl Drop for EndOfWriter {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+impl Writer {
+    pub(super) fn new(
+        database: Database,
+        queue: Arc<Queue>,
+        health: Arc<Health>,
+        reader: Arc<Reader>,
+        bounds: Bounds,
+    ) -> Self {
+        let path = database.path().to_owned();
+        Self { path, database: Some(database), queue, health, reader, bounds }
+    }
+
+    /// Works until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        let _end = EndOfWriter(Arc::clone(&self.queue));
+        loop {
+            match self.queue.take() {
+                Work::Calls(calls) => self.answer(calls),
+                Work::Batch { records, barrier } => {
+                    let barrier = self.keep(records, barrier);
+                    self.pass(barrier);
+                }
+                Work::End => {
+                    // The last connection to close folds the write-ahead log into the database: this one.
+                    drop(self.reader.shut());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Commits `records`, trying again for a bounded time, or loses them. Returns the barrier to pass: when somebody
+    /// waits and patience is at an end, all records before their barrier are given up at once.
+    fn keep(&mut self, records: Vec<LogRecord>, barrier: Option<Barrier>) -> Option<Barrier> {
+        if records.is_empty() {
+            return barrier;
+        }
+        let batch = Batch::new(records);
+        let start = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match self.attempt(|connection| batch.write(connection)) {
+                Ok(left_out) => {
+                    self.wrote(left_out);
+                    return barrier;
+                }
+                Err(error) => error,
+            };
+            self.health.trouble(&error.to_string());
+            let is_awaited = barrier.is_some() || self.queue.is_awaited();
+            let patience =
+                if is_awaited { self.bounds.patience_when_awaited } else { self.bounds.patience };
+            if start.elapsed() >= patience {
+                self.health.lose(batch.records());
+                return if is_awaited && barrier.is_none() { self.give_up() } else { barrier };
+            }
+            let calls = self.queue.pause(pause);
+            self.answer(calls);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn wrote(&self, left_out: usize) {
+        if left_out > 0 {
+            self.health.lose(left_out);
+            tracing::warn!(
+                path = %self.path.display(),
+                left_out,
+                "log records that break a rule of the database were left out"
+            );
+        }
+        if self.queue.has_room() {
+            self.health.well();
+        }
+    }
+
+    fn give_up(&self) -> Option<Barrier> {
+        let (dropped, barrier) = self.queue.drop_records();
+        self.health.lose(dropped);
+        barrier
+    }
+
+    // Whoever asked may have gone meanwhile; an answer that nobody takes is no error.
+    fn pass(&mut self, barrier: Option<Barrier>) {
+        match barrier {
+            Some(Barrier::Flush { reply }) => drop(reply.send(())),
+            Some(Barrier::CloseStale { reason, reply }) => {
+                let closed =
+                    self.attempt(|connection| batch::close_stale_sessions(connection, reason));
+                let _ = reply.send(closed);
+            }
+            None => {}
+        }
+    }
+
+    fn answer(&mut self, calls: Vec<Call>) {
+        for call in calls {
+            match call {
+                Call::CreateUser { user, reply } => drop(reply.send(self.create_user(user))),
+                Call::Check { reply } => {
+                    drop(reply.send(self.attempt(|connection| migrations::touch(connection))));
+                }
+            }
+        }
+    }
+
+    fn create_user(&mut self, user: super::NewUser) -> Result<super::User, StoreError> {
+        let path = self.path.clone();
+        users::create(self.connection()?, user).map_err(|error| error.at(&path))
+    }
+
+    fn attempt<T>(
+        &mut self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let outcome = work(self.connection()?);
+        outcome.map_err(|error| StoreError::from_sqlite(&self.path, &error))
+    }
+
+    /// The connection to the file that is at the path now.
+    fn connection(&mut self) -> Result<&mut Connection, StoreError> {
+        let database = match self.database.take() {
+            Some(database) if database.is_in_place() => database,
+            Some(database) => {
+                tracing::error!(
+                    path = %self.path.display(),
+                    "the database was deleted or replaced under the running server; what it held is not in the new one"
+                );
+                self.renew(Some(database))?
+            }
+            None => self.renew(None)?,
+        };
+        Ok(&mut self.database.insert(database).connection)
+    }
+
+    /// Opens what is at the path, or creates it. Connections to the old file must be closed before: they share the
+    /// names of its companion files with the new one.
+    fn renew(&self, old: Option<Database>) -> Result<Database, StoreError> {
+        let mut open = self.reader.shut();
+        if let Some(old) = old {
+            old.abandon();
+        }
+        let database = Database::open(&self.path, self.bounds)?;
+        open.file = database.identity();
+        Ok(database)
+    }
+}

@@ -1,0 +1,152 @@
+//! How processes ended. The zygote reports its children, the kernel reports ours; both meet here, by process id.
+//!
+//! The server adopts what its dead zygotes leave behind (it is a subreaper), so one loop reaps all children. Nothing else
+//! in a running server may wait for a child.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use rustix::process::{WaitOptions, getpid, set_child_subreaper, wait};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+    /// It is gone; nobody saw how.
+    Unknown,
+}
+
+impl Exit {
+    /// The parts in which the zygote reports an end.
+    pub(crate) fn from_parts(code: Option<i32>, signal: Option<i32>) -> Self {
+        match (code, signal) {
+            (_, Some(signal)) => Self::Signal(signal),
+            (Some(code), None) => Self::Code(code),
+            (None, None) => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(formatter, "exit code {code}"),
+            Self::Signal(signal) => match signal_name(*signal) {
+                Some(name) => write!(formatter, "signal {name}"),
+                None => write!(formatter, "signal {signal}"),
+            },
+            Self::Unknown => formatter.write_str("unknown cause"),
+        }
+    }
+}
+
+/// Names of the signals that end processes in practice, by their Linux numbers on x86 and ARM.
+fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        _ => return None,
+    })
+}
+
+/// Ends that nobody has asked for yet; the oldest go, for orphans' ends are never asked for.
+const UNCLAIMED_MAXIMUM: usize = 4096;
+
+static UNCLAIMED: LazyLock<Mutex<VecDeque<(i32, Exit)>>> = LazyLock::new(Mutex::default);
+static REPORTED: LazyLock<Notify> = LazyLock::new(Notify::new);
+
+/// Notes how process `pid` ended.
+pub(crate) fn report(pid: i32, exit: Exit) {
+    let mut unclaimed = UNCLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
+    if unclaimed.len() == UNCLAIMED_MAXIMUM {
+        unclaimed.pop_front();
+    }
+    unclaimed.push_back((pid, exit));
+    drop(unclaimed);
+    REPORTED.notify_waiters();
+}
+
+/// How process `pid` ended. To be called when it is known to be gone; the caller bounds the wait.
+pub(crate) async fn claim(pid: i32) -> Exit {
+    loop {
+        let reported = REPORTED.notified();
+        if let Some(exit) = take(pid) {
+            return exit;
+        }
+        reported.await;
+    }
+}
+
+fn take(pid: i32) -> Option<Exit> {
+    let mut unclaimed = UNCLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
+    let index = unclaimed.iter().position(|(candidate, _)| *candidate == pid)?;
+    unclaimed.remove(index).map(|(_, exit)| exit)
+}
+
+/// Forgets what is known of an earlier process with this id, before a new one is watched.
+pub(crate) fn forget(pid: i32) {
+    take(pid);
+}
+
+/// Makes this process the one that inherits orphans, and reaps every child from now on. Call once, inside the runtime.
+///
+/// # Errors
+/// When the kernel grants no signal handler.
+pub fn reap_children() -> io::Result<()> {
+    set_child_subreaper(Some(getpid()))?;
+    let mut child_ended = signal(SignalKind::child())?;
+    tokio::spawn(async move {
+        loop {
+            while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+                let exit = Exit::from_parts(status.exit_status(), status.terminating_signal());
+                report(pid.as_raw_nonzero().get(), exit);
+            }
+            if child_ended.recv().await.is_none() {
+                break;
+            }
+        }
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_end_reported_before_or_after_the_question_is_found() {
+        report(-11, Exit::Signal(9));
+        assert_eq!(claim(-11).await, Exit::Signal(9));
+        let asked = tokio::spawn(claim(-12));
+        tokio::task::yield_now().await;
+        report(-12, Exit::Code(3));
+        assert_eq!(asked.await.unwrap(), Exit::Code(3));
+    }
+
+    #[test]
+    fn ends_read_like_a_person_says_them() {
+        assert_eq!(Exit::Signal(11).to_string(), "signal SIGSEGV");
+        assert_eq!(Exit::Code(1).to_string(), "exit code 1");
+        assert_eq!(Exit::Signal(64).to_string(), "signal 64");
+    }
+}

@@ -1,0 +1,86 @@
+//! How a Python process of ours is started: which interpreter, which package, which environment.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use phoebe_protocol::packet::Info;
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+
+use super::log_pipe;
+use super::process::Process;
+
+/// The variable by which a process is known as one of this data directory's.
+pub(crate) const INSTANCE_VARIABLE: &str = "PHOEBE_SERVER_INSTANCE";
+
+/// Puts the package's folder on the path of an interpreter that is isolated from the user's own settings, and runs it.
+const BOOTSTRAP: &str = "import sys, runpy; sys.path.insert(0, sys.argv.pop(1)); \
+     runpy.run_module('phoebe_worker', run_name='__main__', alter_sys=True)";
+
+/// Variables of the server's own environment that a Python process gets; all others may hold secrets.
+const INHERITED: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "TZ"];
+
+/// A Python that has PHOEBE, and our package for it.
+#[derive(Debug, Clone)]
+pub struct Interpreter {
+    /// The interpreter's path.
+    pub python: PathBuf,
+    /// The folder that holds the package `phoebe_worker`.
+    pub package: PathBuf,
+    /// The data directory's instance id.
+    pub instance: String,
+    /// A folder of passbands besides PHOEBE's own.
+    pub passband_dir: Option<PathBuf>,
+}
+
+impl Interpreter {
+    /// Starts a process in `mode` (`zygote`, `spawn`, `probe`) with these standard streams.
+    pub(crate) fn start(
+        &self,
+        mode: &str,
+        input: Stdio,
+        output: OwnedFd,
+        error: OwnedFd,
+    ) -> io::Result<Process> {
+        let mut command = Command::new(&self.python);
+        command.args(["-I", "-c", BOOTSTRAP]).arg(&self.package).arg(mode);
+        command.env_clear().env(INSTANCE_VARIABLE, &self.instance);
+        for name in INHERITED {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        if let Some(folder) = &self.passband_dir {
+            command.env("PHOEBE_PBDIR", folder);
+        }
+        // Its own group: a Ctrl-C at the server's terminal is the server's to handle.
+        command.process_group(0);
+        let child = command.stdin(input).stdout(output).stderr(error).spawn().map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot run {}: {error}", self.python.display()))
+        })?;
+        // Reaped by `exits::reap_children`, like every child.
+        Process::watch(i32::try_from(child.id()).map_err(io::Error::other)?)
+    }
+
+    /// Asks a fresh interpreter what it has.
+    ///
+    /// # Errors
+    /// When it cannot be run or says nothing that can be read.
+    pub(crate) async fn probe(&self) -> io::Result<Info> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&read, true)?;
+        let mut answer = pipe::Receiver::from_owned_fd(read)?;
+        let _process =
+            self.start("probe", Stdio::null(), write, log_pipe::open("probe".to_owned())?)?;
+        let mut text = Vec::new();
+        answer.read_to_end(&mut text).await?;
+        serde_json::from_slice(&text).map_err(|_| {
+            let python = self.python.display();
+            io::Error::other(format!("{python} cannot import PHOEBE; the log says why"))
+        })
+    }
+}

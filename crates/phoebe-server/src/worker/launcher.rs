@@ -1,0 +1,233 @@
+//! Starting and holding workers: the seam behind which zygote, fresh interpreters and, one day, other machines stand.
+//!
+//! Contract of a [`Worker`]: its command socket is bound when [`Launcher::start`] returns it; [`Worker::ended`] resolves once when its process is
+//! gone, whatever the cause; [`Worker::stop`] returns when it is gone. Dropping a worker ends it at once, for its lifeline closes.
+
+use std::io;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use phoebe_protocol::packet::{FromWorker, Info, Limits, Start, StartFailure};
+use phoebe_protocol::sign::Key;
+use rustix::process::Signal;
+use thiserror::Error;
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use super::exits::Exit;
+use super::interpreter::Interpreter;
+use super::log_pipe;
+use super::orphans::{Record, Records};
+use super::packet_socket::{self, PacketSocket};
+use super::process::Process;
+use super::usage;
+use super::zygote::{ForkError, State, Zygote};
+
+/// After SIGKILL the kernel needs a moment to tear a process down.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a worker is started with.
+#[derive(Debug, Clone)]
+pub struct WorkerSpec {
+    /// The session's id.
+    pub session: String,
+    /// The loopback port it shall bind.
+    pub port: u16,
+    /// The key that signs its commands.
+    pub key: Key,
+    /// Bounds it sets on itself.
+    pub limits: Limits,
+}
+
+/// Why a worker could not be started.
+#[derive(Debug, Error)]
+pub enum LaunchError {
+    /// Something else holds the port.
+    #[error("port {0} is held by another program")]
+    AddressInUse(u16),
+    /// It started and gave up, or could not be started.
+    #[error("{0}")]
+    Failed(String),
+    /// The operating system refused something on the way.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// Where workers come from.
+pub struct Launcher {
+    source: Source,
+    records: Records,
+}
+
+enum Source {
+    Zygote(Zygote),
+    Spawn { interpreter: Interpreter, info: OnceCell<Info> },
+}
+
+impl Launcher {
+    /// Workers forked from a zygote, which starts at once.
+    #[must_use]
+    pub fn fork(interpreter: Interpreter, records: Records) -> Self {
+        let zygote = Zygote::supervise(interpreter, records.clone());
+        Self { source: Source::Zygote(zygote), records }
+    }
+
+    /// A fresh interpreter for every worker: slow, and independent of how well a fork is supported.
+    #[must_use]
+    pub fn spawn(interpreter: Interpreter, records: Records) -> Self {
+        Self { source: Source::Spawn { interpreter, info: OnceCell::new() }, records }
+    }
+
+    /// What the Python side says of itself. Waits until PHOEBE is imported.
+    ///
+    /// # Errors
+    /// Says why PHOEBE cannot be imported.
+    pub async fn info(&self) -> Result<Info, LaunchError> {
+        match &self.source {
+            Source::Zygote(zygote) => {
+                let mut state = zygote.state();
+                let settled = state.wait_for(|state| !matches!(state, State::Starting)).await;
+                match settled.as_deref() {
+                    Ok(State::Ready(info)) => Ok(Info::clone(info)),
+                    Ok(State::Failed(reason)) => Err(LaunchError::Failed(reason.clone())),
+                    Ok(State::Starting) | Err(_) => {
+                        Err(LaunchError::Failed("the zygote is gone".to_owned()))
+                    }
+                }
+            }
+            Source::Spawn { interpreter, info } => {
+                Ok(info.get_or_try_init(|| interpreter.probe()).await?.clone())
+            }
+        }
+    }
+
+    /// Ends what workers come from, and waits until it is gone. Workers are not touched.
+    pub async fn shut_down(&self) {
+        match &self.source {
+            Source::Zygote(zygote) => zygote.shut_down().await,
+            Source::Spawn { .. } => {}
+        }
+    }
+
+    /// Starts a worker and waits until its command socket is bound. The caller bounds the time; giving up ends the worker.
+    ///
+    /// # Errors
+    /// Nothing is left of the worker then.
+    pub async fn start(&self, spec: &WorkerSpec) -> Result<Worker, LaunchError> {
+        loop {
+            let (lifeline, process) = match &self.source {
+                Source::Zygote(zygote) => match self.fork_from(zygote, spec).await {
+                    Err(ForkError::Lost) => continue,
+                    Err(ForkError::Refused(reason)) => return Err(LaunchError::Failed(reason)),
+                    Ok(started) => started,
+                },
+                Source::Spawn { interpreter, .. } => spawn_from(interpreter, spec).await?,
+            };
+            let record = self.records.add(&process)?;
+            let process = Arc::new(process);
+            let address = format!("tcp://127.0.0.1:{}", spec.port);
+            let worker = Worker { process, lifeline, address, _record: record };
+            return worker.wait_until_bound(spec.port).await;
+        }
+    }
+
+    async fn fork_from(
+        &self,
+        zygote: &Zygote,
+        spec: &WorkerSpec,
+    ) -> Result<(PacketSocket, Process), ForkError> {
+        let refused = |error: io::Error| ForkError::Refused(error.to_string());
+        let (lifeline, theirs) = packet_socket::pair().map_err(refused)?;
+        let log = log_pipe::open(spec.session.clone()).map_err(refused)?;
+        Ok((lifeline, zygote.fork(start_packet(spec), theirs, log).await?))
+    }
+}
+
+async fn spawn_from(
+    interpreter: &Interpreter,
+    spec: &WorkerSpec,
+) -> io::Result<(PacketSocket, Process)> {
+    let (lifeline, theirs) = packet_socket::pair()?;
+    let output = log_pipe::open(spec.session.clone())?;
+    let error = output.try_clone()?;
+    let process = interpreter.start("spawn", Stdio::from(theirs), output, error)?;
+    lifeline.send(&start_packet(spec), &[]).await?;
+    Ok((lifeline, process))
+}
+
+fn start_packet(spec: &WorkerSpec) -> Start {
+    Start {
+        session: spec.session.clone(),
+        port: spec.port,
+        key: spec.key.to_hex(),
+        limits: spec.limits.clone(),
+    }
+}
+
+/// A living worker process.
+pub struct Worker {
+    process: Arc<Process>,
+    lifeline: PacketSocket,
+    address: String,
+    _record: Record,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Its lifeline closes too, but a worker that never armed it, or was made to disarm it, must not stay.
+        self.kill();
+    }
+}
+
+impl Worker {
+    async fn wait_until_bound(self, port: u16) -> Result<Self, LaunchError> {
+        match self.lifeline.receive().await? {
+            Some(FromWorker::Ready { .. }) => Ok(self),
+            Some(FromWorker::Failed { failed: StartFailure::AddressInUse, .. }) => {
+                Err(LaunchError::AddressInUse(port))
+            }
+            Some(FromWorker::Failed { error, .. }) => Err(LaunchError::Failed(error)),
+            None => {
+                let exit = self.process.ended().await;
+                Err(LaunchError::Failed(format!("it ended before it was ready ({exit})")))
+            }
+        }
+    }
+
+    /// Where its command socket is, for ZeroMQ.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Waits until the worker's process is gone.
+    pub async fn ended(&self) -> Exit {
+        self.process.ended().await
+    }
+
+    /// Asks the worker to end, and after `grace` makes it. Returns when it is gone.
+    pub async fn stop(self, grace: Duration) -> Exit {
+        self.process.signal(Signal::TERM);
+        if let Ok(exit) = timeout(grace, self.process.ended()).await {
+            return exit;
+        }
+        self.kill();
+        timeout(KILL_PATIENCE, self.process.ended()).await.unwrap_or(Exit::Unknown)
+    }
+
+    /// Ends the worker and its runners at once.
+    pub fn kill(&self) {
+        self.process.signal(Signal::KILL);
+    }
+
+    /// Measures what the worker and its runners cost in memory, in MiB. The measurement outlives the worker; `None` when it is gone.
+    pub fn memory(&self) -> impl Future<Output = Option<f64>> + Send + 'static {
+        let process = Arc::clone(&self.process);
+        async move {
+            let measured =
+                tokio::task::spawn_blocking(move || usage::proportional_set_size(process.pid()));
+            measured.await.ok().flatten()
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The zygote and who looks after it: one Python process that has imported PHOEBE and is asked to fork workers.
+//!
+//! ```text
+//!   started ──ready──► serving ──died, or silent too long──► replaced (started again, with a growing pause after failures)
+//! ```
+//!
+//! The supervisor task owns the process and its control channel. A request that was under way when the zygote died fails with
+//! [`ForkError::Lost`]; whoever asked may ask again. The zygote's death ends no worker.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use phoebe_protocol::packet::{ForkRequest, FromZygote, Info, Start};
+use rustix::process::Signal;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use super::exits::{self, Exit};
+use super::interpreter::Interpreter;
+use super::log_pipe;
+use super::orphans::Records;
+use super::packet_socket::{self, PacketSocket};
+use super::process::Process;
+
+/// Forks asked for and not answered at once; the others wait in the server, where they can still be given up.
+const IN_FLIGHT: usize = 8;
+/// Forks that may wait.
+const QUEUE: usize = 1024;
+/// A zygote that has forks to do and says nothing for so long is wedged.
+const SILENCE: Duration = Duration::from_secs(5);
+/// The import of PHOEBE takes seconds; on a machine under load, many.
+const READY: Duration = Duration::from_secs(180);
+/// The pause before the second try; it doubles up to [`PAUSE_MAXIMUM`].
+const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE_MAXIMUM: Duration = Duration::from_secs(30);
+
+/// What the zygote is doing.
+#[derive(Debug, Clone)]
+pub(crate) enum State {
+    /// PHOEBE is being imported.
+    Starting,
+    /// Forks are served.
+    Ready(Arc<Info>),
+    /// It could not start; it will be tried again.
+    Failed(String),
+}
+
+/// Why there is no worker.
+#[derive(Debug, Error)]
+pub(crate) enum ForkError {
+    /// The zygote died meanwhile. Asking again is worth it.
+    #[error("the zygote died")]
+    Lost,
+    /// It could not, and said why.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A wish for a worker.
+struct Fork {
+    start: Start,
+    lifeline: OwnedFd,
+    log: OwnedFd,
+    answer: oneshot::Sender<Result<Process, ForkError>>,
+}
+
+/// Handle to the zygote, whichever generation lives.
+#[derive(Clone)]
+pub(crate) struct Zygote {
+    forks: mpsc::Sender<Fork>,
+    state: watch::Receiver<State>,
+    closing: CancellationToken,
+    supervisor: TaskTracker,
+}
+
+impl Zygote {
+    /// Starts the zygote and its supervisor.
+    pub(crate) fn supervise(interpreter: Interpreter, records: Records) -> Self {
+        let (forks, waiting) = mpsc::channel(QUEUE);
+        let (publish, state) = watch::channel(State::Starting);
+        let closing = CancellationToken::new();
+        let supervisor = TaskTracker::new();
+        let work =
+            Supervisor { interpreter, records, waiting, publish, closing: closing.clone() }.run();
+        supervisor.spawn(work);
+        supervisor.close();
+        Self { forks, state, closing, supervisor }
+    }
+
+    /// What the zygote is doing, and a way to wait for a change of it.
+    pub(crate) fn state(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
+    /// Ends the zygote and waits until it is gone.
+    pub(crate) async fn shut_down(&self) {
+        self.closing.cancel();
+        self.supervisor.wait().await;
+    }
+
+    /// Asks for a worker that gets these two descriptors.
+    pub(crate) async fn fork(
+        &self,
+        start: Start,
+        lifeline: OwnedFd,
+        log: OwnedFd,
+    ) -> Result<Process, ForkError> {
+        let (answer, answered) = oneshot::channel();
+        let fork = Fork { start, lifeline, log, answer };
+        self.forks.send(fork).await.map_err(|_| ForkError::Lost)?;
+        answered.await.map_err(|_| ForkError::Lost)?
+    }
+}
+
+struct Supervisor {
+    interpreter: Interpreter,
+    records: Records,
+    waiting: mpsc::Receiver<Fork>,
+    publish: watch::Sender<State>,
+    closing: CancellationToken,
+}
+
+/// Why a generation is over.
+enum Over {
+    /// Nobody needs a zygote any more.
+    NotNeeded,
+    /// It never became ready.
+    NeverReady(String),
+    /// It served, and died or was ended.
+    Died(String),
+}
+
+impl Supervisor {
+    async fn run(mut self) {
+        let mut pause = PAUSE;
+        loop {
+            self.publish.send_replace(State::Starting);
+            match self.generation().await {
+                Ok(Over::NotNeeded) => return,
+                Ok(Over::Died(reason)) => {
+                    warn!(reason, "the zygote is replaced");
+                    pause = PAUSE;
+                    continue;
+                }
+                Ok(Over::NeverReady(reason)) => self.publish.send_replace(State::Failed(reason)),
+                Err(error) => self.publish.send_replace(State::Failed(error.to_string())),
+            };
+            if let State::Failed(reason) = &*self.publish.borrow() {
+                error!(reason, retry_in_seconds = pause.as_secs_f64(), "no zygote");
+            }
+            if self.refuse_for(pause).await.is_none() {
+                return;
+            }
+            pause = (pause * 2).min(PAUSE_MAXIMUM);
+        }
+    }
+
+    /// Answers every wish with the failure until the pause is over. `None` when nobody can wish any more.
+    async fn refuse_for(&mut self, pause: Duration) -> Option<()> {
+        let State::Failed(reason) = self.publish.borrow().clone() else { return Some(()) };
+        let end = sleep(pause);
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => return Some(()),
+                () = self.closing.cancelled() => return None,
+                fork = self.waiting.recv() => {
+                    let _gave_up = fork?.answer.send(Err(ForkError::Refused(reason.clone())));
+                }
+            }
+        }
+    }
+
+    async fn generation(&mut self) -> io::Result<Over> {
+        let (control, theirs) = packet_socket::pair()?;
+        let output = log_pipe::open("zygote".to_owned())?;
+        let error = output.try_clone()?;
+        let process = self.interpreter.start("zygote", Stdio::from(theirs), output, error)?;
+        let record = self.records.add(&process)?;
+        let closing = self.closing.clone();
+        let over = tokio::select! {
+            over = self.life(&control, &process) => over,
+            () = closing.cancelled() => Over::NotNeeded,
+        };
+        // It ends by itself when its channel closes; it is not waited for longer than a moment.
+        drop(control);
+        if timeout(Duration::from_millis(500), process.ended()).await.is_err() {
+            process.signal(Signal::KILL);
+            let _exit = timeout(Duration::from_secs(2), process.ended()).await;
+        }
+        drop(record);
+        Ok(over)
+    }
+
+    /// From its start to its end.
+    async fn life(&mut self, control: &PacketSocket, process: &Process) -> Over {
+        let started = Instant::now();
+        match self.wait_until_ready(control, process).await {
+            Ok(info) => {
+                info!(
+                    pid = process.pid(),
+                    phoebe = info.phoebe,
+                    python = info.python,
+                    duration_ms = started.elapsed().as_millis(),
+                    "the zygote is ready"
+                );
+                self.publish.send_replace(State::Ready(Arc::new(info)));
+                self.serve(control, process).await
+            }
+            Err(reason) => Over::NeverReady(reason),
+        }
+    }
+
+    async fn wait_until_ready(
+        &self,
+        control: &PacketSocket,
+        process: &Process,
+    ) -> Result<Info, String> {
+        match timeout(READY, control.receive()).await {
+            Err(_) => Err(format!("PHOEBE was not imported within {} s", READY.as_secs())),
+            Ok(Ok(Some(FromZygote::Ready { ready }))) => Ok(ready),
+            Ok(Ok(Some(FromZygote::Fatal { fatal }))) => Err(fatal),
+            Ok(Ok(Some(other))) => Err(format!("it sent {other:?} before it was ready")),
+            Ok(Ok(None)) => {
+                Err(format!("it ended while importing PHOEBE ({})", process.ended().await))
+            }
+            Ok(Err(error)) => Err(format!("its control channel broke: {error}")),
+        }
+    }
+
+    async fn serve(&mut self, control: &PacketSocket, process: &Process) -> Over {
+        let mut number = 0;
+        let mut asked: HashMap<u64, oneshot::Sender<Result<Process, ForkError>>> = HashMap::new();
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                fork = self.waiting.recv(), if asked.len() < IN_FLIGHT => {
+                    let Some(fork) = fork else { return Over::NotNeeded };
+                    if fork.answer.is_closed() {
+                        continue;
+                    }
+                    if asked.is_empty() {
+                        heard = Instant::now();
+                    }
+                    number += 1;
+                    let request = ForkRequest { fork: number, start: fork.start };
+                    let descriptors = [fork.lifeline.as_fd(), fork.log.as_fd()];
+                    asked.insert(number, fork.answer);
+                    if let Err(error) = control.send(&request, &descriptors).await {
+                        return Over::Died(format!("its control channel broke: {error}"));
+                    }
+                }
+                packet = control.receive() => {
+                    heard = Instant::now();
+                    match packet {
+                        Ok(Some(packet)) => Self::note(packet, &mut asked),
+                        Ok(None) => return Over::Died(format!("it ended ({})", process.ended().await)),
+                        Err(error) => return Over::Died(format!("its control channel broke: {error}")),
+                    }
+                }
+                () = sleep_until(heard + SILENCE), if !asked.is_empty() => {
+                    process.signal(Signal::KILL);
+                    return Over::Died(format!("it forked nothing for {} s", SILENCE.as_secs()));
+                }
+            }
+        }
+    }
+
+    fn note(
+        packet: FromZygote,
+        asked: &mut HashMap<u64, oneshot::Sender<Result<Process, ForkError>>>,
+    ) {
+        let (number, result) = match packet {
+            FromZygote::Forked { forked, pid } => {
+                exits::forget(pid);
+                let watched = Process::watch(pid);
+                (forked, watched.map_err(|error| ForkError::Refused(error.to_string())))
+            }
+            FromZygote::Failed { failed, error } => (failed, Err(ForkError::Refused(error))),
+            FromZygote::Exited { exited, code, signal } => {
+                return exits::report(exited, Exit::from_parts(code, signal));
+            }
+            FromZygote::Ready { .. } | FromZygote::Fatal { .. } => {
+                return warn!(?packet, "the zygote sent a packet out of turn");
+            }
+        };
+        if let Some(answer) = asked.remove(&number) {
+            // Whoever asked may have given up; then the worker's lifeline is closed and it dies of that.
+            let _gave_up = answer.send(result);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+"""All worker commands, in one table.
+
+To add a command, write a function in one of these modules (or a new one, imported below):
+
+    @command("get_period", kind="read")
+    def get_period(session, /, component="binary"):
+        return session.bundle.get_value("period", component=component, context="component")
+
+`session.bundle` is the PHOEBE Bundle. The user's JSON fields are the keyword arguments; what the
+function returns is the `result`; what it raises becomes the `error`. `kind` is
+
+- `read`: leaves the Bundle as it is; may be answered while a long command runs,
+- `change`: alters the Bundle, in the worker itself,
+- `long`: runs in a forked child, whose Bundle replaces the worker's if it succeeds.
+"""
+
+from . import bundles, compute, datasets, parameters
+from .registry import COMMANDS, Command, CommandFunction, Session, command, kinds
+
+__all__ = [
+    "COMMANDS",
+    "Command",
+    "CommandFunction",
+    "Session",
+    "bundles",
+    "command",
+    "compute",
+    "datasets",
+    "kinds",
+    "parameters",
+]

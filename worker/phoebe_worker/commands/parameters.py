@@ -1,0 +1,74 @@
+"""Reading, setting and attaching parameters.
+
+Filters are PHOEBE's own: `twig`, `uniqueid`, or any tags (`qualifier`, `component`, `context`, …),
+plus the keyword options of the PHOEBE method of the same name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .registry import Session, command
+
+
+@command("ping", kind="read")
+def ping(session: Session, /) -> dict[str, str]:
+    return {"status": "ready"}
+
+
+@command("get_parameter", kind="read")
+def get_parameter(session: Session, /, **filters: Any) -> dict[str, Any]:
+    return session.bundle.get_parameter(**filters).to_dict()
+
+
+@command("get_value", kind="read")
+def get_value(session: Session, /, **filters: Any) -> Any:
+    return session.bundle.get_value(**filters)
+
+
+@command("set_value", kind="change")
+def set_value(session: Session, /, value: Any, **filters: Any) -> dict[str, Any]:
+    session.bundle.set_value(value=value, **filters)
+    return {}
+
+
+@command("get_uniqueid", kind="read", older_names=("update_uniqueid",))
+def get_uniqueid(session: Session, /, **filters: Any) -> str | None:
+    """The unique id of one parameter, null where there is none."""
+    if not session.bundle.filter(**filters).to_list():
+        return None
+    return session.bundle.get_parameter(**filters).uniqueid
+
+
+@command("is_parameter_constrained", kind="read")
+def is_parameter_constrained(session: Session, /, **filters: Any) -> bool:
+    """Whether a constraint sets this parameter, so that a user cannot."""
+    parameter = session.bundle.get_parameter(**filters)
+    return bool(getattr(parameter, "constrained_by", None))
+
+
+@command("attach_parameters", kind="change", older_names=("attach_params",))
+def attach_parameters(
+    session: Session, /, parameters: list[dict[str, Any]]
+) -> dict[str, list[str]]:
+    """Add parameters of the client's own, all or none; `context` is `ui` unless given."""
+    new = [_new_parameter(**description) for description in parameters]
+    session.bundle._attach_params(new)
+    return {"unique_ids": [parameter.uniqueid for parameter in new]}
+
+
+def _new_parameter(*, ptype: str, qualifier: str, **options: Any) -> Any:
+    from phoebe.parameters import parameters as phoebe_parameters
+
+    classes = {
+        "choice": phoebe_parameters.ChoiceParameter,
+        "int": phoebe_parameters.IntParameter,
+        "float": phoebe_parameters.FloatParameter,
+        "bool": phoebe_parameters.BoolParameter,
+        "string": phoebe_parameters.StringParameter,
+    }
+    if ptype not in classes:
+        raise ValueError(f"Unsupported parameter type: {ptype}")
+    options.setdefault("context", "ui")
+    options.setdefault("description", "")
+    return classes[ptype](qualifier=qualifier, **options)

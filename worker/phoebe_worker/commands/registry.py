@@ -1,0 +1,54 @@
+"""The table of commands and the decorator that fills it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..templates import Templates
+
+Kind = Literal["read", "change", "long"]
+CommandFunction = Callable[..., Any]
+
+
+@dataclass(slots=True)
+class Session:
+    """What a command works on: the user's Bundle, and the default Bundles to begin anew from."""
+
+    bundle: Any
+    templates: Templates
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One entry of the table."""
+
+    name: str
+    kind: Kind
+    function: CommandFunction
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def command(
+    name: str, *, kind: Kind, older_names: tuple[str, ...] = ()
+) -> Callable[[CommandFunction], CommandFunction]:
+    """Register a function as a command, also under the names that older clients send."""
+
+    def register(function: CommandFunction) -> CommandFunction:
+        # Python puts this name into "missing 1 required positional argument", which clients know.
+        function.__qualname__ = f"PhoebeWorker.{name}"
+        for each in (name, *older_names):
+            if each in COMMANDS:
+                raise ValueError(f"command {each} is registered twice")
+            COMMANDS[each] = Command(each, kind, function)
+        return function
+
+    return register
+
+
+def kinds() -> dict[str, Kind]:
+    """Every command's kind, for the server."""
+    return {name: entry.kind for name, entry in sorted(COMMANDS.items())}

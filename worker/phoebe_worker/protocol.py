@@ -1,0 +1,164 @@
+"""Wire format: signed messages over ZeroMQ, and JSON packets over Unix sockets.
+
+Only bytes in and bytes out. This module opens no socket, keeps no queue and knows no command.
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+VERSION = 1
+PACKET_BYTES_MAX = 64 * 1024
+HEADER_ERROR_CHARACTERS_MAX = 500
+
+KINDS = frozenset({"request", "cancel", "reply", "progress"})
+SEQ_MAX = 2**64 - 1
+
+
+class Rejected(Exception):
+    """A message that must be dropped without an answer; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message whose signature, session, version and sequence number were found right."""
+
+    header: dict[str, Any]
+    body: bytes
+    attachments: list[bytes] = field(default_factory=list)
+
+    @property
+    def seq(self) -> int:
+        return int(self.header["seq"])
+
+    @property
+    def kind(self) -> str:
+        return str(self.header["kind"])
+
+
+def sign(key: bytes, frames: Sequence[bytes]) -> bytes:
+    """HMAC-SHA-256 over the frames, each preceded by its length (8 bytes, big-endian)."""
+    digest = hmac.new(key, digestmod="sha256")
+    for frame in frames:
+        digest.update(struct.pack(">Q", len(frame)))
+        digest.update(frame)
+    return digest.digest()
+
+
+def seal(
+    key: bytes, header: dict[str, Any], body: bytes = b"", attachments: Sequence[bytes] = ()
+) -> list[bytes]:
+    """The frames of a signed message."""
+    frames = [orjson.dumps(header), body, *attachments]
+    return [sign(key, frames), *frames]
+
+
+def unseal(key: bytes, session: str, last_seq: int | None, frames: Sequence[bytes]) -> Message:
+    """Verify a message; raises `Rejected`.
+
+    `last_seq` is the greatest sequence number accepted so far; None where the receiver does not
+    ask for freshness (replies and progress repeat the number of their request).
+    """
+    if len(frames) < 3:
+        raise Rejected("too few frames")
+    signature, *signed = frames
+    if not hmac.compare_digest(signature, sign(key, signed)):
+        raise Rejected("wrong signature")
+    try:
+        header = orjson.loads(signed[0])
+    except orjson.JSONDecodeError:
+        raise Rejected("header is not JSON") from None
+    if not isinstance(header, dict):
+        raise Rejected("header is not an object")
+    version = header.get("v")
+    if version != VERSION or isinstance(version, bool):
+        raise Rejected("unknown version")
+    if header.get("session") != session:
+        raise Rejected("another session")
+    if header.get("kind") not in KINDS:
+        raise Rejected("unknown kind")
+    seq = header.get("seq")
+    if not isinstance(seq, int) or isinstance(seq, bool) or not 0 < seq <= SEQ_MAX:
+        raise Rejected("seq is not a positive integer")
+    if last_seq is not None and seq <= last_seq:
+        raise Rejected("seq is not new")
+    return Message(header, signed[1], list(signed[2:]))
+
+
+def reply_header(
+    session: str, seq: int, *, success: bool, changed: bool, error: str | None
+) -> dict[str, Any]:
+    """Header of the answer to request `seq`; `changed`: the Bundle may differ from before."""
+    return {
+        "v": VERSION,
+        "session": session,
+        "seq": seq,
+        "kind": "reply",
+        "success": success,
+        "changed": changed,
+        "error": None if error is None else _valid_text(error[:HEADER_ERROR_CHARACTERS_MAX]),
+    }
+
+
+def progress_header(session: str, seq: int) -> dict[str, Any]:
+    """Header of a progress message about request `seq`."""
+    return {"v": VERSION, "session": session, "seq": seq, "kind": "progress"}
+
+
+def packet(value: dict[str, Any]) -> bytes:
+    """One packet of the control channel or a lifeline; long texts in it are cut to fit."""
+    data = orjson.dumps(value)
+    if len(data) > PACKET_BYTES_MAX:
+        cut = {k: _valid_text(v[:4000]) if isinstance(v, str) else v for k, v in value.items()}
+        data = orjson.dumps(cut)
+    return data
+
+
+def parse_packet(data: bytes) -> dict[str, Any]:
+    """The JSON object of a packet; raises ValueError."""
+    value = orjson.loads(data)
+    if not isinstance(value, dict):
+        raise ValueError("a packet must be a JSON object")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a worker is told at its start. The key does not show when printed."""
+
+    session: str
+    port: int
+    key: bytes = field(repr=False)
+    limits: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, value: Any) -> Start:
+        """Check the fields; raises ValueError naming the wrong one."""
+        if not isinstance(value, dict):
+            raise ValueError("start must be a JSON object")
+        session, port = value.get("session"), value.get("port")
+        limits = value.get("limits") or {}
+        if not isinstance(session, str) or not session:
+            raise ValueError("start.session must be text")
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
+            raise ValueError("start.port must be a port number")
+        try:
+            key = bytes.fromhex(value.get("key"))
+        except (TypeError, ValueError):
+            key = b""
+        if len(key) != 32:
+            raise ValueError("start.key must be 64 hex digits")
+        if not isinstance(limits, dict):
+            raise ValueError("start.limits must be a JSON object")
+        return cls(session, port, key, limits)
+
+
+def _valid_text(text: str) -> str:
+    """The text without lone surrogates, which JSON in UTF-8 cannot carry."""
+    return text.encode("utf-8", "replace").decode("utf-8")

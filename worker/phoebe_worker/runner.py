@@ -1,0 +1,243 @@
+"""A runner: a fork of the worker in which one long command runs as a transaction.
+
+The child works on its copy-on-write Bundle and sends records over a pipe: progress, then the
+answer, then the pickled Bundle. Whatever happens to the child, the worker's Bundle is as before
+until the worker adopts the new one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import random
+import signal
+import struct
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from .answer import Answer
+
+PROGRESS, ANSWER, BUNDLE = b"P", b"A", b"B"
+_RECORD = struct.Struct(">cQ")
+_PROGRESS_INTERVAL_SECONDS = 0.2
+_READ_BYTES = 1 << 20
+_PR_SET_PDEATHSIG = 1
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a runner ended. `bundle` is pickled, and there only if the command succeeded."""
+
+    answer: Answer
+    bundle: bytes | None
+
+
+class Runner:
+    """The worker's handle on the child. `fd` is readable when there is something to `receive`."""
+
+    def __init__(self, seq: int, run: Callable[[], tuple[Answer, Any]], stage: str) -> None:
+        """Fork; `run` is called in the child and returns the answer and the Bundle (or None)."""
+        self.seq = seq
+        self.cancelled: str | None = None
+        self._buffer = bytearray()
+        self._answer: bytes | None = None
+        self._bundle: bytes | None = None
+        self.fd, write_end = os.pipe()
+        worker = os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._pid = os.fork()
+        if self._pid == 0:
+            _child(worker, write_end, run, stage)
+        os.close(write_end)
+        os.set_blocking(self.fd, False)
+        self.exit_fd = os.pidfd_open(self._pid)
+
+    def cancel(self, reason: str) -> None:
+        """End the child at once; `outcome` will say that it was cancelled and why."""
+        self.cancelled = reason
+        os.kill(self._pid, signal.SIGKILL)
+
+    def receive(self) -> Iterator[bytes]:
+        """Read what has arrived, without waiting; yields the bodies of progress messages."""
+        while True:
+            try:
+                data = os.read(self.fd, _READ_BYTES)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            self._buffer += data
+        while len(self._buffer) >= _RECORD.size:
+            tag, length = _RECORD.unpack_from(self._buffer)
+            end = _RECORD.size + length
+            if len(self._buffer) < end:
+                return
+            record = bytes(self._buffer[_RECORD.size : end])
+            del self._buffer[:end]
+            if tag == PROGRESS:
+                yield record
+            elif tag == ANSWER:
+                self._answer = record
+            elif tag == BUNDLE:
+                self._bundle = record
+
+    def outcome(self) -> Outcome:
+        """Reap the ended child, end what it left behind, and say how it went."""
+        _, status = os.waitpid(self._pid, 0)
+        self.close()
+        if self.cancelled is not None:
+            return Outcome(Answer.failure(f"Cancelled: {self.cancelled}"), None)
+        code = os.waitstatus_to_exitcode(status)
+        if code == 0 and self._answer is not None:
+            answer = Answer.from_record(self._answer)
+            if not answer.success:
+                return Outcome(answer, None)
+            if self._bundle is not None:
+                return Outcome(answer, self._bundle)
+        return Outcome(Answer.failure(_describe_exit(code)), None)
+
+    def close(self) -> None:
+        """Free the descriptors and end processes that the command itself started."""
+        os.close(self.fd)
+        os.close(self.exit_fd)
+        end_children()
+
+
+def adopt_orphans() -> None:
+    """Let processes that a dead runner leaves behind become this process's children."""
+    pr_set_child_subreaper = 36
+    _prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+
+
+def end_children() -> None:
+    """Kill and reap every child of this process."""
+    while children := _children():
+        for pid in children:
+            try:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                continue
+
+
+def _children() -> list[int]:
+    path = f"/proc/self/task/{os.getpid()}/children"
+    try:
+        with open(path, encoding="ascii") as listing:
+            return [int(pid) for pid in listing.read().split()]
+    except OSError:
+        return []
+
+
+def _child(
+    worker: int, write_end: int, run: Callable[[], tuple[Answer, Any]], stage: str
+) -> None:
+    """The child's whole life. It must never return, nor touch the inherited ZeroMQ socket."""
+    code = 1
+    try:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != worker:
+            os._exit(1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Not the worker's sockets: the server must see the end of the worker from their closing.
+        os.closerange(3, write_end)
+        os.closerange(write_end + 1, 1 << 20)
+        _reseed()
+        _report_progress(write_end, stage)
+        answer, bundle = run()
+        pickled = pickle.dumps(bundle, 5) if answer.success else b""
+        _write(write_end, ANSWER, answer.to_record())
+        if answer.success:
+            _write(write_end, BUNDLE, pickled)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+
+def _reseed() -> None:
+    """Forks must not share a random sequence."""
+    import numpy
+
+    random.seed()
+    numpy.random.seed()
+
+
+def _write(fd: int, tag: bytes, record: bytes) -> None:
+    view = memoryview(_RECORD.pack(tag, len(record)) + record)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _report_progress(fd: int, stage: str) -> None:
+    """Put a reporter in the place of the progress bars of PHOEBE's computes and solvers."""
+    import phoebe
+    from phoebe.backend import backends
+    from phoebe.frontend import bundle
+    from phoebe.solverbackends import solverbackends
+
+    class Reporter(_ProgressReporter):
+        write = staticmethod(
+            lambda fraction: _write(
+                fd, PROGRESS, orjson.dumps({"fraction": fraction, "stage": stage})
+            )
+        )
+
+    Reporter.write(None)
+    phoebe.progressbars_on()
+    for module in (backends, bundle, solverbackends):
+        module._tqdm = Reporter
+
+
+class _ProgressReporter:
+    """What PHOEBE uses of tqdm's interface."""
+
+    write: Callable[[float | None], None]
+
+    def __init__(self, iterable: Any = None, *, total: int | None = None, **_: Any) -> None:
+        self._iterable, self._total, self._done, self._written_at = iterable, total, 0, 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self._iterable:
+            yield item
+            self.update()
+
+    def update(self, n: int = 1) -> None:
+        self._done += n
+        now = time.monotonic()
+        if self._total and now - self._written_at >= _PROGRESS_INTERVAL_SECONDS:
+            self._written_at = now
+            type(self).write(min(self._done / self._total, 1.0))
+
+    def set_description(self, *_: Any, **__: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _describe_exit(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return (
+            "The computation was killed (SIGKILL), most likely because memory ran out. "
+            "The bundle is as it was before."
+        )
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"The computation crashed ({name}). The bundle is as it was before."
+    return (
+        f"The computation ended without an answer (exit code {code}). "
+        "The bundle is as it was before."
+    )

@@ -1,0 +1,47 @@
+"""A worker in a fresh interpreter, where forks cannot be trusted; and the probe of the environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+import orjson
+
+from . import lifeline, protocol, templates
+from .zygote import take_stdin
+
+
+def run() -> NoReturn:
+    """A worker whose lifeline is standard input; the one packet on it is START."""
+    peer = take_stdin()
+    data = peer.recv(protocol.PACKET_BYTES_MAX)
+    if not data:
+        os._exit(0)
+    try:
+        start = protocol.Start.parse(protocol.parse_packet(data))
+        try:
+            os.setsid()
+        except PermissionError:
+            pass  # it leads its group already
+        lifeline.arm(peer, whole_group=True)
+        prepared = templates.prepare()
+        info = templates.info()
+    except BaseException as error:
+        traceback.print_exc()
+        peer.send(protocol.packet({"failed": "error", "error": str(error)}))
+        os._exit(1)
+    from . import worker
+
+    worker.run(start, peer, prepared, info)
+
+
+def probe() -> None:
+    """Print INFO as one line of JSON; what PHOEBE prints goes to standard error."""
+    out = os.dup(1)
+    os.dup2(2, 1)
+    templates.prepare()
+    info = templates.info()
+    sys.stdout.flush()
+    os.write(out, orjson.dumps(info) + b"\n")

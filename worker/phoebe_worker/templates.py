@@ -1,0 +1,84 @@
+"""PHOEBE made ready once: imported, offline and quiet, with a default Bundle of each morphology.
+
+Done by the zygote before the first fork, or by a spawned worker for itself. Nothing here knows of
+sockets or sessions.
+"""
+
+from __future__ import annotations
+
+import pickle
+import platform
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+MORPHOLOGIES: dict[str, dict[str, Any]] = {
+    "detached": {},
+    "semi-detached": {"semidetached": "primary"},
+    "contact": {"contact_binary": True},
+}
+
+@dataclass(frozen=True, slots=True)
+class Templates:
+    """Default Bundles, pickled: a fresh one is a few ms away, and no user can alter the original."""
+
+    pickled: dict[str, bytes]
+
+    def fresh(self, morphology: str = "detached") -> Any:
+        """A new Bundle; raises ValueError for an unknown morphology."""
+        try:
+            return pickle.loads(self.pickled[morphology])
+        except (KeyError, TypeError):
+            raise ValueError(f"Unknown morphology: {morphology}") from None
+
+
+def prepare() -> Templates:
+    """Import PHOEBE, build the default Bundles, and load what a first compute would load."""
+    import phoebe
+
+    # A progress bar starts a thread and writes to the log; runners report progress instead.
+    phoebe.progressbars_off()
+    bundles = {name: _default_bundle(options) for name, options in MORPHOLOGIES.items()}
+    pickled = {name: pickle.dumps(bundle, 5) for name, bundle in bundles.items()}
+    _warm_up(pickle.loads(pickled["detached"]))
+    return Templates(pickled)
+
+
+def info() -> dict[str, Any]:
+    """Versions, passbands and commands, for the server's INFO; `prepare` must have run."""
+    import numpy
+    import phoebe
+
+    from . import commands
+
+    return {
+        "python": platform.python_version(),
+        "phoebe": phoebe.__version__,
+        "numpy": numpy.__version__,
+        "passbands": sorted(phoebe.list_installed_passbands()),
+        "commands": commands.kinds(),
+    }
+
+
+def _default_bundle(options: dict[str, Any]) -> Any:
+    """PHOEBE's default binary, with masses to set instead of sma and q, and a solver to fit with."""
+    import phoebe
+
+    bundle = phoebe.default_binary(**options)
+    bundle.add_solver("differential_corrections", solver="dc")
+    bundle.flip_constraint("mass@primary", solve_for="sma@binary")
+    bundle.flip_constraint("mass@secondary", solve_for="q")
+    return bundle
+
+
+def _warm_up(bundle: Any) -> None:
+    """A throw-away compute: passbands are read, and code imported late is loaded."""
+    import astropy.constants  # noqa: F401
+    import orjson  # noqa: F401
+    import zmq  # noqa: F401
+
+    bundle.add_dataset("lc", compute_phases=[0.0, 0.25], passband="Johnson:V", dataset="warm_lc")
+    bundle.add_dataset("rv", compute_phases=[0.25], dataset="warm_rv")
+    bundle.set_value_all("ntriangles", 100)
+    bundle.run_compute()
+    sys.stdout.flush()

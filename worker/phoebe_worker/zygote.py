@@ -1,0 +1,165 @@
+"""The zygote: a process with PHOEBE imported, from which workers are forked in milliseconds.
+
+It serves fork requests on its control channel and reports children that ended. It stays
+single-threaded and never runs anything of a user's.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from . import lifeline, protocol, templates
+
+_LAST_FD = 1 << 20
+
+
+def run() -> NoReturn:
+    """Serve the control channel (standard input) until its end of file."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the server's terminal is the server's
+    control = take_stdin()
+    # Until `ready` the server sends nothing, so that the kernel can end a zygote that is importing.
+    lifeline.arm(control, whole_group=False)
+    try:
+        prepared = templates.prepare()
+        info = templates.info()
+        threads = len(os.listdir("/proc/self/task"))
+        if threads != 1:
+            raise RuntimeError(f"{threads} threads after the import; a fork needs exactly one")
+    except BaseException as error:
+        traceback.print_exc()
+        control.send(protocol.packet({"fatal": f"PHOEBE cannot be used: {error}"}))
+        os._exit(1)
+    gc.collect()
+    gc.freeze()
+    lifeline.disarm(control)
+    control.send(protocol.packet({"ready": info}))
+    Zygote(control, prepared).serve()
+
+
+def take_stdin() -> socket.socket:
+    """Standard input as a socket; /dev/null takes its place."""
+    taken = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return taken
+
+
+class Zygote:
+    """The loop over the control channel and the ends of children."""
+
+    def __init__(self, control: socket.socket, prepared: templates.Templates) -> None:
+        self._control = control
+        self._templates = prepared
+        self._child_ended, wakeup = socket.socketpair()
+        self._child_ended.setblocking(False)
+        wakeup.setblocking(False)
+        self._wakeup = wakeup
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, so that the wakeup is written
+        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ)
+        self._selector.register(self._child_ended, selectors.EVENT_READ)
+
+    def serve(self) -> NoReturn:
+        while True:
+            ready = {key.fileobj for key, _ in self._selector.select()}
+            if self._child_ended in ready:
+                self._child_ended.recv(4096)
+                self._report_exits()
+            if self._control in ready:
+                self._request()
+
+    def _send(self, value: dict[str, Any]) -> None:
+        try:
+            self._control.send(protocol.packet(value))
+        except OSError:
+            os._exit(0)  # the server is gone
+
+    def _report_exits(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            self._send(
+                {
+                    "exited": pid,
+                    "code": code if code >= 0 else None,
+                    "signal": -code if code < 0 else None,
+                }
+            )
+
+    def _request(self) -> None:
+        try:
+            data, fds, _, _ = socket.recv_fds(self._control, protocol.PACKET_BYTES_MAX, 16)
+        except OSError:
+            os._exit(0)
+        if not data:
+            os._exit(0)
+        number: Any = None
+        try:
+            request = protocol.parse_packet(data)
+            number = request.get("fork")
+            if len(fds) != 2:
+                raise ValueError(f"a fork needs 2 descriptors (lifeline, log), got {len(fds)}")
+            start = protocol.Start.parse(request.get("start"))
+            pid = self._fork(start, *fds)
+        except (ValueError, OSError) as error:
+            self._send({"failed": number, "error": str(error)})
+        else:
+            self._send({"forked": number, "pid": pid})
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _fork(self, start: protocol.Start, lifeline_fd: int, log_fd: int) -> int:
+        pid = os.fork()
+        if pid == 0:
+            self._become_worker(start, lifeline_fd, log_fd)
+        return pid
+
+    def _become_worker(self, start: protocol.Start, lifeline_fd: int, log_fd: int) -> NoReturn:
+        """The child's whole life."""
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            os.dup2(log_fd, 1)
+            os.dup2(log_fd, 2)
+            for inherited in (self._control, self._child_ended, self._wakeup):
+                inherited.detach()
+            self._selector.close()
+            os.closerange(3, lifeline_fd)
+            os.closerange(lifeline_fd + 1, _LAST_FD)
+            os.setsid()
+            peer = socket.socket(fileno=lifeline_fd)
+            lifeline.arm(peer, whole_group=True)
+            _reseed()
+            from . import worker
+
+            worker.run(start, peer, self._templates, {})
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(1)
+
+
+def _reseed() -> None:
+    """Forks must not share a random sequence."""
+    import numpy
+
+    random.seed()
+    numpy.random.seed()

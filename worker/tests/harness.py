@@ -1,0 +1,277 @@
+"""Real processes for the tests: a zygote as the server starts it, and workers spoken to by ZeroMQ."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import secrets
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import orjson
+import zmq
+
+from phoebe_worker import protocol
+
+PACKAGE_DIRECTORY = Path(__file__).resolve().parents[1]
+DEADLINE_SECONDS = 60.0
+
+# How the server starts the package; extra code runs before it.
+BOOTSTRAP = (
+    "import sys, runpy; sys.path.insert(0, {path!r}); {extra}\n"
+    "runpy.run_module('phoebe_worker', run_name='__main__')"
+)
+
+
+def command_line(mode: str, extra: str = "") -> list[str]:
+    code = BOOTSTRAP.format(path=str(PACKAGE_DIRECTORY), extra=extra)
+    return [sys.executable, "-I", "-c", code, mode]
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def receive_packet(channel: socket.socket, seconds: float = DEADLINE_SECONDS) -> dict[str, Any]:
+    """One packet; raises EOFError at end of file, TimeoutError after the deadline."""
+    channel.settimeout(seconds)
+    data = channel.recv(protocol.PACKET_BYTES_MAX)
+    if not data:
+        raise EOFError
+    return json.loads(data)
+
+
+def wait_until(condition: Any, what: str, seconds: float = DEADLINE_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.005)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; a zombie does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def group_members(group: int) -> list[int]:
+    """Living processes of a process group."""
+    members = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            members.append(int(entry.name))
+    return members
+
+
+def descendants(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [int(c) for c in children] + [d for c in children for d in descendants(int(c))]
+
+
+class Zygote:
+    """A zygote and the control channel to it."""
+
+    def __init__(self, extra: str = "") -> None:
+        self.control, theirs = socket_pair()
+        self.process = subprocess.Popen(
+            command_line("zygote", extra), stdin=theirs.fileno(), stderr=None, close_fds=True
+        )
+        theirs.close()
+        self.info: dict[str, Any] = {}
+        self.exited: dict[int, dict[str, Any]] = {}
+        self._requests = 0
+
+    def wait_ready(self) -> dict[str, Any]:
+        self.info = receive_packet(self.control)["ready"]
+        return self.info
+
+    def send_fork(self, start: Any, *fds: int) -> int:
+        self._requests += 1
+        packet = orjson.dumps({"fork": self._requests, "start": start})
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        self.control.sendmsg([packet], ancillary)
+        return self._requests
+
+    def next_packet(self) -> dict[str, Any]:
+        """The next packet that is no exit; exits are kept in `exited`."""
+        while True:
+            packet = receive_packet(self.control)
+            if "exited" not in packet:
+                return packet
+            self.exited[packet["exited"]] = packet
+
+    def wait_exit(self, pid: int) -> dict[str, Any]:
+        while pid not in self.exited:
+            packet = receive_packet(self.control)
+            self.exited[packet["exited"]] = packet
+        return self.exited[pid]
+
+    def close(self) -> None:
+        self.control.close()
+        self.process.wait(DEADLINE_SECONDS)
+
+
+class Connection:
+    """The server's end of a worker's command socket."""
+
+    def __init__(self, session: str, port: int, key: bytes) -> None:
+        self.session, self.port, self.key, self.seq = session, port, key, 0
+        self.progress: list[dict[str, Any]] = []
+        self._replies: dict[int, tuple[dict[str, Any], bytes]] = {}
+        self.context = zmq.Context.instance()
+        self.endpoint = self.context.socket(zmq.DEALER)
+        self.endpoint.linger = 0
+        self.endpoint.connect(f"tcp://127.0.0.1:{port}")
+
+    def header(self, kind: str, **fields: Any) -> dict[str, Any]:
+        self.seq += 1
+        return {"v": 1, "session": self.session, "seq": self.seq, "kind": kind, **fields}
+
+    def request(self, body: bytes) -> int:
+        """Send a request without waiting for its answer; gives its number."""
+        self.endpoint.send_multipart(protocol.seal(self.key, self.header("request"), body))
+        return self.seq
+
+    def cancel(self, target: int, reason: str) -> None:
+        header = self.header("cancel", target=target, reason=reason)
+        self.endpoint.send_multipart(protocol.seal(self.key, header))
+
+    def reply(
+        self, seq: int, seconds: float = DEADLINE_SECONDS
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Header and parsed body of the answer to a request."""
+        header, body = self.reply_bytes(seq, seconds)
+        return header, json.loads(body)
+
+    def reply_bytes(
+        self, seq: int, seconds: float = DEADLINE_SECONDS
+    ) -> tuple[dict[str, Any], bytes]:
+        deadline = time.monotonic() + seconds
+        while seq not in self._replies:
+            left = deadline - time.monotonic()
+            if left <= 0 or not self.endpoint.poll(left * 1000):
+                raise TimeoutError(f"no answer to request {seq}")
+            self.take()
+        return self._replies.pop(seq)
+
+    def take(self) -> None:
+        frames = self.endpoint.recv_multipart()
+        message = protocol.unseal(self.key, self.session, None, frames)
+        if message.kind == "progress":
+            self.progress.append({"seq": message.seq, **json.loads(message.body)})
+        else:
+            assert message.kind == "reply"
+            self._replies[message.seq] = message.header, message.body
+
+    def has_reply(self, seq: int) -> bool:
+        while self.endpoint.poll(0):
+            self.take()
+        return seq in self._replies
+
+    def send(self, command: str, /, **arguments: Any) -> dict[str, Any]:
+        """One command and its answer."""
+        seq = self.request(orjson.dumps({"command": command, **arguments}))
+        return self.reply(seq)[1]
+
+    def start(self, command: str, /, **arguments: Any) -> int:
+        return self.request(orjson.dumps({"command": command, **arguments}))
+
+    def result(self, command: str, /, **arguments: Any) -> Any:
+        """The result of a command that must succeed."""
+        answer = self.send(command, **arguments)
+        assert answer["success"] is True, answer
+        return answer["result"]
+
+    def error(self, command: str, /, **arguments: Any) -> str:
+        """The error of a command that must fail."""
+        answer = self.send(command, **arguments)
+        assert answer["success"] is False, answer
+        return answer["error"]
+
+    def close(self) -> None:
+        self.endpoint.close()
+
+
+class Worker:
+    """A worker forked by a zygote, its lifeline, its log and a connection to it."""
+
+    def __init__(
+        self, zygote: Zygote, limits: dict[str, Any] | None = None, port: int | None = None
+    ) -> None:
+        self.zygote = zygote
+        self.session, self.key = str(uuid.uuid4()), secrets.token_bytes(32)
+        self.port = free_port() if port is None else port
+        self.lifeline, theirs = socket_pair()
+        self.log, log_write = os.pipe()
+        self._log_text = b""
+        start = {
+            "session": self.session,
+            "port": self.port,
+            "key": self.key.hex(),
+            "limits": limits or {},
+        }
+        number = zygote.send_fork(start, theirs.fileno(), log_write)
+        theirs.close()
+        os.close(log_write)
+        packet = zygote.next_packet()
+        assert packet["forked"] == number, packet
+        self.pid = int(packet["pid"])
+        self.connection: Connection
+
+    def wait_ready(self) -> Connection:
+        packet = receive_packet(self.lifeline)
+        assert packet == {"ready": {}}, packet
+        self.connection = Connection(self.session, self.port, self.key)
+        return self.connection
+
+    def runner(self) -> int:
+        """The process id of the runner at work."""
+        wait_until(lambda: descendants(self.pid), "a runner")
+        return descendants(self.pid)[0]
+
+    def log_text(self) -> str:
+        """What the worker has written to its log so far."""
+        while select.select([self.log], [], [], 0)[0]:
+            data = os.read(self.log, 65536)
+            if not data:
+                break
+            self._log_text += data
+        return self._log_text.decode()
+
+    def close(self) -> None:
+        """End the worker by its lifeline; nothing of its group may be left."""
+        self.lifeline.close()
+        if hasattr(self, "connection"):
+            self.connection.close()
+        wait_until(lambda: not group_members(self.pid), "the worker's group is gone", 5)
+        self.zygote.wait_exit(self.pid)
+        os.close(self.log)
+
+    def terminate(self) -> None:
+        os.killpg(self.pid, signal.SIGTERM)
