@@ -8,11 +8,7 @@ use crate::store::DataDirectory;
 use crate::worker::orphans;
 
 /// Serves until a signal ends it.
-pub(super) fn serve(
-    settings: Settings,
-    python: PathBuf,
-    package: PathBuf,
-) -> Result<(), Failure> {
+pub(super) fn serve(settings: Settings, python: PathBuf, package: PathBuf) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

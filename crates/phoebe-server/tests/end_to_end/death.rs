@@ -94,7 +94,7 @@ async fn a_second_signal_ends_at_once() {
     server
         .log()
         .wait_for("the shutdown", SOON, |entry| {
-            entry["message"].as_str().is_some_and(|message| message.contains("shutting down"))
+            entry["message"].as_str().is_some_and(|message| message.contains("stopping"))
         })
         .await;
     server.signal(Signal::INT);

@@ -40,7 +40,7 @@ async fn while_others_go_on(server: &TestServer, session: &Session, command: Val
     answer
 }
 
-/// The wrong messages are dropped, and the right answer, which follows them, arrives.
+/// The message is dropped, and the right answer, which follows it, arrives.
 async fn is_survived(how: &str) {
     let server = TestServer::builder().fake().start().await;
     let session = server.start_session().await;
@@ -51,28 +51,40 @@ async fn is_survived(how: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_before_the_answer_is_dropped() {
-    is_survived("garbage").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_with_a_wrong_signature_is_dropped() {
-    is_survived("unsigned").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_to_no_request_is_dropped() {
     is_survived("wrong-seq").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_for_another_session_is_dropped() {
-    is_survived("wrong-session").await;
+async fn a_second_answer_is_dropped() {
+    is_survived("twice").await;
+}
+
+/// The worker is given up: the client learns why, and the session ends as if the worker had died.
+async fn is_given_up(how: &str, cause: &str) {
+    let server = TestServer::builder().fake().start().await;
+    let session = server.start_session().await;
+    let answer = while_others_go_on(&server, &session, misbehave(how)).await;
+    assert_eq!(answer["success"], false, "{answer}");
+    let error = answer["error"].as_str().unwrap();
+    assert!(error.contains(cause), "{cause} is not named: {error}");
+    is_gone(&server, &session).await;
+    server.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_answer_is_dropped() {
-    is_survived("twice").await;
+async fn a_worker_that_answers_garbage_is_given_up() {
+    is_given_up("garbage", "broke the protocol").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_signs_wrongly_is_given_up() {
+    is_given_up("unsigned", "the signature is wrong").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_answers_for_another_session_is_given_up() {
+    is_given_up("wrong-session", "another session").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,6 +137,18 @@ async fn an_answer_that_is_no_json_becomes_a_failure() {
     server.finish().await;
 }
 
+/// The session is over because of its worker: nobody finds it, its port is free, the database says why.
+async fn is_gone(server: &TestServer, session: &Session) {
+    until("the port is free", SOON, async || {
+        server.reserved_ports().await.is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(server.sessions().await, json!({}));
+    let gone = session.send(&json!({"command": "ping"})).await;
+    assert_eq!(gone.expect(404), json!({"detail": "Invalid session ID"}));
+    assert_eq!(server.database().end_of(&session.id).await, "process_died");
+}
+
 /// No answer comes: the command's time runs out, and the client learns that.
 async fn runs_out_of_time(how: &str) {
     let server =
@@ -143,13 +167,8 @@ async fn silence_runs_into_the_time_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_in_place_of_an_answer_runs_into_the_time_limit() {
-    runs_out_of_time("garbage").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_forged_answer_runs_into_the_time_limit() {
-    runs_out_of_time("unsigned").await;
+async fn an_answer_to_another_request_runs_into_the_time_limit() {
+    runs_out_of_time("wrong-seq").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,14 +184,7 @@ async fn is_noticed(how: &str, cause: &str) {
     assert_eq!(answer["success"], false);
     let error = answer["error"].as_str().unwrap();
     assert!(error.contains(cause), "{cause} is not named: {error}");
-    until("the session is gone", SOON, async || {
-        server.sessions().await.get(&session.id).is_none().then_some(())
-    })
-    .await;
-    assert_eq!(server.reserved_ports().await, [0u64; 0]);
-    let gone = session.send(&json!({"command": "ping"})).await;
-    assert_eq!(gone.expect(404), json!({"detail": "Invalid session ID"}));
-    assert_eq!(server.database().end_of(&session.id).await, "process_died");
+    is_gone(&server, &session).await;
     server.finish().await;
 }
 
