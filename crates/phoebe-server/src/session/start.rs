@@ -63,6 +63,7 @@ async fn launch(shared: &Shared, session: &str) -> Result<(Worker, PortLease, Ke
             Ok(worker) => return Ok((worker, lease, key)),
             // Somebody took the port between the look and the worker's bind: the next one, then.
             Err(LaunchError::AddressInUse(_)) => lease.give_up_to_stranger(),
+            Err(LaunchError::Overloaded(reason)) => return Err(SessionError::Overloaded(reason)),
             Err(error) => return Err(SessionError::StartFailed(error.to_string())),
         }
     }
