@@ -79,11 +79,3 @@ pub fn base_python() -> Result<(PathBuf, PythonVersion), EnvironmentError> {
 pub fn existing_python() -> Result<Option<PathBuf>, EnvironmentError> {
     Ok(private::existing(&Surroundings::of_process()?))
 }
-
-/// The folder that holds the worker package.
-///
-/// # Errors
-/// See [`EnvironmentError`].
-pub fn package_directory() -> Result<PathBuf, EnvironmentError> {
-    Ok(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../worker")))
-}
