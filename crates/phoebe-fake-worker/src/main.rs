@@ -1,7 +1,8 @@
 //! A program that stands where the Python interpreter stands, for tests: it speaks `docs/protocol.md` without PHOEBE.
 //!
 //! The server runs it as it runs Python, `PROGRAM … zygote|spawn|probe`; the last argument decides. A fourth mode,
-//! `forked`, is what its own zygote starts for each fork request. `--version` answers as Python does.
+//! `forked`, is what its own zygote starts for each fork request. To `-c SCRIPT`, the server's look at an interpreter
+//! that is named in the settings, it answers that nothing is missing.
 //!
 //! How it misbehaves while it starts is chosen by the name it is started under (a link to the program):
 //! `phoebe-fake-worker-WORD`, with the words of [`behaviour::Behaviour`]. How it misbehaves later is chosen by the
@@ -30,7 +31,9 @@ fn main() -> ExitCode {
     let mut arguments = env::args();
     let program = arguments.next().unwrap_or_default();
     let mode = arguments.next_back().unwrap_or_default();
-    match run(&program, &mode) {
+    let looked_at = arguments.next_back().is_some_and(|option| option == "-c");
+    let outcome = if looked_at { describe() } else { run(&program, &mode) };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{program}: {error}");
@@ -46,12 +49,14 @@ fn run(program: &str, mode: &str) -> Outcome {
         "spawn" => worker::run_spawned(behaviour),
         zygote::FORKED => worker::run_forked(behaviour),
         "probe" => probe(behaviour),
-        "--version" | "-V" => {
-            println!("Python 3.11.0");
-            Ok(())
-        }
         other => Err(format!("the last argument is a mode, not {other:?}").into()),
     }
+}
+
+fn describe() -> Outcome {
+    let phoebe = commands::info().phoebe;
+    println!("{}", serde_json::json!({"version": [3, 11], "missing": [], "phoebe": phoebe}));
+    Ok(())
 }
 
 fn probe(behaviour: Behaviour) -> Outcome {
