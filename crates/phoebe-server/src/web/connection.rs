@@ -51,6 +51,18 @@ pub(super) async fn serve(
             }
         }
     }
+    // Boxed, so that the many bytes of an HTTP connection's state are spent on those who speak only.
+    Box::pin(converse(stream, peer, router, place, stop)).await;
+}
+
+/// Serves the requests of a connection that has begun to speak.
+async fn converse(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    place: Arc<Place>,
+    stop: CancellationToken,
+) {
     let service = service_fn(|request| answer(request, peer, router.clone(), place.busy()));
     let mut connection = pin!(
         http1::Builder::new()
