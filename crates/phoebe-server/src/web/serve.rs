@@ -208,6 +208,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_refused_client_may_finish_sending_and_ask_again() {
+        let server = Server::start(2).await;
+        let mut stream = server.connect().await;
+        let head = format!("POST /nope HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", 4 << 20);
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..4 {
+            stream.write_all(&[b'x'; 1 << 20]).await.unwrap();
+        }
+        read_until(&mut stream, "404").await;
+        stream.write_all(ASK).await.unwrap();
+        read_until(&mut stream, "ok").await;
+        server.stop.cancel();
+        server.ends().await;
+    }
+
+    #[tokio::test]
     async fn a_busy_connection_is_not_closed_for_another() {
         let server = Server::start(2).await;
         let mut busy = server.connect().await;
