@@ -5,6 +5,7 @@ mod cleanup;
 mod completions;
 mod config;
 mod doctor;
+mod environment;
 mod failure;
 mod generate_key;
 pub mod init_db;
@@ -61,6 +62,10 @@ enum Command {
     Cleanup,
     /// Check Python, PHOEBE, ports, data directory and kernel, and say what to do
     Doctor,
+    /// Make the private Python environment now, and print its interpreter
+    ///
+    /// `run` does so too. Of use where a machine is prepared before the server is started on it.
+    Environment,
     /// Print completions for a shell
     ///
     /// Load them in the shell's start file, or save them where the shell looks for completions.
@@ -101,6 +106,7 @@ impl Command {
             }
             Self::Cleanup => cleanup::execute(&settings(file, Vec::new())?.settings)?,
             Self::Doctor => return Ok(doctor::execute(&settings(file, Vec::new())?.settings)),
+            Self::Environment => environment::execute(&settings(file, Vec::new())?.settings)?,
             Self::Completions(arguments) => completions::execute(&arguments)?,
         }
         Ok(ExitCode::SUCCESS)
