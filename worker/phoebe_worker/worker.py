@@ -50,7 +50,7 @@ def run(
         failed = "address_in_use" if in_use else "error"
         lifeline.send(protocol.packet({"failed": failed, "error": f"port {start.port}: {error}"}))
         os._exit(3)
-    worker = Worker(start, endpoint, Session(templates.fresh(), templates))
+    worker = Worker(start, endpoint, Session(templates.first, templates))
     lifeline.send(protocol.packet({"ready": info}))
     worker.serve()
 

@@ -158,7 +158,9 @@ impl From<SessionError> for HttpError {
             SessionError::QueueFull { .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, text).retry_later()
             }
-            SessionError::NoPort { .. } | SessionError::ShuttingDown => Self::unavailable(text),
+            SessionError::NoPort { .. }
+            | SessionError::Overloaded(_)
+            | SessionError::ShuttingDown => Self::unavailable(text),
             SessionError::StartFailed(cause) => {
                 tracing::error!(%cause, "a worker could not be started");
                 Self::unavailable(text)

@@ -61,6 +61,8 @@ enum Command {
     /// End worker processes that a server left behind
     Cleanup,
     /// Check Python, PHOEBE, ports, data directory and kernel, and say what to do
+    ///
+    /// Each line says ok, warning or failed. Exit code 1 if anything failed. Nothing is changed.
     Doctor,
     /// Make the private Python environment now, and print its interpreter
     ///
@@ -105,7 +107,7 @@ impl Command {
                 config::execute(&arguments, || settings(file, Vec::new()))?;
             }
             Self::Cleanup => cleanup::execute(&settings(file, Vec::new())?.settings)?,
-            Self::Doctor => return Ok(doctor::execute(&settings(file, Vec::new())?.settings)),
+            Self::Doctor => return doctor::execute(&settings(file, Vec::new())?.settings),
             Self::Environment => environment::execute(&settings(file, Vec::new())?.settings)?,
             Self::Completions(arguments) => completions::execute(&arguments)?,
         }

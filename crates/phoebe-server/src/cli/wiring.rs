@@ -8,11 +8,7 @@ use crate::store::DataDirectory;
 use crate::worker::orphans;
 
 /// Serves until a signal ends it.
-pub(super) fn serve(
-    settings: Settings,
-    python: PathBuf,
-    package: PathBuf,
-) -> Result<(), Failure> {
+pub(super) fn serve(settings: Settings, python: PathBuf, package: PathBuf) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -30,4 +26,13 @@ pub(super) fn clean(settings: &Settings) -> Result<Vec<String>, Failure> {
 /// Makes the database.
 pub(super) fn init_db(settings: &Settings, force: bool) -> Result<(), Failure> {
     super::init_db::run(settings, force, super::init_db::ask_on_terminal).map_err(Failure::failed)
+}
+
+/// Which process has the data directory: unknown, nobody, or somebody (in words).
+pub(super) fn data_directory_holder(
+    _settings: &Settings,
+) -> Result<Option<Option<String>>, String> {
+    // WIRE: let view = DataDirectory::peek(&_settings.database.path).map_err(|e| e.to_string())?;
+    // WIRE: Ok(Some(view.is_in_use.then(|| view.holder_pid.map_or("a process".into(), |pid| format!("process {pid}")))))
+    Ok(None)
 }

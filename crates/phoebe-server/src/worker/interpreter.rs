@@ -33,6 +33,8 @@ pub struct Interpreter {
     pub package: PathBuf,
     /// The data directory's instance id.
     pub instance: String,
+    /// Whether PHOEBE is accelerated.
+    pub accelerate: bool,
     /// A folder of passbands besides PHOEBE's own.
     pub passband_dir: Option<PathBuf>,
 }
@@ -54,6 +56,7 @@ impl Interpreter {
                 command.env(name, value);
             }
         }
+        command.env("PHOEBE_SERVER_ACCELERATE", if self.accelerate { "1" } else { "0" });
         if let Some(folder) = &self.passband_dir {
             command.env("PHOEBE_PBDIR", folder);
         }

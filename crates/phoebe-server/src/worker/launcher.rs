@@ -46,6 +46,9 @@ pub enum LaunchError {
     /// Something else holds the port.
     #[error("port {0} is held by another program")]
     AddressInUse(u16),
+    /// Too many workers are being started at once.
+    #[error("{0}")]
+    Overloaded(String),
     /// It started and gave up, or could not be started.
     #[error("{0}")]
     Failed(String),
@@ -119,6 +122,9 @@ impl Launcher {
             let (lifeline, process) = match &self.source {
                 Source::Zygote(zygote) => match self.fork_from(zygote, spec).await {
                     Err(ForkError::Lost) => continue,
+                    Err(error @ ForkError::Overloaded) => {
+                        return Err(LaunchError::Overloaded(error.to_string()));
+                    }
                     Err(ForkError::Refused(reason)) => return Err(LaunchError::Failed(reason)),
                     Ok(started) => started,
                 },
