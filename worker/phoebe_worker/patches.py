@@ -1,4 +1,4 @@
-"""What is changed in PHOEBE, each with its reason. Nothing here alters a number that it computes."""
+"""What is changed in PHOEBE, each with its reason. No number that it computes is altered here."""
 
 from __future__ import annotations
 

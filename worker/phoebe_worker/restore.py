@@ -46,7 +46,7 @@ class Snapshot:
 
 
 def _open_stream(fd: int) -> TextIO:
-    return open(fd, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    return open(fd, "w", buffering=1, errors="backslashreplace", closefd=False)
 
 
 def _identity(fd: int) -> tuple[int, int] | None:

@@ -17,6 +17,7 @@ MORPHOLOGIES: dict[str, dict[str, Any]] = {
     "contact": {"contact_binary": True},
 }
 
+
 @dataclass(frozen=True, slots=True)
 class Templates:
     """Default Bundles, pickled: a fresh one is a few ms away, and no user can alter the original.
@@ -67,7 +68,7 @@ def info() -> dict[str, Any]:
 
 
 def _default_bundle(options: dict[str, Any]) -> Any:
-    """PHOEBE's default binary, with masses to set instead of sma and q, and a solver to fit with."""
+    """PHOEBE's default binary, but the masses are set, not sma and q; and a solver to fit with."""
     import phoebe
 
     bundle = phoebe.default_binary(**options)

@@ -28,11 +28,9 @@ pub(super) fn init_db(settings: &Settings, force: bool) -> Result<(), Failure> {
     super::init_db::run(settings, force, super::init_db::ask_on_terminal).map_err(Failure::failed)
 }
 
-/// Which process has the data directory: unknown, nobody, or somebody (in words).
-pub(super) fn data_directory_holder(
-    _settings: &Settings,
-) -> Result<Option<Option<String>>, String> {
-    // WIRE: let view = DataDirectory::peek(&_settings.database.path).map_err(|e| e.to_string())?;
-    // WIRE: Ok(Some(view.is_in_use.then(|| view.holder_pid.map_or("a process".into(), |pid| format!("process {pid}")))))
-    Ok(None)
+/// Who has the data directory, in words, if somebody has.
+pub(super) fn data_directory_holder(settings: &Settings) -> Result<Option<String>, Failure> {
+    let view = DataDirectory::peek(&settings.database.path).map_err(Failure::failed)?;
+    let holder = || view.holder_pid.map_or("a process".to_owned(), |pid| format!("process {pid}"));
+    Ok(view.is_in_use.then(holder))
 }

@@ -1,14 +1,13 @@
 //! An interpreter that somebody else looks after: whether it has what workers need.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::command;
 use super::error::EnvironmentError;
-use super::interpreter::{MINIMUM_PYTHON, PythonVersion};
+use super::interpreter::{MINIMUM_PYTHON, isolated};
 
 /// The oldest PHOEBE that workers run.
 pub const MINIMUM_PHOEBE: &str = "2.4";
@@ -17,8 +16,8 @@ pub const MINIMUM_PHOEBE: &str = "2.4";
 const PROBE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Says what is there without importing it, which would take seconds at each start; the zygote
-/// imports PHOEBE and says what it finds.
-const PROBE: &str = "import json, sys
+/// imports PHOEBE and says what it finds. The words are those of the worker package's `probe`.
+const PROBE: &str = "import json, platform
 from importlib.util import find_spec
 from importlib.metadata import version, PackageNotFoundError
 def found(name):
@@ -26,32 +25,29 @@ def found(name):
         return version(name)
     except PackageNotFoundError:
         return None
-missing = [n for n, m in (('phoebe', 'phoebe'), ('pyzmq', 'zmq'), ('orjson', 'orjson')) if find_spec(m) is None]
-print(json.dumps({'version': list(sys.version_info[:2]), 'missing': missing, 'phoebe': found('phoebe')}))";
+modules = {'phoebe': 'phoebe', 'pyzmq': 'zmq', 'orjson': 'orjson'}
+missing = [name for name, module in modules.items() if find_spec(module) is None]
+print(json.dumps({'python': platform.python_version(), 'missing': missing, 'phoebe': found('phoebe')}))";
 
 /// What an interpreter has.
 #[derive(Debug, Clone, Deserialize)]
 struct Probe {
-    version: (u32, u32),
+    /// The interpreter's version.
+    python: String,
     /// Packages that workers need and that are not there.
+    #[serde(default)]
     missing: Vec<String>,
     /// Version of PHOEBE, where it is known.
     phoebe: Option<String>,
-}
-
-impl Probe {
-    /// The interpreter's version.
-    fn python(&self) -> PythonVersion {
-        PythonVersion { major: self.version.0, minor: self.version.1 }
-    }
 }
 
 /// Asks `python` what it has.
 fn probe(python: &Path) -> Result<Probe, EnvironmentError> {
     let unusable =
         |reason: String| EnvironmentError::NamedUnusable { python: python.to_owned(), reason };
-    // No `-I`: the user's own packages count here, as they do when a worker starts.
-    let outcome = command::run(Command::new(python).args(["-c", PROBE]), PROBE_LIMIT, |_| ())
+    // Isolated, as workers are: packages of the user's own do not count.
+    let mut command = isolated(python);
+    let outcome = command::run(command.args(["-c", PROBE, "probe"]), PROBE_LIMIT, |_| ())
         .map_err(|error| unusable(format!("it does not run ({error})")))?;
     let answer = outcome.said.lines().find_map(|line| serde_json::from_str(line).ok());
     answer.ok_or_else(|| {
@@ -64,12 +60,12 @@ fn probe(python: &Path) -> Result<Probe, EnvironmentError> {
 /// Checks that `python` has all that workers need, and gives its path.
 pub(super) fn check(python: &Path) -> Result<PathBuf, EnvironmentError> {
     let probe = probe(python)?;
-    if probe.python() < MINIMUM_PYTHON {
+    if numbers(&probe.python) < vec![MINIMUM_PYTHON.major, MINIMUM_PYTHON.minor] {
         return Err(EnvironmentError::NamedUnusable {
             python: python.to_owned(),
             reason: format!(
                 "it is Python {}, and {MINIMUM_PYTHON} is the oldest that will do",
-                probe.python()
+                probe.python
             ),
         });
     }

@@ -258,18 +258,18 @@ fn a_named_interpreter_must_run_and_have_phoebe() {
     let text = machine.named("kill -9 $$");
     assert!(text.contains("signal: 9"), "{text}");
     let answer = |json: &str| machine.named(&format!("echo '{json}'"));
-    let text = answer(r#"{"version": [3, 8], "missing": [], "phoebe": "2.4.1"}"#);
-    assert!(text.contains("it is Python 3.8, and 3.10 is the oldest"), "{text}");
-    let text = answer(r#"{"version": [3, 11], "missing": ["pyzmq", "orjson"], "phoebe": "2.5.4"}"#);
+    let text = answer(r#"{"python": "3.8.10", "missing": [], "phoebe": "2.4.1"}"#);
+    assert!(text.contains("it is Python 3.8.10, and 3.10 is the oldest"), "{text}");
+    let text = answer(r#"{"python": "3.11.7", "missing": ["pyzmq", "orjson"], "phoebe": "2.5.4"}"#);
     assert!(text.contains("lacks pyzmq and orjson") && text.contains("pip install"), "{text}");
-    let text = answer(r#"{"version": [3, 11], "missing": [], "phoebe": "2.3.58"}"#);
+    let text = answer(r#"{"python": "3.11.7", "missing": [], "phoebe": "2.3.58"}"#);
     assert!(text.contains("PHOEBE 2.3.58") && text.contains("--upgrade phoebe"), "{text}");
 }
 
 #[test]
 fn a_named_interpreter_with_all_packages_is_taken_as_it_is() {
     let machine = Machine::new();
-    let good = r#"echo '{"version": [3, 11], "missing": [], "phoebe": "2.4.22"}'"#;
+    let good = r#"echo '{"python": "3.11.7", "missing": [], "phoebe": "2.4.22"}'"#;
     let python = machine.script("named", good);
     assert_eq!(named::check(&python).expect("accepted"), python);
 }

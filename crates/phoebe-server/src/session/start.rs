@@ -56,6 +56,8 @@ async fn start_in_time(shared: &Shared, session: &str) -> Result<Started, Sessio
 }
 
 async fn launch(shared: &Shared, session: &str) -> Result<(Worker, PortLease, Key), SessionError> {
+    // Held until there is a worker: no port is tried twice.
+    let mut lost = Vec::new();
     loop {
         let no_port = SessionError::NoPort { total: shared.ports.total() };
         let lease = shared.ports.lease().ok_or(no_port)?;
@@ -70,7 +72,10 @@ async fn launch(shared: &Shared, session: &str) -> Result<(Worker, PortLease, Ke
         match shared.launcher.start(&spec).await {
             Ok(worker) => return Ok((worker, lease, key)),
             // Somebody took the port between the look and the worker's bind: the next one, then.
-            Err(LaunchError::AddressInUse(_)) => lease.give_up_to_stranger(),
+            Err(LaunchError::AddressInUse(_)) => {
+                lease.note_stranger();
+                lost.push(lease);
+            }
             Err(LaunchError::Overloaded(reason)) => return Err(SessionError::Overloaded(reason)),
             Err(error) => return Err(SessionError::StartFailed(error.to_string())),
         }

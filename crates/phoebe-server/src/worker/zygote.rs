@@ -68,6 +68,9 @@ pub(crate) enum ForkError {
     /// Too many forks wait already.
     #[error("{QUEUE} workers are being started already")]
     Overloaded,
+    /// The worker was gone before the server could take hold of it.
+    #[error("it ended before it was ready")]
+    Ended,
     /// It could not, and said why.
     #[error("{0}")]
     Refused(String),
@@ -302,7 +305,7 @@ impl Supervisor {
             FromZygote::Forked { forked, pid } => {
                 exits::forget(pid);
                 let watched = Process::watch(pid);
-                (forked, watched.map_err(|error| ForkError::Refused(error.to_string())))
+                (forked, watched.map_err(|_| ForkError::Ended))
             }
             FromZygote::Failed { failed, error } => (failed, Err(ForkError::Refused(error))),
             FromZygote::Exited { exited, code, signal } => {

@@ -13,9 +13,7 @@ const LITTLE_SPACE: u64 = 1024;
 
 pub(super) fn check(settings: &Settings) -> Vec<Finding> {
     let folder = directory(&settings.database.path);
-    let mut findings = vec![writable(&folder), space(&folder)];
-    findings.extend(in_use(settings));
-    findings
+    vec![writable(&folder), space(&folder), in_use(settings)]
 }
 
 /// The folder of the database, in full.
@@ -60,18 +58,16 @@ fn space(folder: &Path) -> Finding {
     Finding::ok(subject, text)
 }
 
-fn in_use(settings: &Settings) -> Option<Finding> {
+fn in_use(settings: &Settings) -> Finding {
     let subject = "running server";
     match wiring::data_directory_holder(settings) {
-        Ok(holder) => Some(match holder? {
-            None => Finding::ok(subject, "none uses this data directory"),
-            Some(pid) => Finding::ok(subject, format!("{pid} uses this data directory")),
-        }),
-        Err(error) => Some(Finding::failed(
+        Ok(None) => Finding::ok(subject, "none uses this data directory"),
+        Ok(Some(holder)) => Finding::ok(subject, format!("{holder} uses this data directory")),
+        Err(failure) => Finding::failed(
             subject,
-            format!("the data directory cannot be read: {error}"),
+            format!("the data directory cannot be read: {failure}"),
             "make it yours, or choose another with [database] path",
-        )),
+        ),
     }
 }
 

@@ -8,11 +8,7 @@ use serde::Deserialize;
 use super::finding::Finding;
 use crate::config::Settings;
 use crate::environment::{self, EnvironmentError};
-
-/// Runs the worker package from a folder that is put on Python's path.
-const BOOTSTRAP: &str = "import runpy, sys
-sys.path.insert(0, sys.argv.pop(1))
-runpy.run_module('phoebe_worker', run_name='__main__', alter_sys=True)";
+use crate::worker::BOOTSTRAP;
 
 /// What the worker package says of its surroundings.
 #[derive(Deserialize)]
@@ -75,7 +71,7 @@ fn import(python: &Path) -> Vec<Finding> {
 fn probe(python: &Path) -> Result<Info, String> {
     let package = environment::package_directory().map_err(|error| error.to_string())?;
     let output = Command::new(python)
-        .args(["-c", BOOTSTRAP])
+        .args(["-I", "-c", BOOTSTRAP])
         .arg(package)
         .arg("probe")
         .env("PHOEBE_ENABLE_ONLINE_PASSBANDS", "FALSE")
