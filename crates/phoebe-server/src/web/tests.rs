@@ -45,6 +45,7 @@ impl Server {
             python: folder.path().join("no-python"),
             package: folder.path().to_owned(),
             instance: "test".to_owned(),
+            accelerate: true,
             passband_dir: None,
         };
         let records = orphans::Records::open(folder.path()).unwrap();
