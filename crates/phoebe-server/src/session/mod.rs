@@ -20,6 +20,9 @@ mod queue;
 mod start;
 
 pub use manager::SessionManager;
+// For the benchmarks.
+#[doc(hidden)]
+pub use queue::CommandQueue;
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
