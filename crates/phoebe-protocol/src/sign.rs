@@ -40,11 +40,7 @@ impl Key {
     }
 
     /// Whether `signature` is that of `frames`, compared in constant time.
-    pub fn verify<'a>(
-        &self,
-        signature: &[u8],
-        frames: impl IntoIterator<Item = &'a [u8]>,
-    ) -> bool {
+    pub fn verify<'a>(&self, signature: &[u8], frames: impl IntoIterator<Item = &'a [u8]>) -> bool {
         self.mac(frames).verify_slice(signature).is_ok()
     }
 

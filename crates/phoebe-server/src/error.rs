@@ -123,6 +123,12 @@ impl HttpError {
         Self { header: Some((WWW_AUTHENTICATE, HeaderValue::from_static(scheme))), ..self }
     }
 
+    /// `detail` as it is sent.
+    #[cfg(test)]
+    pub(crate) fn detail_json(&self) -> serde_json::Value {
+        serde_json::to_value(&self.detail).unwrap()
+    }
+
     /// The status of the answer.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -158,10 +164,14 @@ impl From<SessionError> for HttpError {
             SessionError::QueueFull { .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, text).retry_later()
             }
-            SessionError::NoPort { .. } | SessionError::ShuttingDown => Self::unavailable(text),
+            SessionError::NoPort { .. }
+            | SessionError::Overloaded(_)
+            | SessionError::ShuttingDown => Self::unavailable(text),
             SessionError::StartFailed(cause) => {
                 tracing::error!(%cause, "a worker could not be started");
-                Self::unavailable(text)
+                Self::unavailable(
+                    "The session's worker could not be started; the cause is in the server's log. Try again in a moment",
+                )
             }
         }
     }

@@ -89,6 +89,7 @@ pub async fn serve(
         python,
         package,
         instance: data.instance_id().to_owned(),
+        accelerate: settings.worker.accelerate,
         passband_dir: settings.worker.passband_dir.clone(),
     };
     let records = orphans::Records::open(data.run())?;

@@ -5,6 +5,8 @@ mod connection;
 mod gate;
 mod request_log;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -42,8 +44,13 @@ pub struct App {
 /// All routes with everything that surrounds them.
 pub fn router(app: App) -> Router {
     let settings = Arc::clone(&app.settings);
+    surround(api::routes(app), &settings)
+}
+
+/// What holds for every route alike, from the inside out.
+fn surround(routes: Router, settings: &Settings) -> Router {
     let proxies: Arc<[_]> = settings.server.trusted_proxies.clone().into();
-    api::routes(app)
+    routes
         .layer(CatchPanicLayer::custom(answer_panic))
         .layer(middleware::from_fn(request_log::log_request))
         .layer(middleware::from_fn(move |request, next| {

@@ -349,3 +349,134 @@ fn in_known_words(error: &serde_json::Error) -> String {
         .find(|(theirs, _)| text.starts_with(theirs))
         .map_or(text.clone(), |(_, ours)| (*ours).to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn name(body: &'static str) -> String {
+        command_name(&Bytes::from_static(body.as_bytes())).unwrap()
+    }
+
+    fn detail(error: HttpError) -> Value {
+        assert_eq!(error.status(), 422);
+        error.detail_json()
+    }
+
+    fn refusal(body: &'static [u8]) -> Value {
+        detail(command_name(&Bytes::from_static(body)).unwrap_err())
+    }
+
+    #[test]
+    fn the_name_is_the_last_command_as_in_python() {
+        assert_eq!(name(r#" {"command": "ping"} "#), "ping");
+        assert_eq!(name(r#"{"x": {"command": "no"}, "command": "ping", "y": [1]}"#), "ping");
+        assert_eq!(name(r#"{"command": "a", "command": "b"}"#), "b");
+        assert_eq!(name(r#"{"comm\u0061nd": "p\u0069ng"}"#), "ping");
+    }
+
+    #[test]
+    fn without_a_text_for_a_name_the_worker_decides() {
+        for body in ["{}", r#"{"command": 1}"#, r#"{"command": null}"#, r#"{"command": ["ping"]}"#]
+        {
+            assert_eq!(name(body), "");
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_is_refused_with_what_it_is() {
+        for body in ["[1]", "1", "-1", "1.5", "true", "null", "\"x\"", "[{}]"] {
+            let expected = json!([{
+                "type": "dict_type", "loc": ["body"], "msg": "Input should be a valid dictionary",
+                "input": serde_json::from_str::<Value>(body).unwrap(),
+            }]);
+            assert_eq!(refusal(body.as_bytes()), expected);
+        }
+    }
+
+    #[test]
+    fn a_missing_body_is_a_missing_field() {
+        let expected =
+            json!([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": null}]);
+        assert_eq!(refusal(b""), expected);
+    }
+
+    #[test]
+    fn bad_json_is_refused_with_its_place() {
+        let cases: [(&[u8], usize, &str); 9] = [
+            (br#"{"command":"#, 11, "Expecting value"),
+            (br#"{"command": oops}"#, 12, "Expecting value"),
+            ("{\"é\": oops}".as_bytes(), 6, "Expecting value"),
+            (b"{\n\"a\": 1,\n b}", 11, "Expecting property name enclosed in double quotes"),
+            (b"{} {}", 3, "Extra data"),
+            (br#"{"a" 1}"#, 5, "Expecting ':' delimiter"),
+            (br#"{"a": 1 2}"#, 8, "Expecting ',' delimiter"),
+            (b"{\"a\": NaN}", 6, "Expecting value"),
+            (b"oops", 0, "Expecting value"),
+        ];
+        for (body, position, error) in cases {
+            let expected = json!([{
+                "type": "json_invalid", "loc": ["body", position], "msg": "JSON decode error",
+                "input": {}, "ctx": {"error": error},
+            }]);
+            assert_eq!(refusal(body), expected, "{}", String::from_utf8_lossy(body));
+        }
+        assert_eq!(refusal(b"{\"a\": \"\xff\"}")[0]["loc"], json!(["body", 7]));
+    }
+
+    #[test]
+    fn depth_and_size_of_a_refused_body_do_no_harm() {
+        let deep: &'static [u8] = [b"[".repeat(100_000), b"]".repeat(100_000)].concat().leak();
+        assert_eq!(refusal(deep)[0]["input"], Value::Null, "too large to be repeated");
+        let deep: &'static str =
+            format!("{{\"a\": {}1{}}}", "[".repeat(9999), "]".repeat(9999)).leak();
+        assert_eq!(name(deep), "", "the worker's to answer");
+    }
+
+    #[test]
+    fn a_batch_is_cut_into_the_very_bytes_of_its_commands() {
+        let body = Bytes::from_static(br#" [ {"command": "a", "x": 1.50}, {"command":"b"} ] "#);
+        let commands = commands(&body, 2).unwrap();
+        let parts: Vec<_> = commands.iter().map(|one| (one.name.as_str(), &one.body[..])).collect();
+        let expected: [(&str, &[u8]); 2] =
+            [("a", br#"{"command": "a", "x": 1.50}"#), ("b", br#"{"command":"b"}"#)];
+        assert_eq!(parts, expected);
+        assert!(body.as_ptr_range().contains(&commands[0].body.as_ptr()), "not copied");
+    }
+
+    #[test]
+    fn a_batch_is_refused_as_a_whole() {
+        let refused = |body: &'static str| {
+            detail(commands(&Bytes::from_static(body.as_bytes()), 2).unwrap_err())
+        };
+        assert_eq!(refused("{}")[0]["type"], "list_type");
+        assert_eq!(refused("[{}, {}, {}]")[0]["type"], "too_long");
+        assert_eq!(refused("[{}, 7]")[0]["loc"], json!(["body", 1]));
+        assert_eq!(refused("[{}, 7]")[0]["input"], 7);
+        assert_eq!(refused("[{}")[0]["type"], "json_invalid");
+        assert!(commands(&Bytes::from_static(b"[]"), 2).unwrap().is_empty());
+    }
+
+    #[test]
+    fn all_wrong_fields_are_told_at_once() {
+        let body = Bytes::from_static(br#"{"email": 5, "first_name": ["x"]}"#);
+        let mut fields = Fields::required(&body).unwrap();
+        let _ = (fields.text("email"), fields.text("password"), fields.optional_text("first_name"));
+        let whole = json!({"email": 5, "first_name": ["x"]});
+        let expected = json!([
+            {"type": "string_type", "loc": ["body", "email"], "msg": "Input should be a valid string", "input": 5},
+            {"type": "missing", "loc": ["body", "password"], "msg": "Field required", "input": whole},
+            {"type": "string_type", "loc": ["body", "first_name"], "msg": "Input should be a valid string", "input": ["x"]},
+        ]);
+        assert_eq!(detail(fields.rest().unwrap_err()), expected);
+    }
+
+    #[test]
+    fn an_optional_object_may_be_missing_or_null() {
+        assert!(Fields::optional(&Bytes::new()).unwrap().is_none());
+        assert!(Fields::optional(&Bytes::from_static(b" null ")).unwrap().is_none());
+        assert!(Fields::optional(&Bytes::from_static(b"{}")).unwrap().is_some());
+        assert!(Fields::optional(&Bytes::from_static(b"[\"x\"]")).is_err());
+    }
+}

@@ -152,3 +152,40 @@ pub(crate) struct ValidationBody {
     /// Everything that is wrong.
     detail: Vec<crate::error::Problem>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Set to rewrite the checked-in document.
+    const REWRITE: &str = "REWRITE_OPENAPI";
+
+    #[test]
+    fn the_checked_in_document_is_the_servers() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
+        let document = openapi_json().unwrap() + "\n";
+        if std::env::var_os(REWRITE).is_some() {
+            std::fs::write(path, &document).unwrap();
+        }
+        let checked_in = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            checked_in == document,
+            "docs/openapi.json is not what the handlers say. Run this test with {REWRITE}=1 and look at the difference."
+        );
+    }
+
+    #[test]
+    fn every_operation_is_described() {
+        let document: serde_json::Value = serde_json::from_str(&openapi_json().unwrap()).unwrap();
+        assert_eq!(document["openapi"], "3.1.0");
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                let has =
+                    |field: &str| operation[field].as_str().is_some_and(|text| !text.is_empty());
+                assert!(has("summary"), "{method} {path} has no doc comment");
+                assert!(operation["tags"].is_array(), "{method} {path} has no tag");
+                assert!(operation["responses"]["200"].is_object(), "{method} {path} has no answer");
+            }
+        }
+    }
+}

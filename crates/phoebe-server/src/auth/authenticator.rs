@@ -9,7 +9,7 @@ use axum::http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::password::{MAX_PASSWORD_BYTES, Passwords, hash_now};
+use super::password::{Passwords, hash_now};
 use super::token::{Claims, TokenSigner};
 use super::{AuthError, AuthSetupError, Identity};
 use crate::config::{AuthMode, AuthSettings};
@@ -282,8 +282,6 @@ fn check_credentials(email: &str, password: &str) -> Result<(), AuthError> {
         "Email and password are required"
     } else if email.len() > 320 {
         "The email is longer than 320 bytes"
-    } else if password.len() > MAX_PASSWORD_BYTES {
-        "The password is longer than 72 bytes; choose a shorter one"
     } else if password.contains('\0') {
         "The password contains a NUL character; choose another one"
     } else {

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use super::AuthError;
 
 /// bcrypt reads no more of a password.
-pub(super) const MAX_PASSWORD_BYTES: usize = 72;
+const MAX_PASSWORD_BYTES: usize = 72;
 
 /// Work factor of new hashes: 2¹² rounds.
 const COST: u32 = 12;
@@ -28,9 +28,14 @@ impl Passwords {
         Self { at_once: Arc::new(Semaphore::new((cores / 2).max(1))) }
     }
 
-    /// The hash to store for a new password.
+    /// The hash to store for a new password, all of which has to fit.
     pub(super) async fn hash(&self, password: String) -> Result<String, AuthError> {
-        self.run(move || bcrypt::non_truncating_hash(password, COST))
+        if password.len() > MAX_PASSWORD_BYTES {
+            return Err(AuthError::BadCredentials(
+                "The password is longer than 72 bytes; choose a shorter one",
+            ));
+        }
+        self.run(move || bcrypt::hash(password, COST))
             .await?
             .map_err(|error| AuthError::Internal(error.to_string()))
     }
@@ -71,7 +76,7 @@ impl Passwords {
 
 /// The hash of a password, made now on this thread; for the start of the server.
 pub(super) fn hash_now(password: &str) -> Result<String, bcrypt::BcryptError> {
-    bcrypt::non_truncating_hash(password, COST)
+    bcrypt::hash(password, COST)
 }
 
 #[cfg(test)]
@@ -89,11 +94,18 @@ mod tests {
         assert!(!passwords.matches("x".to_owned(), Some("!locked".to_owned())).await.unwrap());
     }
 
+    #[test]
+    fn an_unknown_account_costs_as_much_as_a_known_one() {
+        let parts: bcrypt::HashParts = NOBODY.parse().unwrap();
+        assert_eq!(parts.get_cost(), COST);
+        assert!(matches!(bcrypt::verify("", NOBODY), Ok(false)), "a whole hash, of nothing known");
+    }
+
     #[tokio::test]
     async fn a_long_password_of_an_earlier_server_is_compared_by_its_first_72_bytes() {
         let passwords = Passwords::new();
-        let hash = passwords.hash("a".repeat(72)).await.unwrap();
-        assert!(passwords.matches("a".repeat(90), Some(hash)).await.unwrap());
-        assert!(passwords.hash("a".repeat(73)).await.is_err(), "a new one is never cut");
+        let hash = passwords.hash("é".repeat(36)).await.unwrap();
+        assert!(passwords.matches("é".repeat(40), Some(hash)).await.unwrap());
+        assert!(passwords.hash("é".repeat(37)).await.is_err(), "a new one is never cut");
     }
 }

@@ -1,6 +1,6 @@
 //! A command that failed: what the user reads, and the exit code.
 
-use std::fmt::Display;
+use std::fmt::{self, Display, Formatter};
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
@@ -15,7 +15,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// A failure with exit code 1 that says what `error` says, and why as far down as is known.
+    /// A failure with exit code 1 that says what `error` says.
     #[must_use]
     pub fn failed(error: impl Display) -> Self {
         Self::Failed(error.to_string())
@@ -24,12 +24,18 @@ impl Failure {
     /// Tells it on standard error.
     #[must_use]
     pub fn report(self) -> ExitCode {
-        let (text, code) = match self {
-            Self::Usage(text) => (text, 2),
-            Self::Failed(text) => (text, 1),
-        };
-        eprintln!("phoebe-server: {text}");
-        ExitCode::from(code)
+        eprintln!("phoebe-server: {self}");
+        ExitCode::from(match self {
+            Self::Usage(_) => 2,
+            Self::Failed(_) => 1,
+        })
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let (Self::Usage(text) | Self::Failed(text)) = self;
+        formatter.write_str(text)
     }
 }
 

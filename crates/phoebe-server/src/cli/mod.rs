@@ -60,6 +60,8 @@ enum Command {
     /// End worker processes that a server left behind
     Cleanup,
     /// Check Python, PHOEBE, ports, data directory and kernel, and say what to do
+    ///
+    /// Each line says ok, warning or failed. Exit code 1 if anything failed. Nothing is changed.
     Doctor,
     /// Print completions for a shell
     ///
@@ -100,7 +102,7 @@ impl Command {
                 config::execute(&arguments, || settings(file, Vec::new()))?;
             }
             Self::Cleanup => cleanup::execute(&settings(file, Vec::new())?.settings)?,
-            Self::Doctor => return Ok(doctor::execute(&settings(file, Vec::new())?.settings)),
+            Self::Doctor => return doctor::execute(&settings(file, Vec::new())?.settings),
             Self::Completions(arguments) => completions::execute(&arguments)?,
         }
         Ok(ExitCode::SUCCESS)

@@ -8,11 +8,7 @@ use crate::store::DataDirectory;
 use crate::worker::orphans;
 
 /// Serves until a signal ends it.
-pub(super) fn serve(
-    settings: Settings,
-    python: PathBuf,
-    package: PathBuf,
-) -> Result<(), Failure> {
+pub(super) fn serve(settings: Settings, python: PathBuf, package: PathBuf) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -30,4 +26,11 @@ pub(super) fn clean(settings: &Settings) -> Result<Vec<String>, Failure> {
 /// Makes the database.
 pub(super) fn init_db(settings: &Settings, force: bool) -> Result<(), Failure> {
     super::init_db::run(settings, force, super::init_db::ask_on_terminal).map_err(Failure::failed)
+}
+
+/// Who has the data directory, in words, if somebody has.
+pub(super) fn data_directory_holder(settings: &Settings) -> Result<Option<String>, Failure> {
+    let view = DataDirectory::peek(&settings.database.path).map_err(Failure::failed)?;
+    let holder = || view.holder_pid.map_or("a process".to_owned(), |pid| format!("process {pid}"));
+    Ok(view.is_in_use.then(holder))
 }

@@ -85,7 +85,8 @@ table::settings! {
         /// Seconds without activity after which a session is idle; 0 for never.
         idle_timeout_seconds: f64 = 1800.0, check(within(0.0, 1e9));
         /// What happens to an idle session.
-        on_idle: OnIdle = OnIdle::Hibernate;
+        on_idle: OnIdle = OnIdle::Hibernate,
+            note("is not implemented yet: an idle session ends");
         /// Seconds for which a sleeping session is kept; 0 for ever.
         retention_seconds: f64 = 0.0, check(within(0.0, 1e10)), note(NOT_YET);
         /// Seconds in which a worker must be ready.
@@ -110,7 +111,7 @@ table::settings! {
         /// Memory of one worker in MiB; 0 for no limit.
         worker_memory_mb: u64 = 0, check(within(0, 16_777_216));
         /// Computations that run at the same time; 0 for one a core.
-        max_concurrent_computes: usize = 0, note(NOT_YET);
+        max_concurrent_computes: usize = 0;
         /// Seconds a command may take; 0 for no limit.
         command_timeout_seconds: f64 = 0.0, check(within(0.0, 1e9));
         /// Commands that may wait in one session.

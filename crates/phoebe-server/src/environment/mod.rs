@@ -1,43 +1,81 @@
-//! The Python side's surroundings: an interpreter that has PHOEBE, and the worker package on disk.
+//! The Python side's surroundings: an interpreter that has PHOEBE ([`python`]), and the worker
+//! package on disk ([`package_directory`]). It starts no worker and imports PHOEBE only when it has
+//! just installed it.
 
-use std::path::PathBuf;
+mod cache;
+mod command;
+mod error;
+mod install;
+mod interpreter;
+mod named;
+mod package;
+mod private;
+mod progress;
+#[cfg(test)]
+mod tests;
 
-use thiserror::Error;
+pub use cache::cache_directory;
+pub use error::EnvironmentError;
+pub use interpreter::{MINIMUM_PYTHON, PythonVersion};
+pub use named::MINIMUM_PHOEBE;
+pub use package::package_directory;
+pub use progress::Progress;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use crate::config::Settings;
 
-/// Why there is no Python environment.
-#[derive(Debug, Error)]
-pub enum EnvironmentError {
-    /// No interpreter is named.
-    #[error("set [worker] python to an interpreter that has PHOEBE")]
-    NoPython,
+/// The exact versions, with hashes, of PHOEBE and what it needs.
+const LOCK: &str = include_str!("../../../../worker/requirements.lock");
+
+/// What an environment is made from, so that tests need neither the real cache nor the real `PATH`.
+struct Surroundings<'a> {
+    cache: PathBuf,
+    path: OsString,
+    lock: &'a str,
 }
 
-/// Tells how far the making of the environment is.
-#[derive(Debug, Default)]
-pub struct Progress {}
-
-impl Progress {
-    /// On standard error.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+impl Surroundings<'static> {
+    fn of_process() -> Result<Self, EnvironmentError> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        Ok(Self { cache: cache_directory()?, path, lock: LOCK })
     }
 }
 
-/// The interpreter that workers run in.
+/// The interpreter that workers run in: the one that the settings name, or that of a private
+/// environment, which is made if there is none (minutes) and reused if there is (milliseconds).
 ///
 /// # Errors
-/// See [`EnvironmentError`].
-pub fn python(settings: &Settings, _progress: &Progress) -> Result<PathBuf, EnvironmentError> {
-    settings.worker.python.clone().ok_or(EnvironmentError::NoPython)
+/// See [`EnvironmentError`]; each says what to do.
+pub fn python(settings: &Settings, progress: &Progress) -> Result<PathBuf, EnvironmentError> {
+    match &settings.worker.python {
+        Some(python) => named::check(python),
+        None => private::python(&Surroundings::of_process()?, progress),
+    }
 }
 
-/// The folder that holds the worker package.
+/// Checks that the interpreter `python`, which somebody else looks after, has what workers need.
 ///
 /// # Errors
-/// See [`EnvironmentError`].
-pub fn package_directory() -> Result<PathBuf, EnvironmentError> {
-    Ok(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../worker")))
+/// What it lacks.
+pub fn check_named(python: &Path) -> Result<PathBuf, EnvironmentError> {
+    named::check(python)
+}
+
+/// The interpreter on `PATH` that a private environment would be made with, and its version.
+///
+/// # Errors
+/// Where none will do.
+pub fn base_python() -> Result<(PathBuf, PythonVersion), EnvironmentError> {
+    let found = interpreter::find(&std::env::var_os("PATH").unwrap_or_default())?;
+    Ok((found.path, found.version))
+}
+
+/// The private environment's interpreter, if it is made already.
+///
+/// # Errors
+/// Where no cache directory is known.
+pub fn existing_python() -> Result<Option<PathBuf>, EnvironmentError> {
+    Ok(private::existing(&Surroundings::of_process()?))
 }

@@ -13,8 +13,9 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::cores::Cores;
-use super::driver::{Command, Driver, Request};
+use super::driver::Driver;
 use super::ports::PortPool;
+use super::request::{Command, Request};
 use super::{
     Answer, EndReason, PortStatus, SessionError, SessionView, StartRequest, Status, UserInfo, now,
 };

@@ -15,8 +15,10 @@
 mod cores;
 mod driver;
 mod manager;
+mod memory;
 mod ports;
 mod queue;
+mod request;
 mod start;
 
 pub use manager::SessionManager;
@@ -179,6 +181,9 @@ pub enum SessionError {
         /// Ports in the pool.
         total: usize,
     },
+    /// Too many sessions are being started at once.
+    #[error("{0}; try again in a moment")]
+    Overloaded(String),
     /// Too many commands wait in this session.
     #[error("{depth} commands wait in this session already; try again when some are done")]
     QueueFull {

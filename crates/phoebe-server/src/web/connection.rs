@@ -26,7 +26,7 @@ use super::gate::{Busy, Place};
 /// How long a connection may say nothing, and how long the head of a request may take.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
 /// How long an idle connection that has to close may take to send what is left.
-const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// The most that is buffered of a request's head, and of a body at a time.
 const MAX_BUFFER: usize = 64 * 1024;
 
@@ -66,6 +66,7 @@ pub(super) async fn serve(
     };
     let ended = match ended {
         Some(ended) => ended,
+        None if !place.has_asked() => return,
         None => {
             connection.as_mut().graceful_shutdown();
             loop {

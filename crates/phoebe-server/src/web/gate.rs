@@ -4,6 +4,7 @@
 //! that asks something is served.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ pub(super) struct Place {
     gate: Arc<Gate>,
     leave: Arc<Notify>,
     idle_since: Mutex<Option<u64>>,
+    has_asked: AtomicBool,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -60,6 +62,7 @@ impl Gate {
             gate: Arc::clone(self),
             leave: Arc::new(Notify::new()),
             idle_since: Mutex::new(None),
+            has_asked: AtomicBool::new(false),
             _slot: slot,
         };
         place.become_idle();
@@ -86,6 +89,7 @@ impl Place {
 
     /// Marks a request in flight.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
+        self.has_asked.store(true, Ordering::Relaxed);
         self.become_busy();
         Busy { place: Arc::clone(self) }
     }
@@ -93,6 +97,11 @@ impl Place {
     /// Whether a request is in flight.
     pub(super) fn is_busy(&self) -> bool {
         self.idle_since().is_none()
+    }
+
+    /// Whether there has been a request, so that an answer may still be on its way.
+    pub(super) fn has_asked(&self) -> bool {
+        self.has_asked.load(Ordering::Relaxed)
     }
 
     fn become_idle(&self) {

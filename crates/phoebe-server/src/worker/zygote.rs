@@ -17,8 +17,9 @@ use std::time::Duration;
 use phoebe_protocol::packet::{ForkRequest, FromZygote, Info, Start};
 use rustix::process::Signal;
 use thiserror::Error;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -29,11 +30,16 @@ use super::log_pipe;
 use super::orphans::Records;
 use super::packet_socket::{self, PacketSocket};
 use super::process::Process;
+use super::usage;
 
 /// Forks asked for and not answered at once; the others wait in the server, where they can still be given up.
 const IN_FLIGHT: usize = 8;
-/// Forks that may wait.
-const QUEUE: usize = 1024;
+/// Forks that may wait; beyond, a rush is turned away at once instead of after its patience.
+const QUEUE: usize = 512;
+/// A zygote runs nothing of a user's. One that grows by so many MiB all the same is replaced.
+const GROWTH_MAXIMUM: f64 = 64.0;
+/// How often its size is looked at.
+const SIZE_INTERVAL: Duration = Duration::from_secs(10);
 /// A zygote that has forks to do and says nothing for so long is wedged.
 const SILENCE: Duration = Duration::from_secs(5);
 /// The import of PHOEBE takes seconds; on a machine under load, many.
@@ -59,6 +65,12 @@ pub(crate) enum ForkError {
     /// The zygote died meanwhile. Asking again is worth it.
     #[error("the zygote died")]
     Lost,
+    /// Too many forks wait already.
+    #[error("{QUEUE} workers are being started already")]
+    Overloaded,
+    /// The worker was gone before the server could take hold of it.
+    #[error("it ended before it was ready")]
+    Ended,
     /// It could not, and said why.
     #[error("{0}")]
     Refused(String),
@@ -115,7 +127,10 @@ impl Zygote {
     ) -> Result<Process, ForkError> {
         let (answer, answered) = oneshot::channel();
         let fork = Fork { start, lifeline, log, answer };
-        self.forks.send(fork).await.map_err(|_| ForkError::Lost)?;
+        self.forks.try_send(fork).map_err(|error| match error {
+            TrySendError::Full(_) => ForkError::Overloaded,
+            TrySendError::Closed(_) => ForkError::Refused("the server is stopping".to_owned()),
+        })?;
         answered.await.map_err(|_| ForkError::Lost)?
     }
 }
@@ -240,6 +255,8 @@ impl Supervisor {
         let mut number = 0;
         let mut asked: HashMap<u64, oneshot::Sender<Result<Process, ForkError>>> = HashMap::new();
         let mut heard = Instant::now();
+        let size = usage::anonymous_memory(process.pid()).unwrap_or_default();
+        let mut look = interval(SIZE_INTERVAL);
         loop {
             tokio::select! {
                 fork = self.waiting.recv(), if asked.len() < IN_FLIGHT => {
@@ -266,6 +283,12 @@ impl Supervisor {
                         Err(error) => return Over::Died(format!("its control channel broke: {error}")),
                     }
                 }
+                _ = look.tick(), if asked.is_empty() => {
+                    let grown = usage::anonymous_memory(process.pid()).unwrap_or_default() - size;
+                    if grown > GROWTH_MAXIMUM {
+                        return Over::Died(format!("it grew by {grown:.0} MiB"));
+                    }
+                }
                 () = sleep_until(heard + SILENCE), if !asked.is_empty() => {
                     process.signal(Signal::KILL);
                     return Over::Died(format!("it forked nothing for {} s", SILENCE.as_secs()));
@@ -282,7 +305,7 @@ impl Supervisor {
             FromZygote::Forked { forked, pid } => {
                 exits::forget(pid);
                 let watched = Process::watch(pid);
-                (forked, watched.map_err(|error| ForkError::Refused(error.to_string())))
+                (forked, watched.map_err(|_| ForkError::Ended))
             }
             FromZygote::Failed { failed, error } => (failed, Err(ForkError::Refused(error))),
             FromZygote::Exited { exited, code, signal } => {
