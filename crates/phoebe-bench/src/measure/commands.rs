@@ -59,7 +59,7 @@ pub(crate) async fn measure(
     let mut subjects = [
         Subject::Session(session),
         Subject::Session(unaccelerated.session().await?),
-        Subject::Stock(Stock::start(python).await?.0),
+        Subject::Stock(Box::new(Stock::start(python).await?.0)),
     ];
     for subject in &mut subjects[1..] {
         subject.send(&requests::load_bundle(&bundle)).await?;

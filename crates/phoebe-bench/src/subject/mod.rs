@@ -30,7 +30,7 @@ pub(crate) enum Subject {
     /// A session, over HTTP.
     Session(Session),
     /// PHOEBE in-process.
-    Stock(Stock),
+    Stock(Box<Stock>),
 }
 
 impl Subject {

@@ -55,8 +55,8 @@ COMMANDS = {
 }
 
 
-def answer(answer):
-    print(json.dumps(answer), file=answers, flush=True)
+def answer(fields):
+    print(json.dumps(fields), file=answers, flush=True)
 
 
 answer({"ready": True})

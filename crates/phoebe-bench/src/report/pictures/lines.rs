@@ -115,3 +115,34 @@ fn label(value: &f64) -> String {
     let rounded = (value * 1e6).round() / 1e6;
     format!("{rounded}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(logarithmic: bool, points: Vec<(f64, f64)>) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chart.svg");
+        let curve = |name, dashed| Curve { name, color: RED, dashed, points: points.clone() };
+        let chart = LineChart {
+            title: "a title",
+            horizontal: Axis { name: "sessions", logarithmic },
+            vertical: Axis { name: "milliseconds", logarithmic },
+            curves: vec![curve("measured", false), curve("promised", true)],
+        };
+        chart.draw(&path).unwrap();
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn axes_and_curves_are_named_however_few_points_there_are() {
+        for logarithmic in [false, true] {
+            for points in [vec![(1.0, 0.4)], vec![(1.0, 0.4), (300.0, 2000.0)]] {
+                let picture = drawn(logarithmic, points);
+                for name in ["a title", "sessions", "milliseconds", "measured", "promised"] {
+                    assert!(picture.contains(name), "{name}");
+                }
+            }
+        }
+    }
+}

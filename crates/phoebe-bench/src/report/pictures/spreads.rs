@@ -92,3 +92,27 @@ impl SpreadChart {
 fn trimmed(value: f64) -> String {
     format!("{value}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::Samples;
+
+    #[test]
+    fn rows_carry_their_names_and_medians() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chart.svg");
+        let mut samples = Samples::of_time();
+        [0.4, 0.5, 900.0].into_iter().for_each(|sample| samples.push(sample));
+        let summary = samples.summary().unwrap();
+        let rows = vec![
+            Row { name: "ping", color: RED, summary },
+            Row { name: "get_value", color: BLUE, summary },
+        ];
+        SpreadChart { title: "a title", axis: "milliseconds", rows }.draw(&path).unwrap();
+        let picture = std::fs::read_to_string(path).unwrap();
+        for text in ["a title", "milliseconds", "ping", "get_value", "0.500 ms"] {
+            assert!(picture.contains(text), "{text}");
+        }
+    }
+}
