@@ -6,7 +6,7 @@ source, the replacement stays off and PHOEBE runs as it is. Nothing here changes
 answers; the tests hold both side by side. `PHOEBE_SERVER_ACCELERATE=0` turns everything off.
 """
 
-from . import constraints, matching, parameter_sets, servers, twigs, visibility
+from . import constraints, matching, parameter_sets, roche, servers, twigs, uniqueids, visibility
 from .registry import PATCHES, Patch, enabled, install, uninstall
 
 __all__ = [
@@ -17,8 +17,10 @@ __all__ = [
     "install",
     "matching",
     "parameter_sets",
+    "roche",
     "servers",
     "twigs",
     "uninstall",
+    "uniqueids",
     "visibility",
 ]

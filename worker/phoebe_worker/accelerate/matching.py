@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ _TARGET = f"{_MODULE}:ParameterSet.filter_or_get"
 _FIELDS_FILTER = frozenset(phoebe_parameters._meta_fields_filter)
 _FIELDS_TWIG = tuple(phoebe_parameters._meta_fields_twig)
 _WILDCARDS = re.compile(r"[*?]")
+_TEXT = (str, type(None))
 _METHODS = {
     "value": "get_value",
     "quantity": "get_quantity",
@@ -129,12 +132,15 @@ def match_tag(owner: Any, parameters: Parameters, key: str, wanted: Any) -> Para
                 if key == "kind":
                     return _match_kinds(parameters, (wanted,))
                 return _match_text(parameters, attribute, wanted)
-        elif type(wanted) is list and all(
-            type(each) is str and _WILDCARDS.search(each) is None for each in wanted
-        ):
-            if key == "kind":
-                return _match_kinds(parameters, tuple(wanted))
-            return _match_any(parameters, attribute, wanted)
+            if key != "kind":
+                return _match_patterns(parameters, attribute, [wanted])
+        elif type(wanted) is list and all(type(each) is str for each in wanted):
+            if all(_WILDCARDS.search(each) is None for each in wanted):
+                if key == "kind":
+                    return _match_kinds(parameters, tuple(wanted))
+                return _match_any(parameters, attribute, wanted)
+            if key != "kind" and all(type(getattr(p, attribute)) in _TEXT for p in parameters):
+                return _match_patterns(parameters, attribute, wanted)
     return _match_as_phoebe(owner, parameters, key, wanted)
 
 
@@ -159,6 +165,24 @@ def _match_any(parameters: Parameters, attribute: str, wanted: list[str]) -> Par
         return [p for p in parameters if getattr(p, attribute) in choices]
     except TypeError:  # an unhashable tag
         return [p for p in parameters if getattr(p, attribute) in wanted]
+
+
+def _match_patterns(parameters: Parameters, attribute: str, wanted: list[str]) -> Parameters:
+    """Text that one of the patterns describes; `*` and `?` are wildcards."""
+    matches = [_matcher(each) for each in wanted]
+    return [
+        p
+        for p in parameters
+        if isinstance(tag := getattr(p, attribute), str) and any(m(tag) for m in matches)
+    ]
+
+
+@lru_cache(maxsize=1024)
+def _matcher(pattern: str) -> Callable[[str], Any]:
+    """Whether PHOEBE takes a text to be described by the pattern."""
+    if _WILDCARDS.search(pattern) is None:
+        return pattern.__eq__
+    return re.compile(fnmatch.translate(pattern)).match
 
 
 def _match_kinds(parameters: Parameters, wanted: tuple[str, ...]) -> Parameters:
@@ -242,12 +266,13 @@ def match_twig_piece(parameters: Parameters, piece: str, index: int | None) -> P
     if index is None and _WILDCARDS.search(piece) is None:
         return [p for p in parameters if p._qualifier == piece or piece in pieces_of(p)]
     indexed = f"{piece}[{index}]"
+    describes = _matcher(piece)
     return [
         p
         for p in parameters
         if piece in pieces_of(p)
         or (index is not None and indexed in pieces_of(p))
-        or _like(twig_of(p), piece)
+        or describes(twig_of(p))
     ]
 
 
