@@ -90,8 +90,12 @@ def _plain(value: Any, depth: int) -> Any:
         return {_key(k): _plain(v, depth + 1) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, depth + 1) for item in value]
-    return _plain(value.tolist() if isinstance(value, np.ndarray) and type(value) is np.ndarray
-                  else _simpler(value), depth + 1)
+    return _plain(
+        value.tolist()
+        if isinstance(value, np.ndarray) and type(value) is np.ndarray
+        else _simpler(value),
+        depth + 1,
+    )
 
 
 def _big_integer(value: int) -> float | str:
