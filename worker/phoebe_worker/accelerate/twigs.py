@@ -91,7 +91,7 @@ class _Search:
 
     def __init__(self, owner: Any, forced: dict[str, Any]) -> None:
         self._owner = owner
-        self._forced = forced
+        self._forced = frozenset(forced)
         self._has_bundle = owner._bundle is not None
         self._candidates = owner.to_list()
         for field, tag in forced.items():
