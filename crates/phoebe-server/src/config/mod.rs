@@ -126,7 +126,7 @@ table::settings! {
         /// Contain workers by the kernel.
         sandbox: Sandbox = Sandbox::BestEffort, note(NOT_YET);
         /// Use faster equivalents of some of PHOEBE's functions.
-        accelerate: bool = true, note(NOT_YET);
+        accelerate: bool = true;
         /// Additional folder of passbands.
         passband_dir: Option<PathBuf> = None;
     }

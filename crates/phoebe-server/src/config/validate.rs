@@ -3,19 +3,20 @@
 use std::net::IpAddr;
 
 use super::problem::{Place, Problem};
-use super::{AuthMode, Origins, Settings};
+use super::{AuthMode, Origins, Sandbox, Settings};
 
 type Rule = fn(&Settings) -> Option<(&'static [Name], String)>;
 type Name = (&'static str, &'static str);
 
-const RULES: [Rule; 7] = [
+const RULES: [Rule; 8] = [
     port_pool_is_not_empty,
     network_needs_authentication,
     tokens_need_a_secret,
     password_mode_needs_a_password,
     api_keys_are_given,
     api_keys_are_not_empty,
-    certificate_has_its_key,
+    tls_is_not_served,
+    sandbox_is_not_enforced,
 ];
 
 /// Everything that is wrong with the combination.
@@ -109,10 +110,19 @@ fn api_keys_are_not_empty(settings: &Settings) -> Option<(&'static [Name], Strin
     })
 }
 
-fn certificate_has_its_key(settings: &Settings) -> Option<(&'static [Name], String)> {
+fn tls_is_not_served(settings: &Settings) -> Option<(&'static [Name], String)> {
     let server = &settings.server;
-    (server.tls_cert.is_some() != server.tls_key.is_some()).then(|| {
-        let text = "[server] tls_cert and tls_key go together: set both or none";
+    (server.tls_cert.is_some() || server.tls_key.is_some()).then(|| {
+        let text = "this version does not serve TLS, and would answer in clear text: remove [server] \
+                    tls_cert and tls_key, and put a proxy that ends TLS in front";
         (&[("server", "tls_cert"), ("server", "tls_key")] as &[Name], text.to_owned())
+    })
+}
+
+fn sandbox_is_not_enforced(settings: &Settings) -> Option<(&'static [Name], String)> {
+    (settings.worker.sandbox == Sandbox::Enforce).then(|| {
+        let text = "this version cannot contain workers, so it does not start with [worker] sandbox = \
+                    \"enforce\": set \"best-effort\" or \"off\" if you trust your users with this account";
+        (&[("worker", "sandbox")] as &[Name], text.to_owned())
     })
 }

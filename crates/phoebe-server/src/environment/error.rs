@@ -168,10 +168,11 @@ pub struct Tail(Vec<String>);
 impl Tail {
     const LINES: usize = 12;
 
-    /// The last lines of `text`.
+    /// The last lines of `text`, without what pip says of packages for other machines.
     #[must_use]
     pub fn of(text: &str) -> Self {
-        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let telling = |line: &&str| !line.trim().is_empty() && !line.starts_with("Ignoring ");
+        let lines: Vec<&str> = text.lines().filter(telling).collect();
         let from = lines.len().saturating_sub(Self::LINES);
         Self(lines[from..].iter().map(|line| (*line).to_owned()).collect())
     }

@@ -136,7 +136,9 @@ impl Installer<'_> {
 }
 
 /// What pip says when it cannot reach the index.
-const NETWORK: [&str; 8] = [
+const NETWORK: [&str; 9] = [
+    // No answer at all looks to pip like an index without the package.
+    "(from versions: none)",
     "Max retries exceeded",
     "NewConnectionError",
     "ConnectTimeoutError",

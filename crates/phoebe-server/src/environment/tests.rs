@@ -214,6 +214,10 @@ fn what_pip_fails_of_is_told_with_its_last_lines() {
             "NewConnectionError: Failed to establish a new connection: [Errno -3] Temporary failure",
             "the package index cannot be reached; connect to the internet",
         ),
+        (
+            "ERROR: Could not find a version that satisfies astropy==8.0.2 (from versions: none)",
+            "the package index cannot be reached",
+        ),
         ("ERROR: Could not install: [Errno 28] No space left on device", "XDG_CACHE_HOME"),
         (
             "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.",

@@ -310,7 +310,7 @@ impl Driver {
 
     /// Ends runners whose command took too long; a worker that cannot be helped that way is given up.
     async fn end_overdue(&self, awake: &mut Awake) -> Option<Over> {
-        let Some(limit) = self.shared.command_timeout() else { return None };
+        let limit = self.shared.command_timeout()?;
         let now = Instant::now();
         let mut cancel = Vec::new();
         for (number, kind, queued) in awake.queue.running_mut() {

@@ -25,6 +25,13 @@ pub(super) struct Started {
 /// Starts a worker for `session` within the time the settings allow.
 pub(super) async fn start(shared: &Shared, session: &str) -> Result<Started, SessionError> {
     let limit = Duration::from_secs_f64(shared.settings.session.start_timeout_seconds);
+    // Known from here on: no command of this session can come before the kinds of commands are known.
+    match timeout(limit, shared.python_info()).await {
+        Ok(info) => info?,
+        Err(_) => {
+            return Err(SessionError::Overloaded("PHOEBE is still being imported".to_owned()));
+        }
+    };
     // Giving up drops whatever there is so far, and with it the process and the port.
     match timeout(limit, start_in_time(shared, session)).await {
         Ok(result) => result,
@@ -36,8 +43,6 @@ pub(super) async fn start(shared: &Shared, session: &str) -> Result<Started, Ses
 }
 
 async fn start_in_time(shared: &Shared, session: &str) -> Result<Started, SessionError> {
-    // Known from here on: no command of this session can come before the kinds of commands are known.
-    shared.python_info().await?;
     let began = Instant::now();
     let (worker, port, key) = launch(shared, session).await?;
     let launched = began.elapsed();

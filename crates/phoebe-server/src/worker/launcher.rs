@@ -63,6 +63,7 @@ pub struct Launcher {
     records: Records,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a server has one")]
 enum Source {
     Zygote(Zygote),
     Spawn { interpreter: Interpreter, info: OnceCell<Info> },

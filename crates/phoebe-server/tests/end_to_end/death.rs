@@ -60,7 +60,8 @@ async fn sigterm_amid_thirty_sessions_and_a_computation() {
     let mut commands = JoinSet::new();
     for (number, session) in sessions.iter().cloned().enumerate() {
         commands.spawn(async move {
-            let period = 1.0 + number as f64 / 100.0;
+            // Exact in binary, so that it comes back as it went.
+            let period = 1.0 + number as f64 / 8.0;
             session
                 .result(json!({"command": "set_value", "twig": "period@binary", "value": period}))
                 .await;
