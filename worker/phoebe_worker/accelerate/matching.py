@@ -94,16 +94,17 @@ def filter_or_get(
             parameters = match_tag(self, parameters, key, wanted)
     if check_default:
         parameters = without_defaults(parameters)
+    if check_visible and not all(map(is_harmless, parameters)):
+        parameters = [p for p in parameters if p.is_visible]
+        check_visible = False
 
     method, index, pieces = None, None, None
     if twig is not None:
         method, index, pieces = _parse_twig(twig)
-    unmatched = parameters
-    if pieces is not None:
         for piece in pieces:
             parameters = match_twig_piece(parameters, piece, index)
     if check_visible:
-        parameters = _visible(parameters, unmatched)
+        parameters = [p for p in parameters if p.is_visible]
     if check_advanced:
         parameters = [p for p in parameters if not p.advanced]
     if check_single:
@@ -274,14 +275,6 @@ def match_twig_piece(parameters: Parameters, piece: str, index: int | None) -> P
         or (index is not None and indexed in pieces_of(p))
         or describes(twig_of(p))
     ]
-
-
-def _visible(parameters: Parameters, unmatched: Parameters) -> Parameters:
-    """Those that are visible; of `unmatched`, evaluates what may fail, as PHOEBE does."""
-    if parameters is not unmatched and not all(map(is_harmless, unmatched)):
-        visible = {id(p) for p in unmatched if p.is_visible}
-        return [p for p in parameters if id(p) in visible]
-    return [p for p in parameters if p.is_visible]
 
 
 def _filter_of(
