@@ -36,6 +36,10 @@ def prepare() -> Templates:
     """Import PHOEBE, build the default Bundles, and load what a first compute would load."""
     import phoebe
 
+    from . import backend, parallel
+
+    backend.install()
+    parallel.install()
     # A progress bar starts a thread and writes to the log; runners report progress instead.
     phoebe.progressbars_off()
     bundles = {name: _default_bundle(options) for name, options in MORPHOLOGIES.items()}
