@@ -52,7 +52,8 @@ def original(target: str) -> Any:
 def source_sha256(target: str) -> str:
     """The hash that a patch of this target must carry."""
     owner, name = _locate(target)
-    source = inspect.getsource(getattr(owner, name))
+    found = getattr(owner, name)
+    source = inspect.getsource(found.fget if isinstance(found, property) else found)
     return hashlib.sha256(source.encode()).hexdigest()
 
 

@@ -6,8 +6,9 @@ not the one that was read, the patch stays off (see `patches`).
 """
 
 from .. import patches
+from . import interpolation, meshes, surfaces, synthetics
 
-PATCHES: tuple[patches.Patch, ...] = ()
+PATCHES = (*interpolation.PATCHES, *meshes.PATCHES, *surfaces.PATCHES, *synthetics.PATCHES)
 
 
 def install() -> None:

@@ -136,7 +136,7 @@ class _Team:
         self._helpers: dict[int, _Helper] = {}
         sys.stdout.flush()
         sys.stderr.flush()
-        gc.freeze()  # a collection in a helper would copy the pages that it shares with this process
+        gc.freeze()  # or a collection in a helper would copy the pages it shares with this process
         try:
             for _ in range(processes - 1):
                 self._start_helper()
