@@ -6,8 +6,11 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from .encode import encode
 
+_ERROR_CHARACTERS_MAX = 10_000  # PHOEBE repeats a wrong value in its errors, however long
 _TRACEBACK_CHARACTERS_MAX = 20_000
 
 
@@ -27,11 +30,13 @@ class Answer:
         """Success; a failure instead where the value cannot be written as JSON."""
         try:
             return cls(b'{"success":true,"result":' + encode(value) + b"}", None)
-        except Exception as error:
+        except BaseException as error:
             return cls.failure(f"The result cannot be sent: {describe(error)}")
 
     @classmethod
     def failure(cls, error: str, trace: str | None = None) -> Answer:
+        if len(error) > _ERROR_CHARACTERS_MAX:
+            error = error[:_ERROR_CHARACTERS_MAX] + " …"
         fields = {"success": False, "error": error}
         if trace is not None:
             fields["traceback"] = trace[-_TRACEBACK_CHARACTERS_MAX:]
@@ -48,8 +53,6 @@ class Answer:
 
     @classmethod
     def from_record(cls, record: bytes) -> Answer:
-        import orjson
-
         head, _, body = record.partition(b"\n")
         return cls(body, orjson.loads(head)["error"])
 
@@ -58,7 +61,7 @@ def describe(error: BaseException) -> str:
     """The exception's text; its type too where the text alone says little."""
     try:
         text = str(error)
-    except Exception:
+    except BaseException:
         text = ""
     name = type(error).__name__
     if isinstance(error, SystemExit | KeyboardInterrupt):
@@ -73,5 +76,5 @@ def describe(error: BaseException) -> str:
 def _trace(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
-    except Exception:
+    except BaseException:
         return describe(error)

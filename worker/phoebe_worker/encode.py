@@ -29,10 +29,13 @@ def _simpler(value: Any) -> Any:
     """One step from an unknown type towards JSON; raises TypeError where there is none."""
     if isinstance(value, np.ndarray) and type(value) is np.ndarray:
         return _array(value)
+    if isinstance(value, np.floating):
+        return float(value)  # `item` leaves a long double as it is
+    if isinstance(value, complex | np.complexfloating):
+        value = complex(value)
+        return {"real": value.real, "imag": value.imag}
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, complex):
-        return {"real": value.real, "imag": value.imag}
     if isinstance(value, set | frozenset):
         return sorted(value, key=repr)
     if isinstance(value, bytes | bytearray | memoryview):
@@ -90,8 +93,12 @@ def _plain(value: Any, depth: int) -> Any:
         return {_key(k): _plain(v, depth + 1) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, depth + 1) for item in value]
-    return _plain(value.tolist() if isinstance(value, np.ndarray) and type(value) is np.ndarray
-                  else _simpler(value), depth + 1)
+    return _plain(
+        value.tolist()
+        if isinstance(value, np.ndarray) and type(value) is np.ndarray
+        else _simpler(value),
+        depth + 1,
+    )
 
 
 def _big_integer(value: int) -> float | str:

@@ -82,12 +82,11 @@ def unseal(key: bytes, session: str, last_seq: int | None, frames: Sequence[byte
         raise Rejected("header is not JSON") from None
     if not isinstance(header, dict):
         raise Rejected("header is not an object")
-    version = header.get("v")
-    if version != VERSION or isinstance(version, bool):
+    if type(header.get("v")) is not int or header["v"] != VERSION:
         raise Rejected("unknown version")
     if header.get("session") != session:
         raise Rejected("another session")
-    if header.get("kind") not in KINDS:
+    if not isinstance(header.get("kind"), str) or header["kind"] not in KINDS:
         raise Rejected("unknown kind")
     seq = header.get("seq")
     if not isinstance(seq, int) or isinstance(seq, bool) or not 0 < seq <= SEQ_MAX:
@@ -155,8 +154,8 @@ class Start:
         if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
             raise ValueError("start.port must be a port number")
         try:
-            key = bytes.fromhex(value.get("key"))
-        except (TypeError, ValueError):
+            key = bytes.fromhex(str(value.get("key")))
+        except ValueError:
             key = b""
         if len(key) != 32:
             raise ValueError("start.key must be 64 hex digits")

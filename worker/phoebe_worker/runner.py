@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -139,9 +140,7 @@ def _children() -> list[int]:
         return []
 
 
-def _child(
-    worker: int, write_end: int, run: Callable[[], tuple[Answer, Any]], stage: str
-) -> None:
+def _child(worker: int, write_end: int, run: Callable[[], tuple[Answer, Any]], stage: str) -> None:
     """The child's whole life. It must never return, nor touch the inherited ZeroMQ socket."""
     code = 1
     try:
@@ -192,26 +191,28 @@ def _report_progress(fd: int, stage: str) -> None:
     from phoebe.frontend import bundle
     from phoebe.solverbackends import solverbackends
 
-    class Reporter(_ProgressReporter):
-        write = staticmethod(
-            lambda fraction: _write(
-                fd, PROGRESS, orjson.dumps({"fraction": fraction, "stage": stage})
-            )
-        )
+    def report(fraction: float | None) -> None:
+        _write(fd, PROGRESS, orjson.dumps({"fraction": fraction, "stage": stage}))
 
-    Reporter.write(None)
+    report(None)
     phoebe.progressbars_on()
     for module in (backends, bundle, solverbackends):
-        module._tqdm = Reporter
+        module._tqdm = partial(_ProgressReporter, report)
 
 
 class _ProgressReporter:
     """What PHOEBE uses of tqdm's interface."""
 
-    write: Callable[[float | None], None]
-
-    def __init__(self, iterable: Any = None, *, total: int | None = None, **_: Any) -> None:
-        self._iterable, self._total, self._done, self._written_at = iterable, total, 0, 0.0
+    def __init__(
+        self,
+        report: Callable[[float | None], None],
+        iterable: Any = None,
+        *,
+        total: int | None = None,
+        **_: Any,
+    ) -> None:
+        self._report, self._iterable, self._total = report, iterable, total
+        self._done, self._reported_at = 0, 0.0
 
     def __iter__(self) -> Iterator[Any]:
         for item in self._iterable:
@@ -221,9 +222,9 @@ class _ProgressReporter:
     def update(self, n: int = 1) -> None:
         self._done += n
         now = time.monotonic()
-        if self._total and now - self._written_at >= _PROGRESS_INTERVAL_SECONDS:
-            self._written_at = now
-            type(self).write(min(self._done / self._total, 1.0))
+        if self._total and now - self._reported_at >= _PROGRESS_INTERVAL_SECONDS:
+            self._reported_at = now
+            self._report(min(self._done / self._total, 1.0))
 
     def set_description(self, *_: Any, **__: Any) -> None: ...
 
@@ -237,7 +238,8 @@ def _describe_exit(code: int) -> str:
             "The bundle is as it was before."
         )
     if code < 0:
-        name = signal.Signals(-code).name
+        known = {number.value: number.name for number in signal.Signals}
+        name = known.get(-code, f"signal {-code}")
         return f"The computation crashed ({name}). The bundle is as it was before."
     return (
         f"The computation ended without an answer (exit code {code}). "

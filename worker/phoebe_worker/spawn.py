@@ -1,8 +1,9 @@
-"""A worker in a fresh interpreter, where forks cannot be trusted; and the probe of the environment."""
+"""A worker in a fresh interpreter, where forks cannot be trusted; and the probe."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from typing import NoReturn
@@ -15,6 +16,7 @@ from .zygote import take_stdin
 
 def run() -> NoReturn:
     """A worker whose lifeline is standard input; the one packet on it is START."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the server's terminal is the server's
     peer = take_stdin()
     data = peer.recv(protocol.PACKET_BYTES_MAX)
     if not data:

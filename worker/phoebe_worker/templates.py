@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pickle
 import platform
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +17,16 @@ MORPHOLOGIES: dict[str, dict[str, Any]] = {
     "contact": {"contact_binary": True},
 }
 
+
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """Default Bundles, pickled: a fresh one is a few ms away, and no user can alter the original."""
+    """Default Bundles, pickled: a fresh one is a few ms away, and no user can alter the original.
+
+    `first` is a detached one ready to use. Each process may take it once: forks share its memory.
+    """
 
     pickled: dict[str, bytes]
+    first: Any
 
     def fresh(self, morphology: str = "detached") -> Any:
         """A new Bundle; raises ValueError for an unknown morphology."""
@@ -35,17 +39,19 @@ class Templates:
 def prepare() -> Templates:
     """Import PHOEBE, build the default Bundles, and load what a first compute would load."""
     import phoebe
+    from astropy.io import fits
 
-    from . import backend, parallel
+    from . import patches
 
-    backend.install()
-    parallel.install()
+    # Mapped passbands would keep files open, and a worker closes all descriptors that it inherits.
+    fits.conf.use_memmap = False
+    patches.list_passbands_in_stable_order()
     # A progress bar starts a thread and writes to the log; runners report progress instead.
     phoebe.progressbars_off()
     bundles = {name: _default_bundle(options) for name, options in MORPHOLOGIES.items()}
     pickled = {name: pickle.dumps(bundle, 5) for name, bundle in bundles.items()}
     _warm_up(pickle.loads(pickled["detached"]))
-    return Templates(pickled)
+    return Templates(pickled, first=bundles["detached"])
 
 
 def info() -> dict[str, Any]:
@@ -65,7 +71,7 @@ def info() -> dict[str, Any]:
 
 
 def _default_bundle(options: dict[str, Any]) -> Any:
-    """PHOEBE's default binary, with masses to set instead of sma and q, and a solver to fit with."""
+    """PHOEBE's default binary, but the masses are set, not sma and q; and a solver to fit with."""
     import phoebe
 
     bundle = phoebe.default_binary(**options)
@@ -77,12 +83,7 @@ def _default_bundle(options: dict[str, Any]) -> Any:
 
 def _warm_up(bundle: Any) -> None:
     """A throw-away compute: passbands are read, and code imported late is loaded."""
-    import astropy.constants  # noqa: F401
-    import orjson  # noqa: F401
-    import zmq  # noqa: F401
-
     bundle.add_dataset("lc", compute_phases=[0.0, 0.25], passband="Johnson:V", dataset="warm_lc")
     bundle.add_dataset("rv", compute_phases=[0.25], dataset="warm_rv")
     bundle.set_value_all("ntriangles", 100)
     bundle.run_compute()
-    sys.stdout.flush()

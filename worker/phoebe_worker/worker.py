@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import resource
 import socket
 from collections import deque
@@ -51,7 +52,7 @@ def run(
         failed = "address_in_use" if in_use else "error"
         lifeline.send(protocol.packet({"failed": failed, "error": f"port {start.port}: {error}"}))
         os._exit(3)
-    worker = Worker(start, endpoint, Session(templates.fresh(), templates))
+    worker = Worker(start, endpoint, Session(templates.first, templates))
     lifeline.send(protocol.packet({"ready": info}))
     worker.serve()
 
@@ -76,9 +77,9 @@ class Worker:
         runner.adopt_orphans()
         while True:
             ready = dict(self._poller.poll())
-            if self._runner is not None:
-                if self._runner.fd in ready or self._runner.exit_fd in ready:
-                    self._follow(ended=self._runner.exit_fd in ready)
+            at_work = self._runner
+            if at_work is not None and (at_work.fd in ready or at_work.exit_fd in ready):
+                self._follow(at_work, ended=at_work.exit_fd in ready)
             if self._endpoint in ready:
                 self._receive()
 
@@ -98,9 +99,7 @@ class Worker:
 
     def _accept(self, sender: bytes, frames: list[bytes]) -> None:
         try:
-            message = protocol.unseal(
-                self._start.key, self._start.session, self._last_seq, frames
-            )
+            message = protocol.unseal(self._start.key, self._start.session, self._last_seq, frames)
         except protocol.Rejected as rejected:
             self._drop(str(rejected))
             return
@@ -166,20 +165,18 @@ class Worker:
         self._poller.register(self._runner.fd, zmq.POLLIN)
         self._poller.register(self._runner.exit_fd, zmq.POLLIN)
 
-    def _follow(self, *, ended: bool) -> None:
+    def _follow(self, at_work: Runner, *, ended: bool) -> None:
         """Pass on progress; at the runner's end answer its request and go on with what waits."""
-        assert self._runner is not None
-        for body in self._runner.receive():
-            header = protocol.progress_header(self._start.session, self._runner.seq)
+        for body in at_work.receive():
+            header = protocol.progress_header(self._start.session, at_work.seq)
             self._send(self._runner_sender, header, body)
         if not ended:
             return
-        finished, self._runner = self._runner, None
-        self._poller.unregister(finished.fd)
-        self._poller.unregister(finished.exit_fd)
-        outcome = finished.outcome()
-        answer = self._adopt(outcome)
-        self._reply(self._runner_sender, finished.seq, answer, changed=answer.success)
+        self._runner = None
+        self._poller.unregister(at_work.fd)
+        self._poller.unregister(at_work.exit_fd)
+        answer = self._adopt(at_work.outcome())
+        self._reply(self._runner_sender, at_work.seq, answer, changed=answer.success)
         while self._waiting and self._runner is None:
             self._perform(self._waiting.popleft())
 
@@ -187,8 +184,6 @@ class Worker:
         if outcome.bundle is None:
             return outcome.answer
         try:
-            import pickle
-
             self._session.bundle = pickle.loads(outcome.bundle)
         except BaseException as error:
             return Answer.raised(error)
@@ -211,7 +206,7 @@ class Worker:
 
 
 def _bind(context: zmq.Context[Any], port: int) -> zmq.Socket[bytes]:
-    endpoint = context.socket(zmq.ROUTER)
+    endpoint: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
     endpoint.linger = 0
     endpoint.maxmsgsize = _MESSAGE_BYTES_MAX
     endpoint.bind(f"tcp://127.0.0.1:{port}")
@@ -240,9 +235,11 @@ def _parse_command(body: bytes) -> tuple[Command, dict[str, Any]] | Answer:
     name = fields.pop("command", None)
     if name is None:
         return Answer.failure('The field "command" is missing: {"command": name, …}')
-    command = COMMANDS.get(name) if isinstance(name, str) else None
+    if not isinstance(name, str):
+        return Answer.failure('The field "command" must be text: {"command": name, …}')
+    command = COMMANDS.get(name)
     if command is None:
-        return Answer.failure(f"API does not recognize command {name}.")
+        return Answer.failure(f"API does not recognize command {name[:200]}.")
     return command, fields
 
 

@@ -16,7 +16,7 @@ import sys
 import traceback
 from typing import Any, NoReturn
 
-from . import lifeline, protocol, templates
+from . import lifeline, protocol, templates, worker
 
 _LAST_FD = 1 << 20
 
@@ -147,8 +147,6 @@ class Zygote:
             peer = socket.socket(fileno=lifeline_fd)
             lifeline.arm(peer, whole_group=True)
             _reseed()
-            from . import worker
-
             worker.run(start, peer, self._templates, {})
         except BaseException:
             traceback.print_exc()

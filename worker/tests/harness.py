@@ -1,4 +1,4 @@
-"""Real processes for the tests: a zygote as the server starts it, and workers spoken to by ZeroMQ."""
+"""Real processes for the tests: a zygote as the server starts it, and workers over ZeroMQ."""
 
 from __future__ import annotations
 

@@ -34,6 +34,9 @@ pub struct Header {
     pub seq: u64,
     /// What the message is.
     pub kind: Kind,
+    /// Request: on how many cores a long command may compute; one where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cores: Option<usize>,
     /// Cancel: the `seq` of the request to end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<u64>,
@@ -58,6 +61,7 @@ impl Header {
             session: session.to_owned(),
             seq,
             kind,
+            cores: None,
             target: None,
             reason: None,
             success: None,

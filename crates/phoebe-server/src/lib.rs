@@ -10,6 +10,8 @@ pub mod cli;
 pub mod config;
 pub mod environment;
 pub mod error;
+pub mod logging;
+pub mod serve;
 pub mod session;
 pub mod store;
 pub mod web;

@@ -17,7 +17,7 @@ def ping(session: Session, /) -> dict[str, str]:
 
 
 @command("get_parameter", kind="read")
-def get_parameter(session: Session, /, **filters: Any) -> dict[str, Any]:
+def get_parameter(session: Session, /, **filters: Any) -> Any:
     return session.bundle.get_parameter(**filters).to_dict()
 
 
@@ -33,7 +33,7 @@ def set_value(session: Session, /, value: Any, **filters: Any) -> dict[str, Any]
 
 
 @command("get_uniqueid", kind="read", older_names=("update_uniqueid",))
-def get_uniqueid(session: Session, /, **filters: Any) -> str | None:
+def get_uniqueid(session: Session, /, **filters: Any) -> Any:
     """The unique id of one parameter, null where there is none."""
     if not session.bundle.filter(**filters).to_list():
         return None
@@ -52,6 +52,8 @@ def attach_parameters(
     session: Session, /, parameters: list[dict[str, Any]]
 ) -> dict[str, list[str]]:
     """Add parameters of the client's own, all or none; `context` is `ui` unless given."""
+    if not isinstance(parameters, list) or not all(isinstance(p, dict) for p in parameters):
+        raise TypeError("parameters must be a list of objects")
     new = [_new_parameter(**description) for description in parameters]
     session.bundle._attach_params(new)
     return {"unique_ids": [parameter.uniqueid for parameter in new]}

@@ -1,1 +1,191 @@
-//! To be written.
+//! Every route: HTTP in, one call, HTTP out. Nothing here keeps state or knows Python.
+
+mod accounts;
+mod body;
+mod caller;
+mod json;
+mod pages;
+mod send;
+mod sessions;
+mod system;
+mod view;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::middleware;
+use axum::routing::get;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::error::HttpError;
+use crate::web::App;
+
+/// What every handler sees.
+pub(crate) struct Context {
+    /// The parts of the server.
+    pub(crate) app: App,
+    /// When it began to serve.
+    pub(crate) started: Instant,
+}
+
+pub(crate) use caller::CallerId;
+// For the benchmarks.
+#[doc(hidden)]
+pub use json::command_name;
+
+pub(crate) type Shared = Arc<Context>;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "phoebe-server",
+        description = "PHOEBE sessions over HTTP: every user gets isolated Bundles and sends them commands as JSON.",
+        license(name = "GPL-3.0-or-later", identifier = "GPL-3.0-or-later")
+    ),
+    tags(
+        (name = "sessions", description = "Start, list, measure and end sessions."),
+        (name = "commands", description = "Send commands to a session's Bundle."),
+        (name = "accounts", description = "Who you are."),
+        (name = "system", description = "The server itself.")
+    ),
+    modifiers(&Schemes)
+)]
+struct Document;
+
+/// The ways to authenticate, which belong to no single handler.
+struct Schemes;
+
+impl Modify for Schemes {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        let key = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key")));
+        components.add_security_scheme("token", token);
+        components.add_security_scheme("api_key", key);
+    }
+}
+
+/// Routes that ask nobody who they are.
+fn open_routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(system::root))
+        .routes(routes!(system::health))
+        .routes(routes!(system::ready))
+        .routes(routes!(accounts::config))
+        .routes(routes!(accounts::register))
+        .routes(routes!(accounts::login))
+}
+
+/// Routes behind the authenticator: a new route here is protected by being here.
+fn protected_routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(accounts::me))
+        .routes(routes!(system::passbands))
+        .routes(routes!(system::info))
+        .routes(routes!(sessions::start))
+        .routes(routes!(sessions::end))
+        .routes(routes!(sessions::list))
+        .routes(routes!(sessions::memory_of_all))
+        .routes(routes!(sessions::memory))
+        .routes(routes!(sessions::port_status))
+        .routes(routes!(sessions::update_user_info))
+        .routes(routes!(send::send))
+        .routes(routes!(send::send_batch))
+}
+
+fn documented_routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(Document::openapi()).merge(open_routes()).merge(protected_routes())
+}
+
+/// The OpenAPI document of all routes, as pretty JSON.
+///
+/// # Errors
+/// Never in practice: the document is plain data.
+pub fn openapi_json() -> Result<String, serde_json::Error> {
+    documented_routes().into_openapi().to_pretty_json()
+}
+
+/// All routes with their answers to unknown paths and methods.
+pub(crate) fn routes(app: App) -> Router {
+    let context = Arc::new(Context { app, started: Instant::now() });
+    let authenticate = middleware::from_fn_with_state(Arc::clone(&context), caller::authenticate);
+    let (open, _) = open_routes().split_for_parts();
+    let (protected, _) = protected_routes().split_for_parts();
+    Router::new()
+        .merge(open)
+        .merge(protected.route_layer(authenticate))
+        .route("/openapi.json", get(pages::openapi))
+        .route("/docs", get(pages::swagger_ui))
+        .route("/redoc", get(pages::redoc))
+        .route("/docs/{file}", get(pages::asset))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(not_found)
+        .with_state(context)
+}
+
+async fn not_found() -> HttpError {
+    HttpError::not_found("Not Found")
+}
+
+async fn method_not_allowed() -> HttpError {
+    HttpError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+}
+
+/// What every error answer looks like.
+#[derive(utoipa::ToSchema)]
+#[allow(dead_code, reason = "describes HttpError's body in the OpenAPI document")]
+pub(crate) struct ErrorBody {
+    /// What went wrong and the way out.
+    #[schema(example = "Session not found")]
+    detail: String,
+}
+
+/// What a 422 looks like.
+#[derive(utoipa::ToSchema)]
+#[allow(dead_code, reason = "describes HttpError's body in the OpenAPI document")]
+pub(crate) struct ValidationBody {
+    /// Everything that is wrong.
+    detail: Vec<crate::error::Problem>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Set to rewrite the checked-in document.
+    const REWRITE: &str = "REWRITE_OPENAPI";
+
+    #[test]
+    fn the_checked_in_document_is_the_servers() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
+        let document = openapi_json().unwrap() + "\n";
+        if std::env::var_os(REWRITE).is_some() {
+            std::fs::write(path, &document).unwrap();
+        }
+        let checked_in = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            checked_in == document,
+            "docs/openapi.json is not what the handlers say. Run this test with {REWRITE}=1 and look at the difference."
+        );
+    }
+
+    #[test]
+    fn every_operation_is_described() {
+        let document: serde_json::Value = serde_json::from_str(&openapi_json().unwrap()).unwrap();
+        assert_eq!(document["openapi"], "3.1.0");
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                let has =
+                    |field: &str| operation[field].as_str().is_some_and(|text| !text.is_empty());
+                assert!(has("summary"), "{method} {path} has no doc comment");
+                assert!(operation["tags"].is_array(), "{method} {path} has no tag");
+                assert!(operation["responses"]["200"].is_object(), "{method} {path} has no answer");
+            }
+        }
+    }
+}

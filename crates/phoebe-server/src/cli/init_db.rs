@@ -3,12 +3,16 @@
 use std::fs;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
 use thiserror::Error;
 
 use crate::config::Settings;
 use crate::store::{self, DataDirectory, DataDirectoryError, StoreError, with_suffix};
+
+/// How long another program may hold the database before it counts as open there.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why no database was made.
 #[derive(Debug, Error)]
@@ -105,6 +109,7 @@ fn put_aside(path: &Path) -> Result<PathBuf, InitDbError> {
 
 fn fold_in_write_ahead_log(path: &Path) -> Result<(), InitDbError> {
     let fold = |connection: Connection| {
+        connection.busy_timeout(PATIENCE)?;
         connection.pragma_update(None, "locking_mode", "exclusive")?;
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))
     };

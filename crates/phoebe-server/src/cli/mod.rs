@@ -1,11 +1,141 @@
-//! The command line: arguments to calls, errors to exit codes.
+//! The command line: arguments to calls, errors to exit codes. Each command has a file of its own;
+//! what they do is done elsewhere.
 
+mod cleanup;
+mod completions;
+mod config;
+mod doctor;
+mod environment;
+mod failure;
+mod generate_key;
 pub mod init_db;
+mod run;
+mod wiring;
 
+pub use failure::Failure;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Flag, Resolved, Sources};
+
+/// PHOEBE sessions over HTTP: every user gets an own, isolated PHOEBE Bundle.
+#[derive(Debug, Parser)]
+#[command(name = "phoebe-server", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "Examples:
+  phoebe-server run                      start on http://127.0.0.1:8001
+  phoebe-server run --port 9000          the same on another port
+  phoebe-server config                   show the settings in force and where they come from
+  phoebe-server doctor                   check this machine, and say what to do")]
+struct Cli {
+    /// Settings file [default: the first that exists of $PHOEBE_SERVER_CONFIG, ./config.toml,
+    /// ~/.config/phoebe-server/config.toml, /etc/phoebe-server/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the server, and stop it with Ctrl-C
+    ///
+    /// The first start makes a private Python environment with PHOEBE, which takes a few minutes;
+    /// later starts reuse it. Flags win over the environment (PHOEBE_SERVER__SECTION__KEY), which
+    /// wins over the settings file.
+    Run(run::Arguments),
+    /// Create the database of sessions and users
+    ///
+    /// `run` does so too. Of an existing database a copy is kept, after a question.
+    InitDb(InitDbArguments),
+    /// Make a random API key or secret
+    ///
+    /// Prints PREFIX_ and 64 random hexadecimal digits, for [auth] api_keys or jwt_secret_key.
+    GenerateKey(generate_key::Arguments),
+    /// Show the settings in force and where each came from
+    ///
+    /// Prints TOML with a comment on where each value came from. Secrets are masked.
+    Config(config::Arguments),
+    /// End worker processes that a server left behind
+    Cleanup,
+    /// Check Python, PHOEBE, ports, data directory and kernel, and say what to do
+    ///
+    /// Each line says ok, warning or failed. Exit code 1 if anything failed. Nothing is changed.
+    Doctor,
+    /// Make the private Python environment now, and print its interpreter
+    ///
+    /// `run` does so too. Of use where a machine is prepared before the server is started on it.
+    Environment,
+    /// Print completions for a shell
+    ///
+    /// Load them in the shell's start file, or save them where the shell looks for completions.
+    Completions(completions::Arguments),
+}
+
+/// Arguments of `init-db`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  phoebe-server init-db
+  phoebe-server init-db --force          keep a copy of an existing database, make a new one")]
+struct InitDbArguments {
+    /// Do not ask: put an existing database aside, as a copy, and make a new one
+    #[arg(long)]
+    force: bool,
+}
 
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    match cli.command.execute(cli.config) {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+impl Command {
+    fn execute(self, file: Option<PathBuf>) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Run(arguments) => run::execute(&settings(file, arguments.flags())?)?,
+            Self::InitDb(arguments) => {
+                wiring::init_db(&settings(file, Vec::new())?.settings, arguments.force)?;
+            }
+            Self::GenerateKey(arguments) => generate_key::execute(&arguments)?,
+            Self::Config(arguments) => {
+                config::execute(&arguments, || settings(file, Vec::new()))?;
+            }
+            Self::Cleanup => cleanup::execute(&settings(file, Vec::new())?.settings)?,
+            Self::Doctor => return doctor::execute(&settings(file, Vec::new())?.settings),
+            Self::Environment => environment::execute(&settings(file, Vec::new())?.settings)?,
+            Self::Completions(arguments) => completions::execute(&arguments)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn settings(file: Option<PathBuf>, flags: Vec<Flag>) -> Result<Resolved, Failure> {
+    Ok(crate::config::load(&Sources::of_process(file, flags))?)
+}
+
+/// Writes `text` to standard output; a reader that went away (`| head`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::{ErrorKind, Write};
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
 }

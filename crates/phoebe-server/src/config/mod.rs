@@ -1,279 +1,141 @@
 //! The settings, resolved once at the start: typed, strict, printable with their origin.
 //!
-//! Nothing here opens sockets or databases; it must not fall back to defaults when a file is wrong.
+//! The table below defines each key once: name, type, default, documentation, accepted range, and a
+//! note where the key does not do what its name says. Parsing of files ([`file`]), the environment
+//! and flags ([`load()`]), the printed settings ([`print`]) and the reference ([`reference`]) all
+//! come from it. Nothing here opens sockets or databases; a wrong file is never replaced by defaults.
+
+pub mod file;
+mod load;
+pub mod print;
+mod problem;
+pub mod reference;
+mod suggest;
+mod table;
+#[cfg(test)]
+mod tests;
+mod types;
+mod validate;
+mod value;
+
+pub use load::{Flag, Origin, Origins, Resolved, Sources, load};
+pub use problem::{ConfigError, Place, Problem};
+pub use table::{Key, Section};
+pub use types::{AuthMode, Durability, LogFormat, OnIdle, Sandbox, Secret, WorkerStart};
+pub use validate::is_loopback;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// All settings, after defaults, file, environment and flags.
-#[derive(Debug, Clone, Default)]
-pub struct Settings {
-    /// `[server]`
-    pub server: ServerSettings,
-    /// `[auth]`
-    pub auth: AuthSettings,
-    /// `[port_pool]`
-    pub port_pool: PortPoolSettings,
-    /// `[session]`
-    pub session: SessionSettings,
-    /// `[database]`
-    pub database: DatabaseSettings,
-    /// `[resources]`
-    pub resources: ResourceSettings,
-    /// `[worker]`
-    pub worker: WorkerSettings,
-    /// `[logging]`
-    pub logging: LoggingSettings,
-}
+use value::{at_least, log_level, only_hs256, within};
 
-/// `[server]`: where and how HTTP is served.
-#[derive(Debug, Clone)]
-pub struct ServerSettings {
-    /// Address to listen on.
-    pub host: String,
-    /// Port to listen on; 0 lets the system choose.
-    pub port: u16,
-    /// Proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpAddr>,
-    /// Largest request body in MiB.
-    pub max_body_mb: u64,
-    /// Origins for CORS; `*` for any.
-    pub cors_origins: Vec<String>,
-    /// Serve without authentication on an address that is not loopback.
-    pub allow_unauthenticated_network: bool,
-}
+const NOT_YET: &str = "is not implemented yet and has no effect";
 
-/// How users prove who they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AuthMode {
-    /// Nobody is asked.
-    #[default]
-    None,
-    /// One password for all.
-    Password,
-    /// Local users with tokens.
-    Jwt,
-    /// Tokens of somebody else.
-    External,
-}
-
-/// A text that must not be printed: `Debug` and `Display` mask it.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret text.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+table::settings! {
+    /// Where and how HTTP is served.
+    server: ServerSettings {
+        /// Address to listen on.
+        host: String = "127.0.0.1".to_owned(), check(value::not_blank);
+        /// Port to listen on; 0 lets the system choose.
+        port: u16 = 8001;
+        /// Processes that serve: one serves all requests.
+        workers: u64 = 1, note("is accepted for existing files and ignored");
+        /// Proxies whose `X-Forwarded-For` is believed: IP addresses.
+        trusted_proxies: Vec<IpAddr> = Vec::new();
+        /// Largest request body in MiB.
+        max_body_mb: u64 = 64, check(within(1, 65_536));
+        /// Origins for CORS; `*` for any.
+        cors_origins: Vec<String> = vec!["*".to_owned()];
+        /// Serve without authentication on an address that is not loopback.
+        allow_unauthenticated_network: bool = false;
+        /// Certificate chain (PEM) for HTTPS; none for plain HTTP.
+        tls_cert: Option<PathBuf> = None, note(NOT_YET);
+        /// Private key (PEM) of the certificate.
+        tls_key: Option<PathBuf> = None, note(NOT_YET);
     }
-
-    /// The text itself.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
+    /// Who may use the server.
+    auth: AuthSettings {
+        /// How users prove who they are. `internal` is an older word for `jwt`.
+        mode: AuthMode = AuthMode::None;
+        /// The password of mode `password`.
+        password: Secret = Secret::default();
+        /// The secret that signs tokens in modes `jwt` and `external`. `$PHOEBE_JWT_SECRET_KEY`
+        /// sets it too.
+        jwt_secret_key: Secret = Secret::default();
+        /// How tokens are signed; only `HS256`.
+        jwt_algorithm: String = "HS256".to_owned(), check(only_hs256);
+        /// Life of a token in minutes.
+        jwt_expire_minutes: u64 = 1440, check(within(1, 5_256_000));
+        /// Expected and written issuer (`iss`) of tokens; none where empty.
+        jwt_issuer: String = String::new();
+        /// Ask for an API key in the header `X-API-Key`.
+        enabled: bool = false;
+        /// The API keys that are accepted; `phoebe-server generate-key` makes one.
+        api_keys: Vec<Secret> = Vec::new();
     }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Loopback ports for workers.
+    port_pool: PortPoolSettings {
+        /// First port.
+        start: u16 = 6560, check(within(1, u16::MAX));
+        /// One past the last port.
+        end: u16 = 7560, check(within(1, u16::MAX));
     }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(if self.0.is_empty() { "\"\"" } else { "\"********\"" })
+    /// The life of a session.
+    session: SessionSettings {
+        /// Seconds without activity after which a session is idle; 0 for never.
+        idle_timeout_seconds: f64 = 1800.0, check(within(0.0, 1e9));
+        /// What happens to an idle session.
+        on_idle: OnIdle = OnIdle::Hibernate,
+            note("is not implemented yet: an idle session ends");
+        /// Seconds for which a sleeping session is kept; 0 for ever.
+        retention_seconds: f64 = 0.0, check(within(0.0, 1e10)), note(NOT_YET);
+        /// Seconds in which a worker must be ready.
+        start_timeout_seconds: f64 = 30.0, check(within(0.1, 3600.0));
+        /// When a change is safe on disk: after each `command`, after each command and a sync to
+        /// the disk (`sync`), or only when the session goes to `sleep`.
+        durability: Durability = Durability::Command, note(NOT_YET);
     }
-}
-
-/// `[auth]`
-#[derive(Debug, Clone)]
-pub struct AuthSettings {
-    /// How users prove who they are.
-    pub mode: AuthMode,
-    /// The gate's password in mode `password`.
-    pub password: Secret,
-    /// The secret that signs tokens.
-    pub jwt_secret_key: Secret,
-    /// `HS256`.
-    pub jwt_algorithm: String,
-    /// Life of a token in minutes.
-    pub jwt_expire_minutes: u64,
-    /// Expected and written `iss`; none where empty.
-    pub jwt_issuer: String,
-    /// Whether `X-API-Key` is asked for.
-    pub enabled: bool,
-    /// The keys that are accepted.
-    pub api_keys: Vec<Secret>,
-}
-
-/// `[port_pool]`: loopback ports for workers, `start..end`.
-#[derive(Debug, Clone)]
-pub struct PortPoolSettings {
-    /// First port.
-    pub start: u16,
-    /// One past the last port.
-    pub end: u16,
-}
-
-/// What happens to an idle session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnIdle {
-    /// It goes to sleep.
-    #[default]
-    Hibernate,
-    /// It ends.
-    Terminate,
-}
-
-/// `[session]`
-#[derive(Debug, Clone)]
-pub struct SessionSettings {
-    /// Seconds without activity after which a session is idle; 0 for never.
-    pub idle_timeout_seconds: f64,
-    /// What happens then.
-    pub on_idle: OnIdle,
-    /// Seconds in which a worker must be ready.
-    pub start_timeout_seconds: f64,
-}
-
-/// `[database]`
-#[derive(Debug, Clone)]
-pub struct DatabaseSettings {
-    /// The SQLite file; its folder is the data directory.
-    pub path: PathBuf,
-    /// Commands that are not logged.
-    pub log_exclude_commands: Vec<String>,
-    /// If not empty: the only commands that are logged.
-    pub log_include_commands: Vec<String>,
-}
-
-/// `[resources]`
-#[derive(Debug, Clone)]
-pub struct ResourceSettings {
-    /// Sessions one user may have; 0 for no limit.
-    pub max_workers_per_user: usize,
-    /// Memory of one worker in MiB; 0 for no limit.
-    pub worker_memory_mb: u64,
-    /// Seconds a command may take; 0 for no limit.
-    pub command_timeout_seconds: f64,
-    /// Commands that may wait in one session.
-    pub queue_depth: usize,
-}
-
-/// Where workers come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum WorkerStart {
-    /// Forked from the zygote.
-    #[default]
-    Fork,
-    /// A fresh interpreter each.
-    Spawn,
-}
-
-/// `[worker]`
-#[derive(Debug, Clone)]
-pub struct WorkerSettings {
-    /// An interpreter that has PHOEBE; the private environment where none is named.
-    pub python: Option<PathBuf>,
-    /// Where workers come from.
-    pub start: WorkerStart,
-    /// Additional folder of passbands.
-    pub passband_dir: Option<PathBuf>,
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// For machines.
-    Json,
-}
-
-/// `[logging]`
-#[derive(Debug, Clone)]
-pub struct LoggingSettings {
-    /// `TRACE`, `DEBUG`, `INFO`, `WARNING`, `ERROR`.
-    pub level: String,
-    /// How log lines look.
-    pub format: LogFormat,
-}
-
-impl Default for ServerSettings {
-    fn default() -> Self {
-        Self {
-            host: "127.0.0.1".to_owned(),
-            port: 8001,
-            trusted_proxies: Vec::new(),
-            max_body_mb: 64,
-            cors_origins: vec!["*".to_owned()],
-            allow_unauthenticated_network: false,
-        }
+    /// The log of sessions and commands.
+    database: DatabaseSettings {
+        /// The SQLite file; its folder is the data directory.
+        path: PathBuf = PathBuf::from("data/sessions.db");
+        /// Commands that are not logged: a list, or text with commas.
+        log_exclude_commands: Vec<String> = vec!["ping".to_owned()];
+        /// If not empty: the only commands that are logged.
+        log_include_commands: Vec<String> = Vec::new();
     }
-}
-
-impl Default for AuthSettings {
-    fn default() -> Self {
-        Self {
-            mode: AuthMode::None,
-            password: Secret::default(),
-            jwt_secret_key: Secret::default(),
-            jwt_algorithm: "HS256".to_owned(),
-            jwt_expire_minutes: 1440,
-            jwt_issuer: String::new(),
-            enabled: false,
-            api_keys: Vec::new(),
-        }
+    /// What users may take.
+    resources: ResourceSettings {
+        /// Sessions one user may have; 0 for no limit.
+        max_workers_per_user: usize = 0;
+        /// Memory of one worker in MiB; 0 for no limit.
+        worker_memory_mb: u64 = 0, check(within(0, 16_777_216));
+        /// Computations that run at the same time; 0 for one a core.
+        max_concurrent_computes: usize = 0;
+        /// Seconds a command may take; 0 for no limit.
+        command_timeout_seconds: f64 = 0.0, check(within(0.0, 1e9));
+        /// Commands that may wait in one session.
+        queue_depth: usize = 64, check(at_least(1));
     }
-}
-
-impl Default for PortPoolSettings {
-    fn default() -> Self {
-        Self { start: 6560, end: 7560 }
+    /// The Python processes that hold the sessions.
+    worker: WorkerSettings {
+        /// An interpreter that has PHOEBE; a private environment is made where none is named.
+        python: Option<PathBuf> = None;
+        /// Where workers come from: forked from a prepared process, or a fresh interpreter each.
+        start: WorkerStart = WorkerStart::Fork;
+        /// Contain workers by the kernel.
+        sandbox: Sandbox = Sandbox::BestEffort, note(NOT_YET);
+        /// Use faster equivalents of some of PHOEBE's functions.
+        accelerate: bool = true;
+        /// Additional folder of passbands.
+        passband_dir: Option<PathBuf> = None;
     }
-}
-
-impl Default for SessionSettings {
-    fn default() -> Self {
-        Self {
-            idle_timeout_seconds: 1800.0,
-            on_idle: OnIdle::default(),
-            start_timeout_seconds: 30.0,
-        }
-    }
-}
-
-impl Default for DatabaseSettings {
-    fn default() -> Self {
-        Self {
-            path: PathBuf::from("data/sessions.db"),
-            log_exclude_commands: vec!["ping".to_owned()],
-            log_include_commands: Vec::new(),
-        }
-    }
-}
-
-impl Default for ResourceSettings {
-    fn default() -> Self {
-        Self {
-            max_workers_per_user: 0,
-            worker_memory_mb: 0,
-            command_timeout_seconds: 0.0,
-            queue_depth: 64,
-        }
-    }
-}
-
-impl Default for WorkerSettings {
-    fn default() -> Self {
-        Self { python: None, start: WorkerStart::Fork, passband_dir: None }
-    }
-}
-
-impl Default for LoggingSettings {
-    fn default() -> Self {
-        Self { level: "INFO".to_owned(), format: LogFormat::Text }
+    /// The server's own log, on standard error.
+    logging: LoggingSettings {
+        /// Least severity that is logged: `TRACE`, `DEBUG`, `INFO`, `WARNING`, `ERROR` or
+        /// `CRITICAL`.
+        level: String = "INFO".to_owned(), check(log_level);
+        /// How log lines look: `text` or `json`; a Python format string is read as `text`.
+        format: LogFormat = LogFormat::Text;
     }
 }

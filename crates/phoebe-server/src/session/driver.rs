@@ -6,19 +6,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use futures::FutureExt;
 use phoebe_protocol::command::{Kind, Message};
 use phoebe_protocol::packet::CommandKind;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
+use super::cores::{CoreGrant, CoreWait, Cores};
 use super::manager::Shared;
+use super::memory::MemoryWatch;
 use super::ports::PortLease;
 use super::queue::CommandQueue;
+use super::request::{Command, Request, failure};
 use super::start::{self, Started};
-use super::{Answer, EndReason, SessionError, SessionView, StartRequest, Status, UserInfo, now};
+use super::{EndReason, SessionError, SessionView, StartRequest, Status, UserInfo, now};
 use crate::store::LogRecord;
 use crate::worker::connection::{Commands, ConnectionError, Replies};
 use crate::worker::{Exit, Worker};
@@ -27,30 +29,6 @@ use crate::worker::{Exit, Worker};
 const STOP_GRACE: Duration = Duration::from_secs(3);
 /// A command that has run out of time, and its runner ended, has so long to answer that.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
-/// Memory is not measured more often than this: measuring holds the worker up for milliseconds.
-const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What a driver can be asked.
-pub(super) enum Request {
-    /// Run a command.
-    Command(Command),
-    /// End the session.
-    End { reason: EndReason, done: oneshot::Sender<()> },
-    /// End the session if nothing happened in it for so long.
-    EndIfIdle { timeout: Duration },
-    /// Measure the memory now.
-    Measure { done: oneshot::Sender<f64> },
-    /// Replace the fields of the user's information that are given.
-    UserInfo { info: UserInfo, done: oneshot::Sender<()> },
-}
-
-/// One command and who waits for its answer.
-pub(super) struct Command {
-    pub(super) name: String,
-    pub(super) body: Bytes,
-    pub(super) answer: oneshot::Sender<Result<Answer, SessionError>>,
-}
-
 /// A command in the queue.
 struct Queued {
     command: Command,
@@ -58,6 +36,8 @@ struct Queued {
     sent: Option<Instant>,
     /// Whether its time was over and it was asked to end.
     overdue: bool,
+    /// The cores it computes on.
+    cores: Option<CoreGrant>,
 }
 
 /// A session that is being started or lives.
@@ -76,17 +56,9 @@ struct Awake {
     commands: Commands,
     replies: Replies,
     queue: CommandQueue<Queued>,
+    cores: CoreWait,
     memory: MemoryWatch,
     port: PortLease,
-}
-
-/// Memory is measured after commands, off their path, and not too often.
-#[derive(Default)]
-struct MemoryWatch {
-    running: Option<JoinHandle<Option<f64>>>,
-    due: Option<Instant>,
-    last: Option<Instant>,
-    waiting: Vec<oneshot::Sender<f64>>,
 }
 
 /// Why the driver's loop is over.
@@ -146,22 +118,23 @@ impl Driver {
         self.view.send_modify(|view| {
             view.status = Status::Awake;
             view.port = Some(number);
-            view.mem_used = memory;
             view.last_activity = now();
         });
         self.used = Instant::now();
-        self.log_start(request, number, memory);
+        self.log_start(request, number);
+        self.note_memory(Some(memory));
         Ok(Awake {
             worker,
             commands,
             replies,
             queue: CommandQueue::new(self.shared.settings.resources.queue_depth),
-            memory: MemoryWatch { last: Some(Instant::now()), ..MemoryWatch::default() },
+            cores: CoreWait::default(),
+            memory: MemoryWatch::default(),
             port,
         })
     }
 
-    fn log_start(&self, request: &StartRequest, port: u16, memory: f64) {
+    fn log_start(&self, request: &StartRequest, port: u16) {
         let view = self.view.borrow();
         let store = &self.shared.store;
         store.log(LogRecord::SessionStarted {
@@ -173,11 +146,6 @@ impl Driver {
             user_id: view.owner.as_ref().map(|owner| owner.user_id.clone()),
             full_name: view.owner.as_ref().map(|owner| owner.full_name.clone()),
             project_name: view.project_name.clone(),
-        });
-        store.log(LogRecord::Memory {
-            session_id: view.session_id.clone(),
-            at: now(),
-            memory_used_mb: memory,
         });
         if view.user_info != UserInfo::default() {
             self.log_user_info(&view.user_info);
@@ -206,12 +174,12 @@ impl Driver {
     /// Serves until the session is over.
     async fn serve(&mut self, awake: &mut Awake) -> Over {
         loop {
-            if let Err(error) = awake.send_what_may_go().await {
+            if let Err(error) = awake.send_what_may_go(&self.shared.cores).await {
                 return Over::died(&error.to_string());
             }
             let deadline = awake.next_deadline(&self.shared);
-            let Awake { worker, replies, memory, .. } = &mut *awake;
-            let measure = memory.due;
+            let Awake { worker, replies, memory, cores, .. } = &mut *awake;
+            let measure = memory.due();
             tokio::select! {
                 reply = replies.next() => match reply {
                     Ok(message) => self.note(message, awake),
@@ -226,9 +194,19 @@ impl Driver {
                         }
                     }
                 },
-                exit = worker.ended() => return Over::exited(exit),
-                measured = memory.measured() => self.note_memory(measured, &mut awake.memory),
-                () = at(measure) => awake.memory.start(&awake.worker),
+                exit = worker.ended() => {
+                    // What it answered before it died still counts.
+                    while let Some(Ok(message)) = awake.replies.next().now_or_never() {
+                        self.note(message, awake);
+                    }
+                    return Over::exited(exit);
+                }
+                measured = memory.measured() => {
+                    self.note_memory(measured);
+                    awake.memory.finish(measured);
+                }
+                () = cores.turn() => {}
+                () = at(measure) => awake.memory.start(awake.worker.memory()),
                 () = at(deadline) => {
                     if let Some(over) = self.end_overdue(awake).await {
                         return over;
@@ -243,7 +221,7 @@ impl Driver {
             Request::Command(command) => {
                 self.touch();
                 let kind = self.shared.kind_of(&command.name);
-                let queued = Queued { command, sent: None, overdue: false };
+                let queued = Queued { command, sent: None, overdue: false, cores: None };
                 if let Err(refused) = awake.queue.push(kind, queued) {
                     let depth = self.shared.settings.resources.queue_depth;
                     refused.command.refuse(SessionError::QueueFull { depth });
@@ -264,8 +242,8 @@ impl Driver {
             }
             Request::Measure { done } => {
                 self.touch();
-                awake.memory.waiting.push(done);
-                awake.memory.start(&awake.worker);
+                awake.memory.tell(done);
+                awake.memory.start(awake.worker.memory());
             }
             Request::UserInfo { info, done } => {
                 self.touch();
@@ -320,25 +298,19 @@ impl Driver {
         });
     }
 
-    fn note_memory(&self, measured: Option<f64>, memory: &mut MemoryWatch) {
-        memory.last = Some(Instant::now());
-        let Some(mib) = measured else {
-            return memory.waiting.clear();
-        };
+    fn note_memory(&self, measured: Option<f64>) {
+        let Some(mib) = measured else { return };
         self.view.send_modify(|view| view.mem_used = mib);
         self.shared.store.log(LogRecord::Memory {
             session_id: self.session.clone(),
             at: now(),
             memory_used_mb: mib,
         });
-        for waiting in memory.waiting.drain(..) {
-            let _gone = waiting.send(mib);
-        }
     }
 
     /// Ends runners whose command took too long; a worker that cannot be helped that way is given up.
     async fn end_overdue(&self, awake: &mut Awake) -> Option<Over> {
-        let Some(limit) = self.shared.command_timeout() else { return None };
+        let limit = self.shared.command_timeout()?;
         let now = Instant::now();
         let mut cancel = Vec::new();
         for (number, kind, queued) in awake.queue.running_mut() {
@@ -375,6 +347,10 @@ impl Driver {
             self.log_command(&queued, false, Some(message.clone()));
             queued.command.answer(failure(&message));
         }
+        if awake.memory.due().is_some() && reason != EndReason::ServerShutdown {
+            // The last commands' memory is still to be logged.
+            self.note_memory(awake.worker.memory().await);
+        }
         let exit = awake.worker.stop(STOP_GRACE).await;
         drop(awake.port);
         self.shared.store.log(LogRecord::SessionEnded {
@@ -382,7 +358,7 @@ impl Driver {
             at: now(),
             reason: reason.as_str(),
         });
-        info!(session = self.session, reason = reason.as_str(), %exit, message, "session ended");
+        info!(session = self.session, reason = reason.as_str(), %exit, why = message, "session ended");
         let mut waiting: Vec<_> = done.into_iter().collect();
         while let Some(request) = self.requests.recv().await {
             match request {
@@ -403,11 +379,17 @@ impl Driver {
 }
 
 impl Awake {
-    async fn send_what_may_go(&mut self) -> Result<(), ConnectionError> {
-        while let Some((kind, mut queued)) = self.queue.next() {
+    async fn send_what_may_go(&mut self, cores: &Cores) -> Result<(), ConnectionError> {
+        loop {
+            let wants_cores = self.queue.ready(true) == Some(CommandKind::Long);
+            let grant = if wants_cores { self.cores.take_or_ask(cores) } else { None };
+            let Some((kind, mut queued)) = self.queue.next(grant.is_some()) else {
+                return Ok(());
+            };
             queued.sent = Some(Instant::now());
-            let number = self.commands.request(queued.command.body.clone()).await;
-            match number {
+            let cores = grant.as_ref().map(CoreGrant::cores);
+            queued.cores = grant;
+            match self.commands.request(queued.command.body.clone(), cores).await {
                 Ok(number) => self.queue.started(number, kind, queued),
                 Err(error) => {
                     // It is still to be answered, with all others.
@@ -416,7 +398,6 @@ impl Awake {
                 }
             }
         }
-        Ok(())
     }
 
     /// When the next command will have run out of time.
@@ -427,41 +408,6 @@ impl Awake {
             Some(queued.sent? + limit + grace)
         });
         deadlines.min()
-    }
-}
-
-impl MemoryWatch {
-    /// Wants a measurement soon.
-    fn ask(&mut self) {
-        let now = Instant::now();
-        let earliest = self.last.map_or(now, |last| last + MEASURE_INTERVAL);
-        self.due.get_or_insert(earliest.max(now));
-    }
-
-    fn start(&mut self, worker: &Worker) {
-        self.due = None;
-        if self.running.is_none() {
-            self.running = Some(tokio::spawn(worker.memory()));
-        }
-    }
-
-    /// Waits for the measurement under way; for ever if there is none.
-    async fn measured(&mut self) -> Option<f64> {
-        let Some(running) = &mut self.running else { return std::future::pending().await };
-        let measured = running.await;
-        self.running = None;
-        measured.ok().flatten()
-    }
-}
-
-impl Command {
-    fn answer(self, body: Bytes) {
-        // Whoever asked may have left; the command counts all the same.
-        let _gone = self.answer.send(Ok(Answer { body }));
-    }
-
-    fn refuse(self, error: SessionError) {
-        let _gone = self.answer.send(Err(error));
     }
 }
 
@@ -494,9 +440,4 @@ async fn connection_lost(error: ConnectionError, worker: &Worker) -> Over {
         Ok(exit) => Over::exited(exit),
         Err(_) => Over::died(&error.to_string()),
     }
-}
-
-/// The answer to a command that failed outside its worker.
-fn failure(message: &str) -> Bytes {
-    Bytes::from(serde_json::json!({ "success": false, "error": message }).to_string())
 }

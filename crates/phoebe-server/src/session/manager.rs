@@ -1,6 +1,7 @@
 //! All sessions by id. It creates drivers, finds them, and ends them all at shutdown; it changes no session's state itself.
 
 use std::collections::HashMap;
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::driver::{Command, Driver, Request};
+use super::cores::Cores;
+use super::driver::Driver;
 use super::ports::PortPool;
+use super::request::{Command, Request};
 use super::{
     Answer, EndReason, PortStatus, SessionError, SessionView, StartRequest, Status, UserInfo, now,
 };
@@ -35,6 +38,7 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) launcher: Launcher,
     pub(super) ports: PortPool,
+    pub(super) cores: Cores,
     info: OnceCell<Info>,
     sessions: Mutex<Sessions>,
     drivers: TaskTracker,
@@ -60,8 +64,14 @@ impl SessionManager {
     #[must_use]
     pub fn new(settings: Arc<Settings>, store: Store, launcher: Launcher) -> Self {
         let pool = &settings.port_pool;
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let computes = match settings.resources.max_concurrent_computes {
+            0 => cores,
+            bound => bound,
+        };
         let shared = Shared {
             ports: PortPool::new(pool.start..pool.end),
+            cores: Cores::new(cores, computes),
             settings,
             store,
             launcher,
@@ -164,7 +174,7 @@ impl SessionManager {
         }
     }
 
-    /// Ends all sessions, starts no more, and waits until every worker is gone.
+    /// Ends all sessions, starts no more, and waits until every process is gone.
     pub async fn shut_down(&self) {
         let sessions: Vec<Session> = {
             let mut sessions = self.shared.lock();
@@ -182,6 +192,7 @@ impl SessionManager {
         futures::future::join_all(ends).await;
         self.shared.drivers.close();
         self.shared.drivers.wait().await;
+        self.shared.launcher.shut_down().await;
     }
 
     async fn ask<T>(

@@ -12,13 +12,19 @@
 //! [`SessionManager`] knows all sessions and nothing of Bundles. Each session has a driver, a task that alone changes
 //! the session's state; everybody else sends it requests and reads what it publishes. Nothing here knows HTTP.
 
+mod cores;
 mod driver;
 mod manager;
+mod memory;
 mod ports;
 mod queue;
+mod request;
 mod start;
 
 pub use manager::SessionManager;
+// For the benchmarks.
+#[doc(hidden)]
+pub use queue::CommandQueue;
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -175,6 +181,9 @@ pub enum SessionError {
         /// Ports in the pool.
         total: usize,
     },
+    /// Too many sessions are being started at once.
+    #[error("{0}; try again in a moment")]
+    Overloaded(String),
     /// Too many commands wait in this session.
     #[error("{depth} commands wait in this session already; try again when some are done")]
     QueueFull {

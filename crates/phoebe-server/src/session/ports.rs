@@ -94,8 +94,8 @@ impl PortLease {
         self.port
     }
 
-    /// Gives the port up because something else turned out to hold it.
-    pub(crate) fn give_up_to_stranger(self) {
+    /// Notes that something else turned out to hold the port.
+    pub(crate) fn note_stranger(&self) {
         self.pool.lock().note_foreign(self.port);
     }
 }
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(pool.status().foreign, [port]);
         drop(stranger);
         assert_eq!(pool.lease().unwrap().port(), port);
-        assert_eq!(pool.status().foreign, []);
+        assert!(pool.status().foreign.is_empty());
     }
 
     #[derive(Debug, Clone)]
@@ -177,7 +177,7 @@ mod tests {
                     Step::LoseToStranger(index) if !held.is_empty() => {
                         let lease = held.swap_remove(index % held.len());
                         strangers.insert(lease.port(), ());
-                        lease.give_up_to_stranger();
+                        lease.note_stranger();
                     }
                     Step::Free(_) | Step::LoseToStranger(_) => {}
                     Step::StrangerComes(port) => {

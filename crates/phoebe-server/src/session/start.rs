@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use phoebe_protocol::packet::Limits;
 use phoebe_protocol::sign::Key;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use tracing::debug;
 
 use super::SessionError;
 use super::manager::Shared;
@@ -24,6 +25,13 @@ pub(super) struct Started {
 /// Starts a worker for `session` within the time the settings allow.
 pub(super) async fn start(shared: &Shared, session: &str) -> Result<Started, SessionError> {
     let limit = Duration::from_secs_f64(shared.settings.session.start_timeout_seconds);
+    // Known from here on: no command of this session can come before the kinds of commands are known.
+    match timeout(limit, shared.python_info()).await {
+        Ok(info) => info?,
+        Err(_) => {
+            return Err(SessionError::Overloaded("PHOEBE is still being imported".to_owned()));
+        }
+    };
     // Giving up drops whatever there is so far, and with it the process and the port.
     match timeout(limit, start_in_time(shared, session)).await {
         Ok(result) => result,
@@ -35,11 +43,16 @@ pub(super) async fn start(shared: &Shared, session: &str) -> Result<Started, Ses
 }
 
 async fn start_in_time(shared: &Shared, session: &str) -> Result<Started, SessionError> {
-    // Known from here on: no command of this session can come before the kinds of commands are known.
-    shared.python_info().await?;
+    let began = Instant::now();
     let (worker, port, key) = launch(shared, session).await?;
+    let launched = began.elapsed();
     match first_ping(&worker, session, &key).await {
-        Ok((commands, replies)) => Ok(Started { worker, commands, replies, port }),
+        Ok((commands, replies)) => {
+            let launch_ms = launched.as_secs_f64() * 1000.0;
+            let ping_ms = (began.elapsed() - launched).as_secs_f64() * 1000.0;
+            debug!(session, launch_ms, ping_ms, "worker ready");
+            Ok(Started { worker, commands, replies, port })
+        }
         Err(reason) => {
             worker.stop(Duration::ZERO).await;
             Err(SessionError::StartFailed(reason))
@@ -48,6 +61,8 @@ async fn start_in_time(shared: &Shared, session: &str) -> Result<Started, Sessio
 }
 
 async fn launch(shared: &Shared, session: &str) -> Result<(Worker, PortLease, Key), SessionError> {
+    // Held until there is a worker: no port is tried twice.
+    let mut lost = Vec::new();
     loop {
         let no_port = SessionError::NoPort { total: shared.ports.total() };
         let lease = shared.ports.lease().ok_or(no_port)?;
@@ -62,7 +77,11 @@ async fn launch(shared: &Shared, session: &str) -> Result<(Worker, PortLease, Ke
         match shared.launcher.start(&spec).await {
             Ok(worker) => return Ok((worker, lease, key)),
             // Somebody took the port between the look and the worker's bind: the next one, then.
-            Err(LaunchError::AddressInUse(_)) => lease.give_up_to_stranger(),
+            Err(LaunchError::AddressInUse(_)) => {
+                lease.note_stranger();
+                lost.push(lease);
+            }
+            Err(LaunchError::Overloaded(reason)) => return Err(SessionError::Overloaded(reason)),
             Err(error) => return Err(SessionError::StartFailed(error.to_string())),
         }
     }
@@ -77,7 +96,7 @@ async fn first_ping(
         let (mut commands, mut replies) =
             connect(worker.address(), session, key).await.map_err(|error| error.to_string())?;
         let body = Bytes::from_static(br#"{"command":"ping"}"#);
-        commands.request(body).await.map_err(|error| error.to_string())?;
+        commands.request(body, None).await.map_err(|error| error.to_string())?;
         let reply = replies.next().await.map_err(|error| error.to_string())?;
         match reply.header.success {
             Some(true) => Ok((commands, replies)),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 
 use super::LogRecord;
 
@@ -34,16 +34,24 @@ impl Batch {
         self.records
     }
 
-    /// Writes all or nothing.
-    pub(super) fn write(&self, connection: &mut Connection) -> rusqlite::Result<()> {
+    /// Writes all in one transaction, or nothing. Returns how many records were left out because they break a rule of
+    /// their table: they must not cost the others.
+    pub(super) fn write(&self, connection: &mut Connection) -> rusqlite::Result<usize> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut left_out = 0;
         for row in &self.rows {
-            insert(&transaction, row)?;
+            match insert(&transaction, row) {
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                    left_out += 1;
+                }
+                outcome => drop(outcome?),
+            }
         }
         for (session_id, at) in &self.latest_activity {
             stamp_activity(&transaction, session_id, *at)?;
         }
-        transaction.commit()
+        transaction.commit()?;
+        Ok(left_out)
     }
 }
 
@@ -75,7 +83,6 @@ fn stamp_activity(
         .execute(params![session_id, at])
 }
 
-// `OR IGNORE`: a row that breaks a rule of the table must not cost the batch.
 fn insert(transaction: &Transaction<'_>, record: &LogRecord) -> rusqlite::Result<usize> {
     match record {
         LogRecord::SessionStarted {
@@ -89,9 +96,10 @@ fn insert(transaction: &Transaction<'_>, record: &LogRecord) -> rusqlite::Result
             project_name,
         } => transaction
             .prepare_cached(
-                "INSERT OR IGNORE INTO sessions (session_id, created_at, last_activity, port,
+                "INSERT INTO sessions (session_id, created_at, last_activity, port,
                      client_ip, user_agent, user_id, full_name, project_name, status)
-                 VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'active')",
+                 VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'active')
+                 ON CONFLICT (session_id) DO NOTHING",
             )?
             .execute(params![
                 session_id,
@@ -116,7 +124,7 @@ fn insert(transaction: &Transaction<'_>, record: &LogRecord) -> rusqlite::Result
         LogRecord::Command { session_id, at, name, success, execution_time_ms, error } => {
             transaction
                 .prepare_cached(
-                    "INSERT OR IGNORE INTO session_commands (session_id, timestamp, command_name,
+                    "INSERT INTO session_commands (session_id, timestamp, command_name,
                          success, execution_time_ms, error_message)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 )?
@@ -124,7 +132,7 @@ fn insert(transaction: &Transaction<'_>, record: &LogRecord) -> rusqlite::Result
         }
         LogRecord::Memory { session_id, at, memory_used_mb } => transaction
             .prepare_cached(
-                "INSERT OR IGNORE INTO session_metrics (session_id, timestamp, memory_used_mb)
+                "INSERT INTO session_metrics (session_id, timestamp, memory_used_mb)
                  VALUES (?1, ?2, ?3)",
             )?
             .execute(params![session_id, at, memory_used_mb]),

@@ -18,6 +18,8 @@ const BUSY_TIMEOUT_AT_START: Duration = Duration::from_secs(5);
 pub(super) struct Database {
     path: PathBuf,
     identity: Option<FileIdentity>,
+    /// The write-ahead log and its index.
+    companions: Vec<(PathBuf, FileIdentity)>,
     pub(super) connection: Connection,
 }
 
@@ -54,6 +56,7 @@ impl Database {
             migrations::run(connection)
                 .map_err(|error| StoreError::new(path, error.to_string()))?;
             connection.busy_timeout(bounds.busy_timeout).map_err(sqlite)?;
+            database.companions = companions(path);
             Ok(database)
         })
     }
@@ -81,22 +84,41 @@ impl Database {
         }
     }
 
+    pub(super) fn identity(&self) -> Option<FileIdentity> {
+        self.identity
+    }
+
+    /// Closes a database whose file was moved or deleted. What it still holds goes to that file, wherever it is, and
+    /// its companions, which SQLite leaves then, are removed: with another file at the path they would corrupt it.
+    pub(super) fn abandon(self) {
+        let Self { connection, companions, .. } = self;
+        // A deleted file has nothing to gain, and there is nothing to be done for a damaged one.
+        let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        drop(connection);
+        for (path, identity) in companions {
+            if FileIdentity::of(&path) == Some(identity) {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+
     fn connect(path: &Path) -> Result<Self, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)
             .map_err(|error| StoreError::from_sqlite(path, &error))?;
-        Ok(Self { path: path.to_owned(), identity: FileIdentity::of(path), connection })
+        let identity = FileIdentity::of(path);
+        Ok(Self { path: path.to_owned(), identity, companions: Vec::new(), connection })
     }
 }
 
-/// Removes what a deleted database has left beside itself.
-pub(super) fn remove_leftovers(path: &Path) {
-    if FileIdentity::of(path).is_none() {
-        for suffix in ["-wal", "-shm"] {
-            // A missing one is the usual case; SQLite reports any other.
-            let _ = fs::remove_file(with_suffix(path, suffix));
-        }
-    }
+fn companions(path: &Path) -> Vec<(PathBuf, FileIdentity)> {
+    // SQLite puts them beside the file itself, where the path is a symbolic link.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    ["-wal", "-shm"]
+        .iter()
+        .map(|suffix| with_suffix(&path, suffix))
+        .filter_map(|path| FileIdentity::of(&path).map(|identity| (path, identity)))
+        .collect()
 }
 
 /// `path` with `suffix` appended to the file's name.
@@ -112,11 +134,17 @@ fn create_file(path: &Path) -> Result<(), StoreError> {
             StoreError::new(path, format!("its folder cannot be created: {error}"))
         })?;
     }
-    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(StoreError::new(path, format!("it cannot be created: {error}"))),
+    // An existing file is not touched: closing it would end the locks that SQLite holds on it in this process.
+    if FileIdentity::of(path).is_none() {
+        fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| StoreError::new(path, format!("it cannot be created: {error}")))?;
     }
+    Ok(())
 }
 
 fn use_write_ahead_log(connection: &Connection, path: &Path) -> rusqlite::Result<()> {

@@ -24,6 +24,9 @@ mod record;
 mod users;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use data_directory::{DataDirectory, DataDirectoryError, DataDirectoryView};
 pub(crate) use database::with_suffix;
 pub use error::StoreError;
@@ -59,7 +62,7 @@ pub(crate) struct Bounds {
     pub(crate) patience: Duration,
     /// The same while somebody waits for the batch, as at shutdown.
     pub(crate) patience_when_awaited: Duration,
-    /// Pages that the database may have.
+    /// Pages that the database may have, as on a small disk.
     pub(crate) max_pages: Option<u32>,
 }
 
@@ -117,7 +120,7 @@ impl Store {
         let database = Database::open(path, bounds)?;
         let queue = Arc::new(Queue::new(bounds));
         let health = Arc::new(Health::new(path));
-        let reader = Arc::new(Reader::new(path, bounds));
+        let reader = Arc::new(Reader::new(path, database.identity(), bounds));
         let writer = Writer::new(
             database,
             Arc::clone(&queue),

@@ -8,16 +8,24 @@ use rusqlite::Connection;
 use super::database::{Database, FileIdentity};
 use super::{Bounds, StoreError};
 
-/// One connection that reads, opened when it is first needed.
+/// One connection that reads, opened when it is first needed, and only to the file that the writer has open: a file put
+/// in its place meanwhile would be read through the write-ahead log of the old one.
 pub(super) struct Reader {
     path: PathBuf,
     bounds: Bounds,
-    database: Mutex<Option<Database>>,
+    open: Mutex<Open>,
+}
+
+/// What is read.
+pub(super) struct Open {
+    /// The file that the writer has open.
+    pub(super) file: Option<FileIdentity>,
+    database: Option<Database>,
 }
 
 impl Reader {
-    pub(super) fn new(path: &Path, bounds: Bounds) -> Self {
-        Self { path: path.to_owned(), bounds, database: Mutex::new(None) }
+    pub(super) fn new(path: &Path, file: Option<FileIdentity>, bounds: Bounds) -> Self {
+        Self { path: path.to_owned(), bounds, open: Mutex::new(Open { file, database: None }) }
     }
 
     /// Runs `query`. Blocks on the disk.
@@ -26,23 +34,28 @@ impl Reader {
         query: &dyn Fn(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         let mut open = self.lock();
-        // The connection of a deleted file would go on answering from it.
-        let database = match open.take() {
-            Some(database) if database.is_in_place() => database,
-            _ => Database::open_for_reading(&self.path, self.bounds)?,
+        let database = match open.database.take() {
+            Some(database) => database,
+            None => Database::open_for_reading(&self.path, self.bounds)?,
         };
-        query(&open.insert(database).connection).map_err(|error| self.sqlite_error(&error))
+        if !database.is_in_place() || database.identity() != open.file {
+            return Err(self.error("it was deleted or replaced"));
+        }
+        query(&open.database.insert(database).connection)
+            .map_err(|error| StoreError::from_sqlite(&self.path, &error))
     }
 
-    /// Whether there is a file to read.
+    /// Whether the path still means the file that the writer has open.
     pub(super) fn is_in_place(&self) -> bool {
-        FileIdentity::of(&self.path).is_some()
+        let file = self.lock().file;
+        file.is_some() && FileIdentity::of(&self.path) == file
     }
 
-    /// Closes the connection and keeps it from being opened as long as the guard lives.
-    pub(super) fn shut(&self) -> MutexGuard<'_, Option<Database>> {
+    /// Closes the connection; none is opened as long as the guard lives.
+    pub(super) fn shut(&self) -> MutexGuard<'_, Open> {
         let mut open = self.lock();
-        *open = None;
+        open.database = None;
+        open.file = None;
         open
     }
 
@@ -50,11 +63,7 @@ impl Reader {
         StoreError::new(&self.path, message)
     }
 
-    fn sqlite_error(&self, error: &rusqlite::Error) -> StoreError {
-        StoreError::from_sqlite(&self.path, error)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Database>> {
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

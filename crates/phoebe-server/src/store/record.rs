@@ -123,7 +123,8 @@ impl LogRecord {
 
 fn shorten(text: &mut String) {
     if text.len() > TEXT_BYTES {
-        text.truncate(text.floor_char_boundary(TEXT_BYTES));
+        let end = (0..=TEXT_BYTES).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        text.truncate(end);
         text.push('…');
         text.shrink_to_fit();
     }

@@ -38,7 +38,8 @@ pub struct NewUser {
     pub role: String,
 }
 
-const COLUMNS: &str = "id, email, COALESCE(hashed_password, ''), COALESCE(first_name, ''), \
+// Some libraries give hashes as bytes, and so a database may hold them.
+const COLUMNS: &str = "id, email, CAST(COALESCE(hashed_password, '') AS TEXT), COALESCE(first_name, ''), \
                        COALESCE(last_name, ''), COALESCE(role, 'student'), COALESCE(is_active, 1)";
 
 /// What can go wrong when an account is made.

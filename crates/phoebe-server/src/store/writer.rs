@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::batch::{self, Batch};
-use super::database::{self, Database};
+use super::database::Database;
 use super::health::Health;
 use super::queue::{Barrier, Call, Queue, Work};
 use super::reader::Reader;
@@ -59,7 +59,11 @@ impl Writer {
                     let barrier = self.keep(records, barrier);
                     self.pass(barrier);
                 }
-                Work::End => return,
+                Work::End => {
+                    // The last connection to close folds the write-ahead log into the database: this one.
+                    drop(self.reader.shut());
+                    return;
+                }
             }
         }
     }
@@ -74,11 +78,12 @@ impl Writer {
         let start = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            let Err(error) = self.attempt(|connection| batch.write(connection)) else {
-                if self.queue.has_room() {
-                    self.health.well();
+            let error = match self.attempt(|connection| batch.write(connection)) {
+                Ok(left_out) => {
+                    self.wrote(left_out);
+                    return barrier;
                 }
-                return barrier;
+                Err(error) => error,
             };
             self.health.trouble(&error.to_string());
             let is_awaited = barrier.is_some() || self.queue.is_awaited();
@@ -91,6 +96,20 @@ impl Writer {
             let calls = self.queue.pause(pause);
             self.answer(calls);
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn wrote(&self, left_out: usize) {
+        if left_out > 0 {
+            self.health.lose(left_out);
+            tracing::warn!(
+                path = %self.path.display(),
+                left_out,
+                "log records that break a rule of the database were left out"
+            );
+        }
+        if self.queue.has_room() {
+            self.health.well();
         }
     }
 
@@ -156,9 +175,12 @@ impl Writer {
     /// Opens what is at the path, or creates it. Connections to the old file must be closed before: they share the
     /// names of its companion files with the new one.
     fn renew(&self, old: Option<Database>) -> Result<Database, StoreError> {
-        let _shut = self.reader.shut();
-        drop(old);
-        database::remove_leftovers(&self.path);
-        Database::open(&self.path, self.bounds)
+        let mut open = self.reader.shut();
+        if let Some(old) = old {
+            old.abandon();
+        }
+        let database = Database::open(&self.path, self.bounds)?;
+        open.file = database.identity();
+        Ok(database)
     }
 }

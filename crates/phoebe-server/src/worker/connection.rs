@@ -59,13 +59,17 @@ pub async fn connect(
 }
 
 impl Commands {
-    /// Sends a command and returns the number under which its reply comes.
+    /// Sends a command, with the cores it may compute on, and returns the number under which its reply comes.
     ///
     /// # Errors
     /// When the connection is gone.
-    pub async fn request(&mut self, body: Bytes) -> Result<u64, ConnectionError> {
+    pub async fn request(
+        &mut self,
+        body: Bytes,
+        cores: Option<usize>,
+    ) -> Result<u64, ConnectionError> {
         let number = self.next();
-        let header = Header::request(&self.session, number);
+        let header = Header { cores, ..Header::request(&self.session, number) };
         self.send(&header, body).await?;
         Ok(number)
     }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{WaitOptions, getpid, set_child_subreaper, wait};
 use tokio::signal::unix::{SignalKind, signal};
@@ -73,6 +73,7 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 const UNCLAIMED_MAXIMUM: usize = 4096;
 
 static UNCLAIMED: LazyLock<Mutex<VecDeque<(i32, Exit)>>> = LazyLock::new(Mutex::default);
+static REAPING: Mutex<()> = Mutex::new(());
 static REPORTED: LazyLock<Notify> = LazyLock::new(Notify::new);
 
 /// Notes how process `pid` ended.
@@ -117,16 +118,26 @@ pub fn reap_children() -> io::Result<()> {
     let mut child_ended = signal(SignalKind::child())?;
     tokio::spawn(async move {
         loop {
-            while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-                let exit = Exit::from_parts(status.exit_status(), status.terminating_signal());
-                report(pid.as_raw_nonzero().get(), exit);
-            }
+            reap();
             if child_ended.recv().await.is_none() {
                 break;
             }
         }
     });
     Ok(())
+}
+
+fn reap() {
+    let _no_child_starts = pause_reaping();
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+        let exit = Exit::from_parts(status.exit_status(), status.terminating_signal());
+        report(pid.as_raw_nonzero().get(), exit);
+    }
+}
+
+/// Lets no child be reaped as long as it is held: whoever starts one can take hold of it, however soon it ends.
+pub(crate) fn pause_reaping() -> MutexGuard<'static, ()> {
+    REAPING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

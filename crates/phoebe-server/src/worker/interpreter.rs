@@ -11,14 +11,14 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
-use super::log_pipe;
 use super::process::Process;
+use super::{exits, log_pipe};
 
 /// The variable by which a process is known as one of this data directory's.
 pub(crate) const INSTANCE_VARIABLE: &str = "PHOEBE_SERVER_INSTANCE";
 
 /// Puts the package's folder on the path of an interpreter that is isolated from the user's own settings, and runs it.
-const BOOTSTRAP: &str = "import sys, runpy; sys.path.insert(0, sys.argv.pop(1)); \
+pub(crate) const BOOTSTRAP: &str = "import sys, runpy; sys.path.insert(0, sys.argv.pop(1)); \
      runpy.run_module('phoebe_worker', run_name='__main__', alter_sys=True)";
 
 /// Variables of the server's own environment that a Python process gets; all others may hold secrets.
@@ -33,6 +33,8 @@ pub struct Interpreter {
     pub package: PathBuf,
     /// The data directory's instance id.
     pub instance: String,
+    /// Whether PHOEBE is accelerated.
+    pub accelerate: bool,
     /// A folder of passbands besides PHOEBE's own.
     pub passband_dir: Option<PathBuf>,
 }
@@ -54,11 +56,13 @@ impl Interpreter {
                 command.env(name, value);
             }
         }
+        command.env("PHOEBE_SERVER_ACCELERATE", if self.accelerate { "1" } else { "0" });
         if let Some(folder) = &self.passband_dir {
             command.env("PHOEBE_PBDIR", folder);
         }
         // Its own group: a Ctrl-C at the server's terminal is the server's to handle.
         command.process_group(0);
+        let _until_it_is_watched = exits::pause_reaping();
         let child = command.stdin(input).stdout(output).stderr(error).spawn().map_err(|error| {
             io::Error::new(error.kind(), format!("cannot run {}: {error}", self.python.display()))
         })?;

@@ -46,6 +46,9 @@ pub enum LaunchError {
     /// Something else holds the port.
     #[error("port {0} is held by another program")]
     AddressInUse(u16),
+    /// Too many workers are being started at once.
+    #[error("{0}")]
+    Overloaded(String),
     /// It started and gave up, or could not be started.
     #[error("{0}")]
     Failed(String),
@@ -60,6 +63,7 @@ pub struct Launcher {
     records: Records,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a server has one")]
 enum Source {
     Zygote(Zygote),
     Spawn { interpreter: Interpreter, info: OnceCell<Info> },
@@ -102,6 +106,14 @@ impl Launcher {
         }
     }
 
+    /// Ends what workers come from, and waits until it is gone. Workers are not touched.
+    pub async fn shut_down(&self) {
+        match &self.source {
+            Source::Zygote(zygote) => zygote.shut_down().await,
+            Source::Spawn { .. } => {}
+        }
+    }
+
     /// Starts a worker and waits until its command socket is bound. The caller bounds the time; giving up ends the worker.
     ///
     /// # Errors
@@ -109,11 +121,23 @@ impl Launcher {
     pub async fn start(&self, spec: &WorkerSpec) -> Result<Worker, LaunchError> {
         loop {
             let (lifeline, process) = match &self.source {
-                Source::Zygote(zygote) => match self.fork_from(zygote, spec).await {
-                    Err(ForkError::Lost) => continue,
-                    Err(ForkError::Refused(reason)) => return Err(LaunchError::Failed(reason)),
-                    Ok(started) => started,
-                },
+                Source::Zygote(zygote) => {
+                    let (lifeline, forked) = fork_from(zygote, spec).await?;
+                    match forked {
+                        Ok(process) => (lifeline, process),
+                        Err(ForkError::Lost) => continue,
+                        Err(error @ ForkError::Overloaded) => {
+                            return Err(LaunchError::Overloaded(error.to_string()));
+                        }
+                        Err(ForkError::Refused(reason)) => return Err(LaunchError::Failed(reason)),
+                        // What it said before it ended still waits in its lifeline.
+                        Err(error @ ForkError::Ended) => {
+                            let word = first_word(&lifeline, spec.port).await?;
+                            let failure = word.and_then(Result::err);
+                            return Err(failure.unwrap_or(LaunchError::Failed(error.to_string())));
+                        }
+                    }
+                }
                 Source::Spawn { interpreter, .. } => spawn_from(interpreter, spec).await?,
             };
             let record = self.records.add(&process)?;
@@ -123,17 +147,15 @@ impl Launcher {
             return worker.wait_until_bound(spec.port).await;
         }
     }
+}
 
-    async fn fork_from(
-        &self,
-        zygote: &Zygote,
-        spec: &WorkerSpec,
-    ) -> Result<(PacketSocket, Process), ForkError> {
-        let refused = |error: io::Error| ForkError::Refused(error.to_string());
-        let (lifeline, theirs) = packet_socket::pair().map_err(refused)?;
-        let log = log_pipe::open(spec.session.clone()).map_err(refused)?;
-        Ok((lifeline, zygote.fork(start_packet(spec), theirs, log).await?))
-    }
+async fn fork_from(
+    zygote: &Zygote,
+    spec: &WorkerSpec,
+) -> io::Result<(PacketSocket, Result<Process, ForkError>)> {
+    let (lifeline, theirs) = packet_socket::pair()?;
+    let log = log_pipe::open(spec.session.clone())?;
+    Ok((lifeline, zygote.fork(start_packet(spec), theirs, log).await))
 }
 
 async fn spawn_from(
@@ -148,19 +170,26 @@ async fn spawn_from(
     Ok((lifeline, process))
 }
 
+/// What a starting worker says: that its socket is bound, or why it cannot be. `None` when it ends without a word.
+async fn first_word(
+    lifeline: &PacketSocket,
+    port: u16,
+) -> io::Result<Option<Result<(), LaunchError>>> {
+    Ok(lifeline.receive().await?.map(|word| match word {
+        FromWorker::Ready { .. } => Ok(()),
+        FromWorker::Failed { failed: StartFailure::AddressInUse, .. } => {
+            Err(LaunchError::AddressInUse(port))
+        }
+        FromWorker::Failed { error, .. } => Err(LaunchError::Failed(error)),
+    }))
+}
+
 fn start_packet(spec: &WorkerSpec) -> Start {
     Start {
         session: spec.session.clone(),
         port: spec.port,
         key: spec.key.to_hex(),
         limits: spec.limits.clone(),
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // Its lifeline closes too, but a worker that never armed it, or was made to disarm it, must not stay.
-        self.kill();
     }
 }
 
@@ -172,14 +201,17 @@ pub struct Worker {
     _record: Record,
 }
 
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Its lifeline closes too, but a worker that never armed it, or was made to disarm it, must not stay.
+        self.kill();
+    }
+}
+
 impl Worker {
     async fn wait_until_bound(self, port: u16) -> Result<Self, LaunchError> {
-        match self.lifeline.receive().await? {
-            Some(FromWorker::Ready { .. }) => Ok(self),
-            Some(FromWorker::Failed { failed: StartFailure::AddressInUse, .. }) => {
-                Err(LaunchError::AddressInUse(port))
-            }
-            Some(FromWorker::Failed { error, .. }) => Err(LaunchError::Failed(error)),
+        match first_word(&self.lifeline, port).await? {
+            Some(word) => word.map(|()| self),
             None => {
                 let exit = self.process.ended().await;
                 Err(LaunchError::Failed(format!("it ended before it was ready ({exit})")))

@@ -17,5 +17,6 @@ mod usage;
 mod zygote;
 
 pub use exits::{Exit, reap_children};
+pub(crate) use interpreter::BOOTSTRAP;
 pub use interpreter::Interpreter;
 pub use launcher::{LaunchError, Launcher, Worker, WorkerSpec};

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use tracing::{info, warn};
 
@@ -106,6 +107,8 @@ fn ours(record: &Path, instance: &str) -> Option<i32> {
     }
     let environment = match fs::read(format!("/proc/{pid}/environ")) {
         Ok(environment) => environment,
+        // It ended just now, or has ended and is not yet reaped.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => return None,
         Err(error) => {
             warn!(pid, %error, "a process looks like ours but cannot be examined; it is left alone");
             return None;

@@ -17,8 +17,11 @@ use std::time::Duration;
 use phoebe_protocol::packet::{ForkRequest, FromZygote, Info, Start};
 use rustix::process::Signal;
 use thiserror::Error;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::exits::{self, Exit};
@@ -27,11 +30,16 @@ use super::log_pipe;
 use super::orphans::Records;
 use super::packet_socket::{self, PacketSocket};
 use super::process::Process;
+use super::usage;
 
 /// Forks asked for and not answered at once; the others wait in the server, where they can still be given up.
 const IN_FLIGHT: usize = 8;
-/// Forks that may wait.
-const QUEUE: usize = 1024;
+/// Forks that may wait; beyond, a rush is turned away at once instead of after its patience.
+const QUEUE: usize = 512;
+/// A zygote runs nothing of a user's. One that grows by so many MiB all the same is replaced.
+const GROWTH_MAXIMUM: f64 = 64.0;
+/// How often its size is looked at.
+const SIZE_INTERVAL: Duration = Duration::from_secs(10);
 /// A zygote that has forks to do and says nothing for so long is wedged.
 const SILENCE: Duration = Duration::from_secs(5);
 /// The import of PHOEBE takes seconds; on a machine under load, many.
@@ -57,6 +65,12 @@ pub(crate) enum ForkError {
     /// The zygote died meanwhile. Asking again is worth it.
     #[error("the zygote died")]
     Lost,
+    /// Too many forks wait already.
+    #[error("{QUEUE} workers are being started already")]
+    Overloaded,
+    /// The worker was gone before the server could take hold of it.
+    #[error("it ended before it was ready")]
+    Ended,
     /// It could not, and said why.
     #[error("{0}")]
     Refused(String),
@@ -75,6 +89,8 @@ struct Fork {
 pub(crate) struct Zygote {
     forks: mpsc::Sender<Fork>,
     state: watch::Receiver<State>,
+    closing: CancellationToken,
+    supervisor: TaskTracker,
 }
 
 impl Zygote {
@@ -82,13 +98,24 @@ impl Zygote {
     pub(crate) fn supervise(interpreter: Interpreter, records: Records) -> Self {
         let (forks, waiting) = mpsc::channel(QUEUE);
         let (publish, state) = watch::channel(State::Starting);
-        tokio::spawn(Supervisor { interpreter, records, waiting, publish }.run());
-        Self { forks, state }
+        let closing = CancellationToken::new();
+        let supervisor = TaskTracker::new();
+        let work =
+            Supervisor { interpreter, records, waiting, publish, closing: closing.clone() }.run();
+        supervisor.spawn(work);
+        supervisor.close();
+        Self { forks, state, closing, supervisor }
     }
 
     /// What the zygote is doing, and a way to wait for a change of it.
     pub(crate) fn state(&self) -> watch::Receiver<State> {
         self.state.clone()
+    }
+
+    /// Ends the zygote and waits until it is gone.
+    pub(crate) async fn shut_down(&self) {
+        self.closing.cancel();
+        self.supervisor.wait().await;
     }
 
     /// Asks for a worker that gets these two descriptors.
@@ -100,7 +127,10 @@ impl Zygote {
     ) -> Result<Process, ForkError> {
         let (answer, answered) = oneshot::channel();
         let fork = Fork { start, lifeline, log, answer };
-        self.forks.send(fork).await.map_err(|_| ForkError::Lost)?;
+        self.forks.try_send(fork).map_err(|error| match error {
+            TrySendError::Full(_) => ForkError::Overloaded,
+            TrySendError::Closed(_) => ForkError::Refused("the server is stopping".to_owned()),
+        })?;
         answered.await.map_err(|_| ForkError::Lost)?
     }
 }
@@ -110,6 +140,7 @@ struct Supervisor {
     records: Records,
     waiting: mpsc::Receiver<Fork>,
     publish: watch::Sender<State>,
+    closing: CancellationToken,
 }
 
 /// Why a generation is over.
@@ -155,6 +186,7 @@ impl Supervisor {
         loop {
             tokio::select! {
                 () = &mut end => return Some(()),
+                () = self.closing.cancelled() => return None,
                 fork = self.waiting.recv() => {
                     let _gave_up = fork?.answer.send(Err(ForkError::Refused(reason.clone())));
                 }
@@ -163,25 +195,15 @@ impl Supervisor {
     }
 
     async fn generation(&mut self) -> io::Result<Over> {
-        let started = Instant::now();
         let (control, theirs) = packet_socket::pair()?;
         let output = log_pipe::open("zygote".to_owned())?;
         let error = output.try_clone()?;
         let process = self.interpreter.start("zygote", Stdio::from(theirs), output, error)?;
         let record = self.records.add(&process)?;
-        let over = match self.wait_until_ready(&control, &process).await {
-            Ok(info) => {
-                info!(
-                    pid = process.pid(),
-                    phoebe = info.phoebe,
-                    python = info.python,
-                    duration_ms = started.elapsed().as_millis(),
-                    "the zygote is ready"
-                );
-                self.publish.send_replace(State::Ready(Arc::new(info)));
-                self.serve(&control, &process).await
-            }
-            Err(reason) => Over::NeverReady(reason),
+        let closing = self.closing.clone();
+        let over = tokio::select! {
+            over = self.life(&control, &process) => over,
+            () = closing.cancelled() => Over::NotNeeded,
         };
         // It ends by itself when its channel closes; it is not waited for longer than a moment.
         drop(control);
@@ -193,8 +215,27 @@ impl Supervisor {
         Ok(over)
     }
 
+    /// From its start to its end.
+    async fn life(&mut self, control: &PacketSocket, process: &Process) -> Over {
+        let started = Instant::now();
+        match self.wait_until_ready(control, process).await {
+            Ok(info) => {
+                info!(
+                    pid = process.pid(),
+                    phoebe = info.phoebe,
+                    python = info.python,
+                    duration_ms = started.elapsed().as_millis(),
+                    "the zygote is ready"
+                );
+                self.publish.send_replace(State::Ready(Arc::new(info)));
+                self.serve(control, process).await
+            }
+            Err(reason) => Over::NeverReady(reason),
+        }
+    }
+
     async fn wait_until_ready(
-        &mut self,
+        &self,
         control: &PacketSocket,
         process: &Process,
     ) -> Result<Info, String> {
@@ -214,6 +255,8 @@ impl Supervisor {
         let mut number = 0;
         let mut asked: HashMap<u64, oneshot::Sender<Result<Process, ForkError>>> = HashMap::new();
         let mut heard = Instant::now();
+        let size = usage::anonymous_memory(process.pid()).unwrap_or_default();
+        let mut look = interval(SIZE_INTERVAL);
         loop {
             tokio::select! {
                 fork = self.waiting.recv(), if asked.len() < IN_FLIGHT => {
@@ -240,6 +283,12 @@ impl Supervisor {
                         Err(error) => return Over::Died(format!("its control channel broke: {error}")),
                     }
                 }
+                _ = look.tick(), if asked.is_empty() => {
+                    let grown = usage::anonymous_memory(process.pid()).unwrap_or_default() - size;
+                    if grown > GROWTH_MAXIMUM {
+                        return Over::Died(format!("it grew by {grown:.0} MiB"));
+                    }
+                }
                 () = sleep_until(heard + SILENCE), if !asked.is_empty() => {
                     process.signal(Signal::KILL);
                     return Over::Died(format!("it forked nothing for {} s", SILENCE.as_secs()));
@@ -256,7 +305,7 @@ impl Supervisor {
             FromZygote::Forked { forked, pid } => {
                 exits::forget(pid);
                 let watched = Process::watch(pid);
-                (forked, watched.map_err(|error| ForkError::Refused(error.to_string())))
+                (forked, watched.map_err(|_| ForkError::Ended))
             }
             FromZygote::Failed { failed, error } => (failed, Err(ForkError::Refused(error))),
             FromZygote::Exited { exited, code, signal } => {

@@ -1,0 +1,123 @@
+//! The good commands, on a small map in place of a Bundle. It knows neither sockets nor sequence numbers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use phoebe_protocol::packet::{CommandKind, Info};
+use serde_json::{Value, json};
+
+/// Twigs and values.
+pub(crate) type Bundle = BTreeMap<String, Value>;
+
+/// What is asked, with defaults where nothing was said.
+#[derive(Debug, Clone)]
+pub(crate) struct Command(Value);
+
+impl Command {
+    /// Reads a request's body.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
+        Ok(Self(serde_json::from_slice(body)?))
+    }
+
+    /// The field `command`, empty where it is missing or no text.
+    pub(crate) fn name(&self) -> &str {
+        self.text("command")
+    }
+
+    /// A text field.
+    pub(crate) fn text(&self, key: &str) -> &str {
+        self.0.get(key).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// A duration field in seconds.
+    pub(crate) fn seconds(&self, key: &str, default: f64) -> Duration {
+        Duration::from_secs_f64(self.0.get(key).and_then(Value::as_f64).unwrap_or(default))
+    }
+
+    /// A whole number field.
+    pub(crate) fn number(&self, key: &str, default: u64) -> u64 {
+        self.0.get(key).and_then(Value::as_u64).unwrap_or(default)
+    }
+
+    /// A truth field.
+    pub(crate) fn flag(&self, key: &str, default: bool) -> bool {
+        self.0.get(key).and_then(Value::as_bool).unwrap_or(default)
+    }
+}
+
+/// An answer and whether the map changed.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) body: Value,
+    pub(crate) changed: bool,
+}
+
+impl Answer {
+    /// A success.
+    pub(crate) fn success(result: &Value, changed: bool) -> Self {
+        Self { body: json!({"success": true, "result": result}), changed }
+    }
+
+    /// A failure that left the map as it was.
+    pub(crate) fn failure(error: &str) -> Self {
+        Self { body: json!({"success": false, "error": error}), changed: false }
+    }
+
+    /// The failure's text, if it is one.
+    pub(crate) fn error(&self) -> Option<&str> {
+        self.body.get("error").and_then(Value::as_str)
+    }
+}
+
+/// What it says of itself.
+pub(crate) fn info() -> Info {
+    Info {
+        python: "3.11.0".to_owned(),
+        phoebe: "2.5.4".to_owned(),
+        numpy: "2.0.0".to_owned(),
+        passbands: vec!["Bolometric:900-40000".to_owned(), "Johnson:V".to_owned()],
+        commands: [
+            ("ping", CommandKind::Read),
+            ("get_value", CommandKind::Read),
+            ("set_value", CommandKind::Change),
+            ("misbehave", CommandKind::Change),
+            ("run_compute", CommandKind::Long),
+        ]
+        .into_iter()
+        .map(|(name, kind)| (name.to_owned(), kind))
+        .collect(),
+    }
+}
+
+/// The kind of `name`; what is unknown is answered like a read.
+pub(crate) fn kind(name: &str) -> CommandKind {
+    info().commands.get(name).copied().unwrap_or(CommandKind::Read)
+}
+
+/// Executes one short command.
+pub(crate) fn execute(command: &Command, bundle: &mut Bundle) -> Answer {
+    match command.name() {
+        "ping" => Answer::success(&json!({"status": "ready"}), false),
+        "get_value" => match bundle.get(command.text("twig")) {
+            Some(value) => Answer::success(value, false),
+            None => {
+                Answer::failure(&format!("0 results found for twig: '{}'", command.text("twig")))
+            }
+        },
+        "set_value" => match command.0.get("value") {
+            Some(value) => {
+                bundle.insert(command.text("twig").to_owned(), value.clone());
+                Answer::success(&json!({}), true)
+            }
+            None => Answer::failure("missing 1 required positional argument: 'value'"),
+        },
+        unknown => Answer::failure(&format!("API does not recognize command {unknown}.")),
+    }
+}
+
+/// `run_compute`'s last step: the model of `steps` steps comes into the map.
+pub(crate) fn adopt_model(steps: u64, bundle: &mut Bundle) -> Answer {
+    let model = json!({"steps": steps});
+    bundle.insert("model".to_owned(), model.clone());
+    Answer::success(&json!({"model": model}), true)
+}

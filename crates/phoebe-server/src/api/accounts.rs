@@ -1,0 +1,175 @@
+//! `/auth`: accounts and tokens.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::body::Small;
+use super::caller::Caller;
+use super::json::Fields;
+use super::{ErrorBody, Shared, ValidationBody};
+use crate::auth::{AuthError, Identity, LoggedIn, Registration};
+use crate::error::HttpError;
+
+/// How users prove who they are.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AuthConfig {
+    /// `none`, `password`, `jwt` or `external`.
+    #[schema(example = "jwt")]
+    mode: &'static str,
+}
+
+/// A user.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct User {
+    #[schema(example = "1")]
+    user_id: String,
+    email: String,
+    /// First and last name; may be empty.
+    #[schema(example = "Ada Lovelace")]
+    full_name: String,
+    /// `student`, `instructor` or `admin`.
+    #[schema(example = "student")]
+    role: String,
+}
+
+/// A token, to be sent as `Authorization: Bearer <token>`.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Token {
+    access_token: String,
+    /// Always `bearer`.
+    token_type: &'static str,
+    /// Whose it is; not in mode `password`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<User>,
+}
+
+/// A wish for an account.
+#[derive(ToSchema)]
+#[allow(
+    dead_code,
+    reason = "describes the request in the OpenAPI document; the body is read field by field"
+)]
+pub(super) struct RegistrationBody {
+    #[schema(example = "ada@example.org")]
+    email: String,
+    /// At most 72 bytes.
+    password: String,
+    first_name: Option<String>,
+    last_name: Option<String>,
+}
+
+/// Credentials.
+#[derive(ToSchema)]
+#[allow(
+    dead_code,
+    reason = "describes the request in the OpenAPI document; the body is read field by field"
+)]
+pub(super) struct LoginBody {
+    /// Not needed in mode `password`.
+    #[schema(example = "ada@example.org")]
+    email: String,
+    password: String,
+}
+
+impl From<Identity> for User {
+    fn from(identity: Identity) -> Self {
+        Self {
+            user_id: identity.user_id,
+            email: identity.email,
+            full_name: identity.full_name,
+            role: identity.role,
+        }
+    }
+}
+
+impl From<LoggedIn> for Token {
+    fn from(logged_in: LoggedIn) -> Self {
+        Self {
+            access_token: logged_in.token,
+            token_type: "bearer",
+            user: logged_in.identity.map(User::from),
+        }
+    }
+}
+
+/// How to authenticate
+#[utoipa::path(
+    get, path = "/auth/config", tag = "accounts",
+    responses((status = 200, description = "The server's mode", body = AuthConfig))
+)]
+pub(super) async fn config(State(context): State<Shared>) -> Json<AuthConfig> {
+    Json(AuthConfig { mode: context.app.authenticator.mode_name() })
+}
+
+/// Make an account
+///
+/// Only in mode `jwt`.
+#[utoipa::path(
+    post, path = "/auth/register", tag = "accounts", request_body = RegistrationBody,
+    responses(
+        (status = 200, description = "A token for the new account", body = Token),
+        (status = 400, description = "The credentials cannot be used", body = ErrorBody),
+        (status = 404, description = "There are no accounts in this mode", body = ErrorBody),
+        (status = 409, description = "The address has an account", body = ErrorBody),
+        (status = 422, description = "A field is missing or no text", body = ValidationBody),
+    )
+)]
+pub(super) async fn register(
+    State(context): State<Shared>,
+    Small(body): Small,
+) -> Result<Json<Token>, HttpError> {
+    let mut fields = Fields::required(&body)?;
+    let wish = Registration {
+        email: fields.text("email"),
+        password: fields.text("password"),
+        first_name: fields.optional_text("first_name").unwrap_or_default(),
+        last_name: fields.optional_text("last_name").unwrap_or_default(),
+    };
+    fields.rest()?;
+    Ok(Json(context.app.authenticator.register(wish).await?.into()))
+}
+
+/// Log in
+///
+/// In mode `jwt` with an account's e-mail and password, in mode `password` with the server's password alone.
+#[utoipa::path(
+    post, path = "/auth/login", tag = "accounts", request_body = LoginBody,
+    responses(
+        (status = 200, description = "A token", body = Token),
+        (status = 401, description = "Wrong credentials", body = ErrorBody),
+        (status = 403, description = "The account is disabled", body = ErrorBody),
+        (status = 404, description = "There is no login in this mode", body = ErrorBody),
+        (status = 422, description = "A field is missing or no text", body = ValidationBody),
+    )
+)]
+pub(super) async fn login(
+    State(context): State<Shared>,
+    Small(body): Small,
+) -> Result<Json<Token>, HttpError> {
+    let authenticator = &context.app.authenticator;
+    let mut fields = Fields::required(&body)?;
+    let email = if authenticator.has_gate() {
+        fields.optional_text("email").unwrap_or_default()
+    } else {
+        fields.text("email")
+    };
+    let password = fields.text("password");
+    fields.rest()?;
+    Ok(Json(authenticator.login(&email, password).await?.into()))
+}
+
+/// Who am I
+#[utoipa::path(
+    get, path = "/auth/me", tag = "accounts", security(("token" = [])),
+    responses(
+        (status = 200, description = "You", body = User),
+        (status = 401, description = "The token is missing or not valid", body = ErrorBody),
+        (status = 404, description = "This mode knows no users", body = ErrorBody),
+    )
+)]
+pub(super) async fn me(caller: Caller) -> Result<Json<User>, HttpError> {
+    let identity = caller.0.ok_or(AuthError::NoIdentity)?;
+    Ok(Json(identity.into()))
+}

@@ -1,0 +1,166 @@
+//! Reading a request's body: bounded in size, in time, and in what it occupies while it arrives.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
+use bytes::BytesMut;
+use futures::StreamExt;
+use tokio::time::{Instant, timeout_at};
+
+use super::Shared;
+use crate::error::HttpError;
+
+/// The whole body of a request, within `[server] max_body_mb`.
+pub(super) struct Whole(pub(super) Bytes);
+
+/// The whole body of a request that has no reason to be large.
+pub(super) struct Small(pub(super) Bytes);
+
+/// Bound of [`Small`] bodies in bytes.
+const SMALL: u64 = 256 * 1024;
+
+/// A body may take this long, plus the time that its bytes need at [`SLOWEST`].
+const GRACE: Duration = Duration::from_secs(30);
+/// Bytes per second of the slowest client that is waited for.
+const SLOWEST: u64 = 16 * 1024;
+
+impl FromRequest<Shared> for Whole {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, context: &Shared) -> Result<Self, HttpError> {
+        let limit = context.app.settings.server.max_body_mb.saturating_mul(1024 * 1024);
+        read(request, limit, GRACE).await.map(Self)
+    }
+}
+
+impl FromRequest<Shared> for Small {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, context: &Shared) -> Result<Self, HttpError> {
+        let limit = context.app.settings.server.max_body_mb.saturating_mul(1024 * 1024);
+        read(request, limit.min(SMALL), GRACE).await.map(Self)
+    }
+}
+
+async fn read(request: Request, limit: u64, grace: Duration) -> Result<Bytes, HttpError> {
+    let body = request.into_body();
+    // Exact where the client said a length, the frames so far otherwise.
+    if body.size_hint().lower() > limit {
+        return Err(too_large(limit));
+    }
+    let start = Instant::now();
+    let mut stream = body.into_data_stream();
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    let mut received: u64 = 0;
+    loop {
+        let deadline = start + grace + Duration::from_secs(received / SLOWEST);
+        let frame = match timeout_at(deadline, stream.next()).await {
+            Err(_) => return Err(too_slow()),
+            Ok(None) => break,
+            Ok(Some(Err(error))) => return Err(broken(&error)),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        received += frame.len() as u64;
+        if received > limit {
+            return Err(too_large(limit));
+        }
+        // A body in one frame, as nearly all are, is passed on without a copy.
+        if first.is_empty() {
+            first = frame;
+            continue;
+        }
+        if rest.is_empty() {
+            rest.extend_from_slice(&first);
+        }
+        rest.extend_from_slice(&frame);
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+fn too_large(limit: u64) -> HttpError {
+    let limit = match limit / (1024 * 1024) {
+        0 => format!("{} KiB", limit / 1024),
+        mebibytes => format!("{mebibytes} MiB"),
+    };
+    HttpError::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!("The request body is larger than {limit}, which is the limit here"),
+    )
+}
+
+fn too_slow() -> HttpError {
+    HttpError::new(StatusCode::REQUEST_TIMEOUT, "The request body arrived too slowly")
+}
+
+fn broken(error: &axum::Error) -> HttpError {
+    tracing::debug!(%error, "a request body ended early");
+    HttpError::new(StatusCode::BAD_REQUEST, "The request body ended early")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const MIB: usize = 1024 * 1024;
+
+    fn request(body: Body) -> Request {
+        Request::new(body)
+    }
+
+    /// A chunked body of `count` frames of 1 MiB, and how many of them were asked for.
+    fn frames(count: usize) -> (Body, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&asked);
+        let stream = futures::stream::iter(0..count).map(move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; MIB]))
+        });
+        (Body::from_stream(stream), asked)
+    }
+
+    #[tokio::test]
+    async fn a_body_in_one_frame_is_not_copied() {
+        let sent = Bytes::from_static(b"{\"command\": \"ping\"}");
+        let got = read(request(Body::from(sent.clone())), 100, GRACE).await.unwrap();
+        assert_eq!(got.as_ptr(), sent.as_ptr());
+    }
+
+    #[tokio::test]
+    async fn frames_are_joined_up_to_the_limit() {
+        let (body, _) = frames(2);
+        assert_eq!(read(request(body), 2 * MIB as u64, GRACE).await.unwrap().len(), 2 * MIB);
+        let (body, asked) = frames(100);
+        let refused = read(request(body), 2 * MIB as u64, GRACE).await.unwrap_err();
+        assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(asked.load(Ordering::Relaxed), 3, "no more is asked for");
+    }
+
+    #[tokio::test]
+    async fn a_length_above_the_limit_is_refused_before_reading() {
+        let large = request(Body::from(vec![b'x'; 101]));
+        let refused = read(large, 100, GRACE).await.unwrap_err();
+        assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stops_is_given_up() {
+        let frames = futures::stream::once(async { Ok::<_, std::io::Error>("{".into()) })
+            .chain(futures::stream::pending::<Result<Bytes, _>>());
+        let refused = read(request(Body::from_stream(frames)), 100, GRACE).await.unwrap_err();
+        assert_eq!(refused.status(), StatusCode::REQUEST_TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_is_a_bad_request() {
+        let broken = futures::stream::once(async {
+            Err::<Bytes, _>(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+        });
+        let refused = read(request(Body::from_stream(broken)), 100, GRACE).await.unwrap_err();
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+    }
+}

@@ -1,0 +1,482 @@
+//! JSON bodies: as little parsing as the route needs, and a 422 that says where a body is wrong.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use axum::body::Bytes;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::error::{Context, HttpError, Place, Problem};
+
+/// Input above this many bytes is not repeated in a 422.
+const MAX_REPEATED_INPUT: usize = 64 * 1024;
+
+/// The `command` of a body that is one JSON object; empty where it is missing or no text, which the worker answers.
+pub fn command_name(body: &Bytes) -> Result<String, HttpError> {
+    let text = text_of(body)?;
+    match parse(text, ObjectSeed) {
+        Ok(Some(name)) => Ok(name.into_owned()),
+        Ok(None) => Err(HttpError::validation(vec![not_an_object(vec!["body".into()], text)])),
+        Err(problem) => Err(problem),
+    }
+}
+
+/// One command of a batch: its name and its bytes.
+#[derive(Debug)]
+pub(super) struct Command {
+    pub(super) name: String,
+    pub(super) body: Bytes,
+}
+
+/// The commands of a body that is a JSON list of at most `limit` objects.
+pub(super) fn commands(body: &Bytes, limit: usize) -> Result<Vec<Command>, HttpError> {
+    let text = text_of(body)?;
+    let Some(items) = parse(text, ListSeed { limit })? else {
+        let problem = Problem {
+            kind: "list_type",
+            msg: "Input should be a valid list".to_owned(),
+            ..problem_at(vec!["body".into()], text)
+        };
+        return Err(HttpError::validation(vec![problem]));
+    };
+    if items.len() > limit {
+        let problem = Problem {
+            kind: "too_long",
+            msg: format!("List should have at most {limit} items"),
+            input: None,
+            ..problem_at(vec!["body".into()], text)
+        };
+        return Err(HttpError::validation(vec![problem]));
+    }
+    let mut commands = Vec::with_capacity(items.len());
+    let mut problems = Vec::new();
+    for (position, item) in items.into_iter().enumerate() {
+        match parse(item.get(), ObjectSeed)? {
+            Some(name) => commands.push(Command {
+                name: name.into_owned(),
+                body: body.slice_ref(item.get().as_bytes()),
+            }),
+            None => {
+                problems.push(not_an_object(vec!["body".into(), position.into()], item.get()));
+            }
+        }
+    }
+    if problems.is_empty() { Ok(commands) } else { Err(HttpError::validation(problems)) }
+}
+
+/// A small JSON object whose fields are taken out one by one; what is wrong with them is collected.
+pub(super) struct Fields {
+    fields: Map<String, Value>,
+    input: Option<Box<RawValue>>,
+    problems: Vec<Problem>,
+}
+
+impl Fields {
+    /// The object in `body`; an empty body and `null` are `None`.
+    pub(super) fn optional(body: &Bytes) -> Result<Option<Self>, HttpError> {
+        if body.is_empty() || body.trim_ascii() == b"null" {
+            return Ok(None);
+        }
+        let text = text_of(body)?;
+        match serde_json::from_str::<Value>(text).map_err(|error| invalid_json(text, &error))? {
+            Value::Object(fields) => {
+                Ok(Some(Self { fields, input: repeated(text), problems: Vec::new() }))
+            }
+            _ => Err(HttpError::validation(vec![not_an_object(vec!["body".into()], text)])),
+        }
+    }
+
+    /// The object in `body`.
+    pub(super) fn required(body: &Bytes) -> Result<Self, HttpError> {
+        Self::optional(body)?.ok_or_else(missing_body)
+    }
+
+    /// Takes a text that must be there.
+    pub(super) fn text(&mut self, name: &str) -> String {
+        if !self.fields.contains_key(name) {
+            self.problems.push(Problem {
+                kind: "missing",
+                loc: vec!["body".into(), name.into()],
+                msg: "Field required".to_owned(),
+                input: self.input.clone(),
+                ctx: None,
+            });
+            return String::new();
+        }
+        match self.fields.remove(name) {
+            Some(Value::String(text)) => text,
+            other => {
+                self.wrong_text(name, other.unwrap_or_default());
+                String::new()
+            }
+        }
+    }
+
+    /// Takes a text that may be missing or null.
+    pub(super) fn optional_text(&mut self, name: &str) -> Option<String> {
+        match self.fields.remove(name)? {
+            Value::Null => None,
+            Value::String(text) => Some(text),
+            other => {
+                self.wrong_text(name, other);
+                None
+            }
+        }
+    }
+
+    /// Everything that was not taken, if nothing was wrong.
+    pub(super) fn rest(self) -> Result<Map<String, Value>, HttpError> {
+        if self.problems.is_empty() {
+            Ok(self.fields)
+        } else {
+            Err(HttpError::validation(self.problems))
+        }
+    }
+
+    fn wrong_text(&mut self, name: &str, value: Value) {
+        self.problems.push(Problem {
+            kind: "string_type",
+            loc: vec!["body".into(), name.into()],
+            msg: "Input should be a valid string".to_owned(),
+            input: serde_json::value::to_raw_value(&value).ok(),
+            ctx: None,
+        });
+    }
+}
+
+fn text_of(body: &Bytes) -> Result<&str, HttpError> {
+    if body.is_empty() {
+        return Err(missing_body());
+    }
+    std::str::from_utf8(body)
+        .map_err(|error| json_invalid(error.valid_up_to(), format!("Not UTF-8: {error}")))
+}
+
+/// Reads all of `text` with `seed`.
+fn parse<'de, S: DeserializeSeed<'de>>(text: &'de str, seed: S) -> Result<S::Value, HttpError> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    seed.deserialize(&mut deserializer)
+        .and_then(|value| deserializer.end().map(|()| value))
+        .map_err(|error| invalid_json(text, &error))
+}
+
+/// The last `command` of an object, as in Python; `None` if it is no object.
+struct ObjectSeed;
+
+impl<'de> DeserializeSeed<'de> for ObjectSeed {
+    type Value = Option<Cow<'de, str>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+/// A text that is borrowed where it has no escapes.
+#[derive(serde::Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The visits of everything a seed does not look for: read to its end, and nothing.
+macro_rules! anything_else_is_nothing {
+    () => {
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("JSON")
+        }
+        fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+    };
+}
+
+impl<'de> Visitor<'de> for ObjectSeed {
+    type Value = Option<Cow<'de, str>>;
+
+    anything_else_is_nothing!();
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut name = Cow::Borrowed("");
+        while let Some(Text(key)) = map.next_key()? {
+            if key == "command" {
+                let value: &RawValue = map.next_value()?;
+                name =
+                    serde_json::from_str(value.get()).map_or(Cow::Borrowed(""), |Text(name)| name);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(Some(name))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+}
+
+/// The items of a list, of which one more than `limit` is kept; `None` if it is no list.
+struct ListSeed {
+    limit: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for ListSeed {
+    type Value = Option<Vec<&'de RawValue>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ListSeed {
+    type Value = Option<Vec<&'de RawValue>>;
+
+    anything_else_is_nothing!();
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut kept = Vec::new();
+        while kept.len() <= self.limit {
+            match items.next_element()? {
+                Some(item) => kept.push(item),
+                None => return Ok(Some(kept)),
+            }
+        }
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Some(kept))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+}
+
+fn problem_at(loc: Vec<Place>, text: &str) -> Problem {
+    Problem { kind: "", loc, msg: String::new(), input: repeated(text), ctx: None }
+}
+
+fn not_an_object(loc: Vec<Place>, text: &str) -> Problem {
+    Problem {
+        kind: "dict_type",
+        msg: "Input should be a valid dictionary".to_owned(),
+        ..problem_at(loc, text)
+    }
+}
+
+/// A query string that cannot be read.
+pub(super) fn bad_query(error: &str) -> HttpError {
+    HttpError::validation(vec![Problem {
+        kind: "value_error",
+        loc: vec!["query".into()],
+        msg: error.to_owned(),
+        input: None,
+        ctx: None,
+    }])
+}
+
+fn missing_body() -> HttpError {
+    HttpError::validation(vec![Problem {
+        kind: "missing",
+        loc: vec!["body".into()],
+        msg: "Field required".to_owned(),
+        input: None,
+        ctx: None,
+    }])
+}
+
+/// The input to repeat in a 422, if it is not too large.
+fn repeated(text: &str) -> Option<Box<RawValue>> {
+    (text.len() <= MAX_REPEATED_INPUT)
+        .then(|| RawValue::from_string(text.trim().to_owned()).ok())
+        .flatten()
+}
+
+fn invalid_json(text: &str, error: &serde_json::Error) -> HttpError {
+    let position = if error.is_eof() {
+        text.len()
+    } else {
+        let line_start: usize =
+            text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
+        (line_start + error.column().saturating_sub(1)).min(text.len())
+    };
+    // Clients count characters, serde_json bytes.
+    let position = text.as_bytes()[..position].iter().filter(|&&byte| byte as i8 >= -0x40).count();
+    json_invalid(position, in_known_words(error))
+}
+
+fn json_invalid(position: usize, error: String) -> HttpError {
+    HttpError::validation(vec![Problem {
+        kind: "json_invalid",
+        loc: vec!["body".into(), position.into()],
+        msg: "JSON decode error".to_owned(),
+        input: serde_json::value::to_raw_value(&Map::new()).ok(),
+        ctx: Some(Context { error }),
+    }])
+}
+
+/// The parser's complaint in the words that existing clients know.
+fn in_known_words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let known = [
+        ("EOF while parsing a value", "Expecting value"),
+        ("expected value", "Expecting value"),
+        ("EOF while parsing a string", "Unterminated string starting at"),
+        ("EOF while parsing an object", "Expecting ',' delimiter"),
+        ("EOF while parsing a list", "Expecting ',' delimiter"),
+        ("key must be a string", "Expecting property name enclosed in double quotes"),
+        ("trailing characters", "Extra data"),
+        ("expected `:`", "Expecting ':' delimiter"),
+        ("expected `,` or", "Expecting ',' delimiter"),
+        ("invalid escape", "Invalid \\escape"),
+        ("control character", "Invalid control character at"),
+    ];
+    known
+        .iter()
+        .find(|(theirs, _)| text.starts_with(theirs))
+        .map_or(text.clone(), |(_, ours)| (*ours).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn name(body: &'static str) -> String {
+        command_name(&Bytes::from_static(body.as_bytes())).unwrap()
+    }
+
+    fn detail(error: HttpError) -> Value {
+        assert_eq!(error.status(), 422);
+        error.detail_json()
+    }
+
+    fn refusal(body: &'static [u8]) -> Value {
+        detail(command_name(&Bytes::from_static(body)).unwrap_err())
+    }
+
+    #[test]
+    fn the_name_is_the_last_command_as_in_python() {
+        assert_eq!(name(r#" {"command": "ping"} "#), "ping");
+        assert_eq!(name(r#"{"x": {"command": "no"}, "command": "ping", "y": [1]}"#), "ping");
+        assert_eq!(name(r#"{"command": "a", "command": "b"}"#), "b");
+        assert_eq!(name(r#"{"comm\u0061nd": "p\u0069ng"}"#), "ping");
+    }
+
+    #[test]
+    fn without_a_text_for_a_name_the_worker_decides() {
+        for body in ["{}", r#"{"command": 1}"#, r#"{"command": null}"#, r#"{"command": ["ping"]}"#]
+        {
+            assert_eq!(name(body), "");
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_is_refused_with_what_it_is() {
+        for body in ["[1]", "1", "-1", "1.5", "true", "null", "\"x\"", "[{}]"] {
+            let expected = json!([{
+                "type": "dict_type", "loc": ["body"], "msg": "Input should be a valid dictionary",
+                "input": serde_json::from_str::<Value>(body).unwrap(),
+            }]);
+            assert_eq!(refusal(body.as_bytes()), expected);
+        }
+    }
+
+    #[test]
+    fn a_missing_body_is_a_missing_field() {
+        let expected =
+            json!([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": null}]);
+        assert_eq!(refusal(b""), expected);
+    }
+
+    #[test]
+    fn bad_json_is_refused_with_its_place() {
+        let cases: [(&[u8], usize, &str); 9] = [
+            (br#"{"command":"#, 11, "Expecting value"),
+            (br#"{"command": oops}"#, 12, "Expecting value"),
+            ("{\"é\": oops}".as_bytes(), 6, "Expecting value"),
+            (b"{\n\"a\": 1,\n b}", 11, "Expecting property name enclosed in double quotes"),
+            (b"{} {}", 3, "Extra data"),
+            (br#"{"a" 1}"#, 5, "Expecting ':' delimiter"),
+            (br#"{"a": 1 2}"#, 8, "Expecting ',' delimiter"),
+            (b"{\"a\": NaN}", 6, "Expecting value"),
+            (b"oops", 0, "Expecting value"),
+        ];
+        for (body, position, error) in cases {
+            let expected = json!([{
+                "type": "json_invalid", "loc": ["body", position], "msg": "JSON decode error",
+                "input": {}, "ctx": {"error": error},
+            }]);
+            assert_eq!(refusal(body), expected, "{}", String::from_utf8_lossy(body));
+        }
+        assert_eq!(refusal(b"{\"a\": \"\xff\"}")[0]["loc"], json!(["body", 7]));
+    }
+
+    #[test]
+    fn depth_and_size_of_a_refused_body_do_no_harm() {
+        let deep: &'static [u8] = [b"[".repeat(100_000), b"]".repeat(100_000)].concat().leak();
+        assert_eq!(refusal(deep)[0]["input"], Value::Null, "too large to be repeated");
+        let deep: &'static str =
+            format!("{{\"a\": {}1{}}}", "[".repeat(9999), "]".repeat(9999)).leak();
+        assert_eq!(name(deep), "", "the worker's to answer");
+    }
+
+    #[test]
+    fn a_batch_is_cut_into_the_very_bytes_of_its_commands() {
+        let body = Bytes::from_static(br#" [ {"command": "a", "x": 1.50}, {"command":"b"} ] "#);
+        let commands = commands(&body, 2).unwrap();
+        let parts: Vec<_> = commands.iter().map(|one| (one.name.as_str(), &one.body[..])).collect();
+        let expected: [(&str, &[u8]); 2] =
+            [("a", br#"{"command": "a", "x": 1.50}"#), ("b", br#"{"command":"b"}"#)];
+        assert_eq!(parts, expected);
+        assert!(body.as_ptr_range().contains(&commands[0].body.as_ptr()), "not copied");
+    }
+
+    #[test]
+    fn a_batch_is_refused_as_a_whole() {
+        let refused = |body: &'static str| {
+            detail(commands(&Bytes::from_static(body.as_bytes()), 2).unwrap_err())
+        };
+        assert_eq!(refused("{}")[0]["type"], "list_type");
+        assert_eq!(refused("[{}, {}, {}]")[0]["type"], "too_long");
+        assert_eq!(refused("[{}, 7]")[0]["loc"], json!(["body", 1]));
+        assert_eq!(refused("[{}, 7]")[0]["input"], 7);
+        assert_eq!(refused("[{}")[0]["type"], "json_invalid");
+        assert!(commands(&Bytes::from_static(b"[]"), 2).unwrap().is_empty());
+    }
+
+    #[test]
+    fn all_wrong_fields_are_told_at_once() {
+        let body = Bytes::from_static(br#"{"email": 5, "first_name": ["x"]}"#);
+        let mut fields = Fields::required(&body).unwrap();
+        let _ = (fields.text("email"), fields.text("password"), fields.optional_text("first_name"));
+        let whole = json!({"email": 5, "first_name": ["x"]});
+        let expected = json!([
+            {"type": "string_type", "loc": ["body", "email"], "msg": "Input should be a valid string", "input": 5},
+            {"type": "missing", "loc": ["body", "password"], "msg": "Field required", "input": whole},
+            {"type": "string_type", "loc": ["body", "first_name"], "msg": "Input should be a valid string", "input": ["x"]},
+        ]);
+        assert_eq!(detail(fields.rest().unwrap_err()), expected);
+    }
+
+    #[test]
+    fn an_optional_object_may_be_missing_or_null() {
+        assert!(Fields::optional(&Bytes::new()).unwrap().is_none());
+        assert!(Fields::optional(&Bytes::from_static(b" null ")).unwrap().is_none());
+        assert!(Fields::optional(&Bytes::from_static(b"{}")).unwrap().is_some());
+        assert!(Fields::optional(&Bytes::from_static(b"[\"x\"]")).is_err());
+    }
+}

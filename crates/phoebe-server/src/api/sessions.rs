@@ -1,0 +1,321 @@
+//! `/dash`: sessions started, listed, measured, ended.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
+use axum::http::header::USER_AGENT;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::body::Small;
+use super::caller::Caller;
+use super::json::Fields;
+use super::view::Session;
+use super::{ErrorBody, Shared, ValidationBody};
+use crate::auth::Identity;
+use crate::error::HttpError;
+use crate::session::{EndReason, Owner, StartRequest, UserInfo};
+use crate::web::ClientAddress;
+
+/// The answer where a session is unknown.
+const UNKNOWN: &str = "Session not found";
+
+/// Success without more to say.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Done {
+    /// Always true.
+    success: bool,
+}
+
+/// Memory of one session.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Memory {
+    /// MiB, measured now.
+    mem_used: f64,
+}
+
+/// The worker ports.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PortStatus {
+    /// Ports in the pool.
+    total_ports: usize,
+    /// Ports in use by sessions.
+    reserved_ports: usize,
+    /// Ports that are neither in use nor held by something else.
+    available_ports: usize,
+    /// The ports in use by sessions.
+    reserved_port_list: Vec<u16>,
+    /// First and last port of the pool.
+    #[schema(example = "6560-7559")]
+    port_range: String,
+}
+
+/// What a new session is told; all of it optional, other fields are kept and given back as `metadata`.
+#[derive(ToSchema)]
+#[allow(
+    dead_code,
+    reason = "describes the request in the OpenAPI document; the body is read field by field"
+)]
+pub(super) struct StartMetadata {
+    #[schema(example = "Algol")]
+    project_name: Option<String>,
+    #[schema(example = "Ada")]
+    first_name: Option<String>,
+    #[schema(example = "Lovelace")]
+    last_name: Option<String>,
+    email: Option<String>,
+}
+
+/// Start a session
+///
+/// Answers when its worker is ready. The body may be missing.
+#[utoipa::path(
+    post, path = "/dash/start-session", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    request_body = Option<StartMetadata>,
+    responses(
+        (status = 200, description = "The new session", body = Session),
+        (status = 422, description = "The body is no JSON object", body = ValidationBody),
+        (status = 429, description = "You have as many sessions as allowed", body = ErrorBody),
+        (status = 503, description = "No port is free, or the worker could not be started", body = ErrorBody),
+    )
+)]
+pub(super) async fn start(
+    State(context): State<Shared>,
+    caller: Caller,
+    ClientAddress(client): ClientAddress,
+    headers: HeaderMap,
+    Small(body): Small,
+) -> Result<Json<Session>, HttpError> {
+    let mut request = match Fields::optional(&body)? {
+        Some(fields) => start_request(fields)?,
+        None => StartRequest::default(),
+    };
+    if let Some(identity) = &caller.0 {
+        request.owner = Some(owner(identity));
+        let email = Some(&identity.email).filter(|email| !email.is_empty()).cloned();
+        request.user_info.email = request.user_info.email.or(email);
+    }
+    request.client_ip = client.map(|address| address.to_string());
+    request.user_agent = user_agent(&headers);
+    let view = context.app.sessions.start(request).await?;
+    Ok(Json(Session::seen_by(&caller, view)))
+}
+
+fn start_request(mut fields: Fields) -> Result<StartRequest, HttpError> {
+    Ok(StartRequest {
+        project_name: fields.optional_text("project_name"),
+        user_info: user_info(&mut fields),
+        metadata: fields.rest()?.into_iter().collect::<BTreeMap<String, Value>>(),
+        ..StartRequest::default()
+    })
+}
+
+fn user_info(fields: &mut Fields) -> UserInfo {
+    UserInfo {
+        first_name: fields.optional_text("first_name"),
+        last_name: fields.optional_text("last_name"),
+        email: fields.optional_text("email"),
+    }
+}
+
+fn owner(identity: &Identity) -> Owner {
+    Owner { user_id: identity.user_id.clone(), full_name: identity.full_name.clone() }
+}
+
+/// The `User-Agent`, cut to what a log row should hold.
+fn user_agent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(USER_AGENT)?.to_str().ok()?;
+    Some(text.chars().take(300).collect())
+}
+
+/// End a session
+///
+/// Answers when its worker is gone and its port is free.
+#[utoipa::path(
+    post, path = "/dash/end-session/{session_id}", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    params(("session_id" = String, Path, description = "The session's id")),
+    responses(
+        (status = 200, description = "It has ended", body = Done),
+        (status = 403, description = "It belongs to somebody else", body = ErrorBody),
+        (status = 404, description = "There is no such session", body = ErrorBody),
+    )
+)]
+pub(super) async fn end(
+    State(context): State<Shared>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Done>, HttpError> {
+    let sessions = &context.app.sessions;
+    let session = caller.session(sessions, &id, UNKNOWN)?;
+    let owns = caller.0.as_ref().is_none_or(|identity| {
+        session.owner.is_some_and(|owner| owner.user_id == identity.user_id)
+    });
+    sessions.end(&id, if owns { EndReason::Manual } else { EndReason::Admin }).await?;
+    Ok(Json(Done { success: true }))
+}
+
+/// List sessions
+///
+/// Your own sessions by id, oldest first; all of them where the server knows no users, and for administrators.
+#[utoipa::path(
+    get, path = "/dash/sessions", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    responses((status = 200, description = "Sessions by id", body = BTreeMap<String, Session>))
+)]
+pub(super) async fn list(
+    State(context): State<Shared>,
+    caller: Caller,
+) -> Json<serde_json::Map<String, Value>> {
+    let sessions = context.app.sessions.list().into_iter().filter(|view| caller.may_use(view));
+    Json(
+        sessions
+            .filter_map(|view| {
+                let id = view.session_id.clone();
+                serde_json::to_value(Session::seen_by(&caller, view)).ok().map(|view| (id, view))
+            })
+            .collect(),
+    )
+}
+
+/// Memory of all sessions
+///
+/// MiB by session id, as measured last.
+#[utoipa::path(
+    get, path = "/dash/session-memory", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    responses((status = 200, description = "MiB by session id", body = BTreeMap<String, f64>))
+)]
+pub(super) async fn memory_of_all(
+    State(context): State<Shared>,
+    caller: Caller,
+) -> Json<BTreeMap<String, f64>> {
+    let sessions = context.app.sessions.list().into_iter().filter(|view| caller.may_use(view));
+    Json(sessions.map(|view| (view.session_id, view.mem_used)).collect())
+}
+
+/// Measure a session's memory
+#[utoipa::path(
+    post, path = "/dash/session-memory/{session_id}", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    params(("session_id" = String, Path, description = "The session's id")),
+    responses(
+        (status = 200, description = "Its memory", body = Memory),
+        (status = 403, description = "It belongs to somebody else", body = ErrorBody),
+        (status = 404, description = "There is no such session", body = ErrorBody),
+    )
+)]
+pub(super) async fn memory(
+    State(context): State<Shared>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Memory>, HttpError> {
+    caller.session(&context.app.sessions, &id, UNKNOWN)?;
+    let mem_used = context.app.sessions.measure_memory(&id).await?;
+    Ok(Json(Memory { mem_used }))
+}
+
+/// Worker ports
+#[utoipa::path(
+    get, path = "/dash/port-status", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    responses((status = 200, description = "The port pool now", body = PortStatus))
+)]
+pub(super) async fn port_status(
+    State(context): State<Shared>,
+    _caller: Caller,
+) -> Json<PortStatus> {
+    Json(context.app.sessions.port_status().into())
+}
+
+impl From<crate::session::PortStatus> for PortStatus {
+    fn from(ports: crate::session::PortStatus) -> Self {
+        let total = usize::from(ports.end.saturating_sub(ports.start));
+        Self {
+            total_ports: total,
+            reserved_ports: ports.reserved.len(),
+            available_ports: total.saturating_sub(ports.reserved.len() + ports.foreign.len()),
+            reserved_port_list: ports.reserved,
+            port_range: format!("{}-{}", ports.start, ports.end.saturating_sub(1)),
+        }
+    }
+}
+
+/// Names and e-mail of a session's user; what is not given stays as it is.
+#[derive(Debug, Default, Deserialize, IntoParams, ToSchema)]
+#[into_params(parameter_in = Query)]
+pub(super) struct UserInfoFields {
+    #[param(example = "Ada")]
+    first_name: Option<String>,
+    #[param(example = "Lovelace")]
+    last_name: Option<String>,
+    email: Option<String>,
+}
+
+/// Tell who uses a session
+///
+/// The fields are query parameters or a JSON object; a field that is given twice is taken from the object.
+#[utoipa::path(
+    post, path = "/dash/update-user-info/{session_id}", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    params(("session_id" = String, Path, description = "The session's id"), UserInfoFields),
+    request_body = Option<UserInfoFields>,
+    responses(
+        (status = 200, description = "It is known now", body = Done),
+        (status = 403, description = "It belongs to somebody else", body = ErrorBody),
+        (status = 404, description = "There is no such session", body = ErrorBody),
+        (status = 422, description = "A field is no text", body = ValidationBody),
+    )
+)]
+pub(super) async fn update_user_info(
+    State(context): State<Shared>,
+    caller: Caller,
+    Path(id): Path<String>,
+    query: Result<Query<UserInfoFields>, axum::extract::rejection::QueryRejection>,
+    Small(body): Small,
+) -> Result<Json<Done>, HttpError> {
+    caller.session(&context.app.sessions, &id, UNKNOWN)?;
+    let Query(query) = query.map_err(|rejection| super::json::bad_query(&rejection.body_text()))?;
+    let mut info = UserInfo::default();
+    if let Some(mut fields) = Fields::optional(&body)? {
+        info = user_info(&mut fields);
+        fields.rest()?;
+    }
+    let info = UserInfo {
+        first_name: info.first_name.or(query.first_name),
+        last_name: info.last_name.or(query.last_name),
+        email: info.email.or(query.email),
+    };
+    context.app.sessions.update_user_info(&id, info).await?;
+    Ok(Json(Done { success: true }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_pool_is_told_as_recorded() {
+        let ports = crate::session::PortStatus {
+            start: 6560,
+            end: 6590,
+            reserved: vec![6560],
+            foreign: vec![6570],
+        };
+        assert_eq!(
+            serde_json::to_value(PortStatus::from(ports)).unwrap(),
+            serde_json::json!({
+                "total_ports": 30, "reserved_ports": 1, "available_ports": 28,
+                "reserved_port_list": [6560], "port_range": "6560-6589",
+            })
+        );
+    }
+
+    #[test]
+    fn metadata_is_taken_apart_and_the_rest_kept() {
+        let body = br#"{"project_name": "Algol", "first_name": "Ada", "email": null, "course": 7}"#;
+        let fields = Fields::required(&body.as_slice().into()).unwrap();
+        let request = start_request(fields).unwrap();
+        assert_eq!(request.project_name.as_deref(), Some("Algol"));
+        assert_eq!(request.user_info.first_name.as_deref(), Some("Ada"));
+        assert_eq!(request.user_info.email, None);
+        assert_eq!(request.metadata, BTreeMap::from([("course".to_owned(), 7.into())]));
+    }
+}

@@ -1,0 +1,217 @@
+//! The server itself: is it there, is it ready, what is it made of.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+use tokio::time::timeout;
+use utoipa::ToSchema;
+
+use super::caller::Caller;
+use super::{ErrorBody, Shared};
+use crate::error::HttpError;
+
+/// For how long the database and the Python side may take to say that they are well.
+const READY_WITHIN: Duration = Duration::from_secs(2);
+
+/// What runs here.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Service {
+    #[schema(example = "phoebe-server")]
+    service: &'static str,
+    #[schema(example = "0.1.0")]
+    version: &'static str,
+    #[schema(example = "running")]
+    status: &'static str,
+}
+
+/// The server answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Health {
+    #[schema(example = "ok")]
+    status: &'static str,
+}
+
+/// Whether work can be done, and what is missing if not.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Readiness {
+    /// `ready` or `not_ready`.
+    #[schema(example = "ready")]
+    status: &'static str,
+    /// Each part: `ok`, or what is wrong.
+    checks: BTreeMap<&'static str, String>,
+}
+
+/// A result in the form of a worker's answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Success<T> {
+    /// Always true.
+    success: bool,
+    result: T,
+}
+
+/// Installed passbands.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Passbands {
+    /// Full names, sorted.
+    #[schema(example = json!(["Bolometric:900-40000", "Johnson:V"]))]
+    passbands: Vec<String>,
+    /// The names after the colon, by what comes before it.
+    #[schema(example = json!({"Bolometric": ["900-40000"], "Johnson": ["V"]}))]
+    grouped: BTreeMap<String, Vec<String>>,
+}
+
+/// Versions and figures.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SystemInfo {
+    /// Version of this server.
+    server_version: &'static str,
+    /// Version of PHOEBE; null until it is imported.
+    #[schema(example = "2.5.4")]
+    phoebe_version: Option<String>,
+    /// Version of Python; null until PHOEBE is imported.
+    python_version: Option<String>,
+    /// Version of NumPy; null until PHOEBE is imported.
+    numpy_version: Option<String>,
+    /// How users authenticate.
+    auth_mode: &'static str,
+    /// Sessions that exist now, of all users.
+    sessions: usize,
+    /// Seconds since the server began to serve.
+    uptime_seconds: f64,
+}
+
+/// What runs here
+#[utoipa::path(
+    get, path = "/", tag = "system",
+    responses((status = 200, description = "Name and version", body = Service))
+)]
+pub(super) async fn root() -> Json<Service> {
+    let version = env!("CARGO_PKG_VERSION");
+    Json(Service { service: "phoebe-server", version, status: "running" })
+}
+
+/// Does the server answer
+#[utoipa::path(
+    get, path = "/health", tag = "system",
+    responses((status = 200, description = "It does", body = Health))
+)]
+pub(super) async fn health() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+/// Can the server work
+///
+/// Asks the database and the Python side.
+#[utoipa::path(
+    get, path = "/health/ready", tag = "system",
+    responses(
+        (status = 200, description = "It can", body = Readiness),
+        (status = 503, description = "Something is missing", body = Readiness),
+    )
+)]
+pub(super) async fn ready(State(context): State<Shared>) -> (StatusCode, Json<Readiness>) {
+    let late = |what: &str| format!("{what} did not answer within {} s", READY_WITHIN.as_secs());
+    let database = async {
+        match timeout(READY_WITHIN, context.app.store.check()).await {
+            Ok(Ok(())) => "ok".to_owned(),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the database is not ready");
+                "the database cannot be read and written; see the server's log".to_owned()
+            }
+            Err(_) => late("the database"),
+        }
+    };
+    let python = async {
+        match timeout(READY_WITHIN, context.app.sessions.python_info()).await {
+            Ok(Ok(_)) => "ok".to_owned(),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the Python side is not ready");
+                "PHOEBE could not be imported; see the server's log".to_owned()
+            }
+            Err(_) => late("PHOEBE"),
+        }
+    };
+    let (database, python) = tokio::join!(database, python);
+    let checks = BTreeMap::from([("database", database), ("python", python)]);
+    let (code, status) = if checks.values().all(|check| check == "ok") {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not_ready")
+    };
+    (code, Json(Readiness { status, checks }))
+}
+
+/// Installed passbands
+#[utoipa::path(
+    get, path = "/system/passbands", tag = "system", security((), ("token" = []), ("api_key" = [])),
+    responses(
+        (status = 200, description = "Their names", body = Success<Passbands>),
+        (status = 503, description = "PHOEBE could not be imported", body = ErrorBody),
+    )
+)]
+pub(super) async fn passbands(
+    State(context): State<Shared>,
+    _caller: Caller,
+) -> Result<Json<Success<Passbands>>, HttpError> {
+    let passbands = context.app.sessions.python_info().await?.passbands.clone();
+    let grouped = grouped(&passbands);
+    Ok(Json(Success { success: true, result: Passbands { passbands, grouped } }))
+}
+
+fn grouped(passbands: &[String]) -> BTreeMap<String, Vec<String>> {
+    let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for passband in passbands {
+        let (set, name) = passband.split_once(':').unwrap_or((passband, passband));
+        groups.entry(set.to_owned()).or_default().push(name.to_owned());
+    }
+    groups
+}
+
+/// Versions and figures
+#[utoipa::path(
+    get, path = "/system/info", tag = "system", security((), ("token" = []), ("api_key" = [])),
+    responses((status = 200, description = "What the server is made of", body = Success<SystemInfo>))
+)]
+pub(super) async fn info(
+    State(context): State<Shared>,
+    _caller: Caller,
+) -> Json<Success<SystemInfo>> {
+    let app = &context.app;
+    let python = timeout(READY_WITHIN, app.sessions.python_info()).await.ok().and_then(Result::ok);
+    let (phoebe_version, python_version, numpy_version) = match python {
+        Some(info) => {
+            (Some(info.phoebe.clone()), Some(info.python.clone()), Some(info.numpy.clone()))
+        }
+        None => (None, None, None),
+    };
+    let result = SystemInfo {
+        server_version: env!("CARGO_PKG_VERSION"),
+        phoebe_version,
+        python_version,
+        numpy_version,
+        auth_mode: app.authenticator.mode_name(),
+        sessions: app.sessions.list().len(),
+        uptime_seconds: context.started.elapsed().as_secs_f64(),
+    };
+    Json(Success { success: true, result })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passbands_are_grouped_by_what_comes_before_the_colon() {
+        let names = ["Bolometric:900-40000", "Johnson:B", "Johnson:V", "white"].map(str::to_owned);
+        assert_eq!(
+            serde_json::to_value(grouped(&names)).unwrap(),
+            serde_json::json!({
+                "Bolometric": ["900-40000"], "Johnson": ["B", "V"], "white": ["white"],
+            })
+        );
+    }
+}

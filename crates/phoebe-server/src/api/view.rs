@@ -1,0 +1,152 @@
+//! A session as clients see it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::caller::Caller;
+use crate::session::{SessionView, Status};
+
+/// A session as it is now. Times are Unix seconds.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Session {
+    /// UUID v4.
+    #[schema(example = "7d0a3f0e-0f6a-4b5e-9a55-3a4c7d5a1c11")]
+    session_id: String,
+    created_at: f64,
+    /// When it was used last.
+    last_activity: f64,
+    /// MiB of memory that it really costs; 0 asleep.
+    mem_used: f64,
+    /// Its worker's port; null asleep.
+    #[schema(example = 6560)]
+    port: Option<u16>,
+    /// The user it belongs to; null where the server knows no users.
+    user_id: Option<String>,
+    /// The owner's name; only where the server knows its users.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    full_name: Option<String>,
+    #[schema(example = "Algol")]
+    project_name: Option<String>,
+    user_first_name: Option<String>,
+    user_last_name: Option<String>,
+    user_email: Option<String>,
+    /// First and last name, else the owner's name, else the e-mail address.
+    user_display_name: Option<String>,
+    /// `starting`, `awake`, `asleep` or `ended`.
+    #[schema(value_type = String, example = "awake")]
+    status: Status,
+    /// Everything else that was given at the start.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = Object)]
+    metadata: BTreeMap<String, serde_json::Value>,
+}
+
+impl Session {
+    /// The session as `caller` sees it.
+    pub(super) fn seen_by(caller: &Caller, view: SessionView) -> Self {
+        let owner_name = view.owner.as_ref().map(|owner| owner.full_name.clone());
+        let user_display_name = display_name(&view);
+        Self {
+            session_id: view.session_id,
+            created_at: view.created_at,
+            last_activity: view.last_activity,
+            mem_used: view.mem_used,
+            port: view.port,
+            full_name: caller.0.as_ref().map(|_| owner_name.unwrap_or_default()),
+            user_id: view.owner.map(|owner| owner.user_id),
+            project_name: view.project_name,
+            user_display_name,
+            user_first_name: view.user_info.first_name,
+            user_last_name: view.user_info.last_name,
+            user_email: view.user_info.email,
+            status: view.status,
+            metadata: view.metadata,
+        }
+    }
+}
+
+fn display_name(view: &SessionView) -> Option<String> {
+    let info = &view.user_info;
+    let names: Vec<&str> = [&info.first_name, &info.last_name]
+        .into_iter()
+        .filter_map(|name| name.as_deref())
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .collect();
+    let owner = view.owner.as_ref().map(|owner| owner.full_name.clone());
+    [Some(names.join(" ")), owner, info.email.clone()]
+        .into_iter()
+        .flatten()
+        .find(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Identity;
+    use crate::session::{Owner, UserInfo};
+
+    fn view() -> SessionView {
+        SessionView {
+            session_id: "s".to_owned(),
+            created_at: 1.5,
+            last_activity: 2.5,
+            mem_used: 3.0,
+            port: None,
+            owner: None,
+            project_name: Some("Algol".to_owned()),
+            user_info: UserInfo::default(),
+            metadata: BTreeMap::new(),
+            status: Status::Asleep,
+        }
+    }
+
+    #[test]
+    fn without_a_user_there_is_no_full_name() {
+        let json = serde_json::to_value(Session::seen_by(&Caller(None), view())).unwrap();
+        let expected = serde_json::json!({
+            "session_id": "s", "created_at": 1.5, "last_activity": 2.5, "mem_used": 3.0,
+            "port": null, "user_id": null, "project_name": "Algol", "user_first_name": null,
+            "user_last_name": null, "user_email": null, "user_display_name": null,
+            "status": "asleep",
+        });
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn an_authenticated_user_sees_the_owners_name() {
+        let identity = Identity {
+            user_id: "1".to_owned(),
+            email: String::new(),
+            full_name: "Ada L".to_owned(),
+            role: "student".to_owned(),
+        };
+        let owner = Owner { user_id: "1".to_owned(), full_name: "Ada L".to_owned() };
+        let mut view = SessionView { owner: Some(owner), ..view() };
+        view.metadata.insert("course".to_owned(), 7.into());
+        let caller = Caller(Some(identity));
+        let json = serde_json::to_value(Session::seen_by(&caller, view)).unwrap();
+        assert_eq!(json["full_name"], "Ada L");
+        assert_eq!(json["user_id"], "1");
+        assert_eq!(json["user_display_name"], "Ada L");
+        assert_eq!(json["metadata"], serde_json::json!({"course": 7}));
+    }
+
+    #[test]
+    fn the_display_name_is_the_best_there_is() {
+        let name = |first: Option<&str>, last: Option<&str>, email: Option<&str>| {
+            let user_info = UserInfo {
+                first_name: first.map(str::to_owned),
+                last_name: last.map(str::to_owned),
+                email: email.map(str::to_owned),
+            };
+            display_name(&SessionView { user_info, ..view() })
+        };
+        assert_eq!(name(Some("Ada"), Some("L"), Some("a@x")).as_deref(), Some("Ada L"));
+        assert_eq!(name(None, Some("L"), None).as_deref(), Some("L"));
+        assert_eq!(name(Some(""), None, Some("a@x")).as_deref(), Some("a@x"));
+        assert_eq!(name(None, None, None), None);
+    }
+}

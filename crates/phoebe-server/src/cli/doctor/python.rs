@@ -1,0 +1,129 @@
+//! Python, PHOEBE and its passbands.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+
+use super::finding::Finding;
+use crate::config::Settings;
+use crate::environment::{self, EnvironmentError};
+use crate::worker::BOOTSTRAP;
+
+/// What the worker package says of its surroundings.
+#[derive(Deserialize)]
+struct Info {
+    python: String,
+    phoebe: String,
+    passbands: Vec<String>,
+}
+
+pub(super) fn check(settings: &Settings) -> Vec<Finding> {
+    match interpreter(settings) {
+        Ok(Some(python)) => import(&python),
+        Ok(None) => vec![not_made_yet()],
+        Err(error) => vec![Finding::failed("Python", error.to_string(), "see there")],
+    }
+}
+
+fn interpreter(settings: &Settings) -> Result<Option<PathBuf>, EnvironmentError> {
+    match &settings.worker.python {
+        Some(python) => environment::check_named(python).map(Some),
+        None => environment::existing_python(),
+    }
+}
+
+fn not_made_yet() -> Finding {
+    match environment::base_python() {
+        Ok((path, version)) => Finding::warning(
+            "Python",
+            format!(
+                "{} is Python {version}; the environment with PHOEBE is not made yet",
+                path.display()
+            ),
+            "`phoebe-server run` makes it, with an internet connection, in a few minutes",
+        ),
+        Err(error) => Finding::failed("Python", error.to_string(), "see there"),
+    }
+}
+
+fn import(python: &Path) -> Vec<Finding> {
+    match probe(python) {
+        Ok(info) => {
+            vec![
+                Finding::ok("Python", format!("{} at {}", info.python, python.display())),
+                Finding::ok("PHOEBE", info.phoebe),
+                passbands(&info.passbands),
+            ]
+        }
+        Err(said) => vec![Finding::failed(
+            "PHOEBE",
+            format!("{} cannot import PHOEBE: {said}", python.display()),
+            format!(
+                "run `{} -c 'import phoebe'` and see why; a private environment is made anew by \
+                 the next `phoebe-server run` after its folder is removed",
+                python.display()
+            ),
+        )],
+    }
+}
+
+fn probe(python: &Path) -> Result<Info, String> {
+    let package = environment::package_directory().map_err(|error| error.to_string())?;
+    let output = Command::new(python)
+        .args(["-I", "-c", BOOTSTRAP])
+        .arg(package)
+        .arg("probe")
+        .env("PHOEBE_ENABLE_ONLINE_PASSBANDS", "FALSE")
+        .output()
+        .map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let info = said.lines().rev().find_map(|line| serde_json::from_str(line).ok());
+    info.ok_or_else(|| {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let last = errors.lines().rfind(|line| !line.trim().is_empty()).map(str::to_owned);
+        last.unwrap_or_else(|| format!("it said nothing ({})", output.status))
+    })
+}
+
+fn passbands(names: &[String]) -> Finding {
+    if names.is_empty() {
+        return Finding::failed(
+            "passbands",
+            "PHOEBE finds none",
+            "put passband files (.fits) into ~/.phoebe/atmospheres/tables/passbands, or name their \
+             folder in [worker] passband_dir",
+        );
+    }
+    let shown = names.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if names.len() > 4 { ", …" } else { "" };
+    Finding::ok("passbands", format!("{}: {shown}{more}", names.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::super::finding::Level;
+    use super::*;
+
+    #[test]
+    fn an_interpreter_that_cannot_import_phoebe_is_reported_with_what_it_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let python = folder.path().join("python");
+        let script = "#!/bin/sh\necho 'ImportError: libstdc++ is gone' >&2\nexit 1\n";
+        std::fs::write(&python, script).expect("written");
+        let all = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&python, all).expect("set");
+        let findings = import(&python);
+        assert_eq!(findings[0].level, Level::Failed);
+        assert!(findings[0].text.contains("libstdc++ is gone"), "{:?}", findings[0]);
+    }
+
+    #[test]
+    fn passbands_are_counted() {
+        assert_eq!(passbands(&[]).level, Level::Failed);
+        let many: Vec<String> = (0..9).map(|number| format!("P:{number}")).collect();
+        assert_eq!(passbands(&many).text, "9: P:0, P:1, P:2, P:3, …");
+    }
+}

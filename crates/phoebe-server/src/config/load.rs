@@ -1,0 +1,239 @@
+//! Where settings come from: defaults, then a file, then the environment, then flags; the later wins.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::problem::{ConfigError, Place, Problem};
+use super::table::{Key, find};
+use super::validate::validate;
+use super::{Settings, file};
+
+const PREFIX: &str = "PHOEBE_SERVER__";
+const FILE_VARIABLE: &str = "PHOEBE_SERVER_CONFIG";
+const SECRET_VARIABLE: &str = "PHOEBE_JWT_SECRET_KEY";
+
+/// Everything that settings are made of, so that tests need neither the real environment nor the
+/// real home directory.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The file named by `--config`.
+    pub file: Option<PathBuf>,
+    /// Files that are tried in this order if none is named; the first that exists is read.
+    pub search: Vec<PathBuf>,
+    /// The environment.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Values given by flags.
+    pub flags: Vec<Flag>,
+}
+
+/// A setting given on the command line.
+#[derive(Debug, Clone)]
+pub struct Flag {
+    /// The flag, as `--port`.
+    pub name: &'static str,
+    /// The setting's section and key.
+    pub key: (&'static str, &'static str),
+    /// The value's text.
+    pub text: String,
+}
+
+impl Sources {
+    /// The sources of this process.
+    #[must_use]
+    pub fn of_process(file: Option<PathBuf>, flags: Vec<Flag>) -> Self {
+        let mut search = vec![PathBuf::from("config.toml")];
+        if let Some(home) = std::env::home_dir() {
+            search.push(home.join(".config/phoebe-server/config.toml"));
+        }
+        search.push(PathBuf::from("/etc/phoebe-server/config.toml"));
+        Self { file, search, environment: std::env::vars_os().collect(), flags }
+    }
+
+    fn variable(&self, name: &str) -> Option<&OsString> {
+        self.environment.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+}
+
+/// Where one value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin(pub Place);
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Place::File { path, line, .. } => write!(formatter, "{}:{line}", path.display()),
+            Place::Variable(name) => write!(formatter, "environment {name}"),
+            Place::Flag(name) => write!(formatter, "{name}"),
+            Place::Default => formatter.write_str("default"),
+        }
+    }
+}
+
+/// Where each value came from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origins(BTreeMap<(&'static str, &'static str), Origin>);
+
+impl Origins {
+    /// The origin of one key.
+    #[must_use]
+    pub fn of(&self, key: &Key) -> Origin {
+        self.get(key.section, key.name)
+    }
+
+    /// The origin of the key `name` of `section`.
+    #[must_use]
+    pub fn get(&self, section: &'static str, name: &'static str) -> Origin {
+        self.0.get(&(section, name)).cloned().unwrap_or(Origin(Place::Default))
+    }
+
+    pub(super) fn set(&mut self, key: &Key, origin: Origin) {
+        self.0.insert((key.section, key.name), origin);
+    }
+}
+
+/// The settings, and where they came from.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// The settings.
+    pub settings: Settings,
+    /// Where each came from.
+    pub origins: Origins,
+    /// The file that was read, if there was one.
+    pub file: Option<PathBuf>,
+}
+
+impl Resolved {
+    /// What to say at the start of settings that somebody gave and that do not do what their name
+    /// says: one line each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let keys = Settings::SECTIONS.iter().flat_map(|section| section.keys);
+        keys.filter_map(|key| {
+            let origin = self.origins.of(key);
+            let note = key.note.filter(|_| origin.0 != Place::Default)?;
+            Some(format!("the setting {} ({origin}) {note}", key.title()))
+        })
+        .collect()
+    }
+}
+
+/// Resolves the settings.
+///
+/// # Errors
+/// A named file that is missing, and everything that is wrong in file, environment and flags, or in
+/// their combination.
+pub fn load(sources: &Sources) -> Result<Resolved, ConfigError> {
+    let mut settings = Settings::default();
+    let mut origins = Origins::default();
+    let mut problems = Vec::new();
+    let file = find_file(sources)?;
+    if let Some((path, text)) = &file {
+        problems = file::apply(text, path, &mut settings, &mut origins);
+    }
+    let mut texts = Texts { settings: &mut settings, origins: &mut origins, problems };
+    texts.environment(sources);
+    texts.flags(&sources.flags);
+    problems = texts.problems;
+    if problems.is_empty() {
+        // Combinations say little while single values are wrong.
+        problems = validate(&settings, &origins);
+    }
+    if !problems.is_empty() {
+        return Err(ConfigError::Wrong(problems));
+    }
+    Ok(Resolved { settings, origins, file: file.map(|(path, _)| path) })
+}
+
+fn find_file(sources: &Sources) -> Result<Option<(PathBuf, String)>, ConfigError> {
+    let variable = sources.variable(FILE_VARIABLE).filter(|value| !value.is_empty());
+    if let Some(path) = &sources.file {
+        return read(path, Some("--config"));
+    }
+    if let Some(path) = variable {
+        return read(Path::new(path), Some("$PHOEBE_SERVER_CONFIG"));
+    }
+    for path in &sources.search {
+        if let Some(found) = read(path, None)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads a file; one that is missing is an error only if somebody named it.
+fn read(
+    path: &Path,
+    named_by: Option<&'static str>,
+) -> Result<Option<(PathBuf, String)>, ConfigError> {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some((path.to_owned(), text))),
+        Err(error) if named_by.is_none() && matches!(error.kind(), NotFound | NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(ConfigError::Unreadable {
+            path: path.to_owned(),
+            named_by,
+            reason: error.to_string(),
+        }),
+    }
+}
+
+/// Sets values that are given as text.
+struct Texts<'a> {
+    settings: &'a mut Settings,
+    origins: &'a mut Origins,
+    problems: Vec<Problem>,
+}
+
+impl Texts<'_> {
+    fn environment(&mut self, sources: &Sources) {
+        if let Some(secret) = sources.variable(SECRET_VARIABLE).filter(|text| !text.is_empty()) {
+            self.variable(SECRET_VARIABLE, "auth", "jwt_secret_key", secret);
+        }
+        for (name, value) in &sources.environment {
+            let name = name.to_string_lossy();
+            let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+            let rest = rest.to_ascii_lowercase();
+            match rest.split_once("__") {
+                Some((section, key)) => self.variable(&name, section, key, value),
+                None => self.problem(
+                    Place::Variable(name.clone().into_owned()),
+                    format!("settings are named {PREFIX}SECTION__KEY, with two underscores each"),
+                ),
+            }
+        }
+    }
+
+    fn variable(&mut self, name: &str, section: &str, key: &str, value: &OsString) {
+        let place = Place::Variable(name.to_owned());
+        match value.to_str() {
+            Some(text) => self.text(place, section, key, text),
+            None => self.problem(place, "its value is no UTF-8 text".to_owned()),
+        }
+    }
+
+    fn flags(&mut self, flags: &[Flag]) {
+        for flag in flags {
+            self.text(Place::Flag(flag.name.to_owned()), flag.key.0, flag.key.1, &flag.text);
+        }
+    }
+
+    fn text(&mut self, place: Place, section: &str, name: &str, text: &str) {
+        if !Settings::SECTIONS.iter().any(|known| known.name == section) {
+            return self.problem(place, file::unknown_section(section));
+        }
+        let Some(key) = find(section, name) else {
+            return self.problem(place, file::unknown_key(section, name));
+        };
+        match (key.read_text)(self.settings, text) {
+            Ok(()) => self.origins.set(key, Origin(place)),
+            Err(message) => self.problem(place, format!("{}: {message}", key.title())),
+        }
+    }
+
+    fn problem(&mut self, place: Place, message: String) {
+        self.problems.push(Problem { place, message });
+    }
+}

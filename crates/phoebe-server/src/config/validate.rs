@@ -1,0 +1,128 @@
+//! Combinations of settings that make no sense or are not safe, each with the way out.
+
+use std::net::IpAddr;
+
+use super::problem::{Place, Problem};
+use super::{AuthMode, Origins, Sandbox, Settings};
+
+type Rule = fn(&Settings) -> Option<(&'static [Name], String)>;
+type Name = (&'static str, &'static str);
+
+const RULES: [Rule; 8] = [
+    port_pool_is_not_empty,
+    network_needs_authentication,
+    tokens_need_a_secret,
+    password_mode_needs_a_password,
+    api_keys_are_given,
+    api_keys_are_not_empty,
+    tls_is_not_served,
+    sandbox_is_not_enforced,
+];
+
+/// Everything that is wrong with the combination.
+pub(super) fn validate(settings: &Settings, origins: &Origins) -> Vec<Problem> {
+    let broken = RULES.iter().filter_map(|rule| rule(settings));
+    broken.map(|(keys, message)| Problem { place: place(keys, origins), message }).collect()
+}
+
+/// The place of the first of `keys` that somebody set.
+fn place(keys: &[Name], origins: &Origins) -> Place {
+    let places = keys.iter().map(|(section, name)| origins.get(section, name).0);
+    places.into_iter().find(|place| *place != Place::Default).unwrap_or(Place::Default)
+}
+
+/// Whether only this machine reaches a server that listens on `host`.
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn port_pool_is_not_empty(settings: &Settings) -> Option<(&'static [Name], String)> {
+    let pool = &settings.port_pool;
+    (pool.start >= pool.end).then(|| {
+        let text = format!(
+            "[port_pool] start ({}) must be less than end ({}), which is one past the last port",
+            pool.start, pool.end
+        );
+        (&[("port_pool", "start"), ("port_pool", "end")] as &[Name], text)
+    })
+}
+
+fn network_needs_authentication(settings: &Settings) -> Option<(&'static [Name], String)> {
+    let server = &settings.server;
+    let open = settings.auth.mode == AuthMode::None && !settings.auth.enabled;
+    let refused = open && !is_loopback(&server.host) && !server.allow_unauthenticated_network;
+    refused.then(|| {
+        let text = format!(
+            "without authentication the server listens on loopback only, not on {}: whoever \
+             reaches it could run code as you. Set [auth] mode to \"jwt\", \"password\" or \
+             \"external\", or [server] host to \"127.0.0.1\", or, if everybody in that network \
+             may use it, [server] allow_unauthenticated_network = true",
+            server.host
+        );
+        (&[("server", "host"), ("auth", "mode")] as &[Name], text)
+    })
+}
+
+fn tokens_need_a_secret(settings: &Settings) -> Option<(&'static [Name], String)> {
+    let mode = match settings.auth.mode {
+        AuthMode::Jwt => "jwt",
+        AuthMode::External => "external",
+        AuthMode::None | AuthMode::Password => return None,
+    };
+    let wrong = match settings.auth.jwt_secret_key.expose().trim() {
+        "" => "there is none",
+        "test" => "\"test\" is known to everybody",
+        _ => return None,
+    };
+    let text = format!(
+        "mode \"{mode}\" needs a secret that signs tokens, and {wrong}: set [auth] jwt_secret_key \
+         or the variable PHOEBE_JWT_SECRET_KEY to a random text, for example the output of \
+         `phoebe-server generate-key`"
+    );
+    Some((&[("auth", "jwt_secret_key"), ("auth", "mode")], text))
+}
+
+fn password_mode_needs_a_password(settings: &Settings) -> Option<(&'static [Name], String)> {
+    let auth = &settings.auth;
+    (auth.mode == AuthMode::Password && auth.password.is_empty()).then(|| {
+        let text = "mode \"password\" needs a password: set [auth] password or the variable \
+                    PHOEBE_SERVER__AUTH__PASSWORD";
+        (&[("auth", "password"), ("auth", "mode")] as &[Name], text.to_owned())
+    })
+}
+
+fn api_keys_are_given(settings: &Settings) -> Option<(&'static [Name], String)> {
+    let auth = &settings.auth;
+    (auth.enabled && auth.api_keys.is_empty()).then(|| {
+        let text = "[auth] enabled asks for an API key, but [auth] api_keys has none: add the \
+                    output of `phoebe-server generate-key`, or set enabled = false";
+        (&[("auth", "enabled")] as &[Name], text.to_owned())
+    })
+}
+
+fn api_keys_are_not_empty(settings: &Settings) -> Option<(&'static [Name], String)> {
+    let empty = settings.auth.api_keys.iter().any(|key| key.expose().trim().is_empty());
+    empty.then(|| {
+        let text = "an empty text in [auth] api_keys would let everybody in: remove it";
+        (&[("auth", "api_keys")] as &[Name], text.to_owned())
+    })
+}
+
+fn tls_is_not_served(settings: &Settings) -> Option<(&'static [Name], String)> {
+    let server = &settings.server;
+    (server.tls_cert.is_some() || server.tls_key.is_some()).then(|| {
+        let text = "this version does not serve TLS, and would answer in clear text: remove [server] \
+                    tls_cert and tls_key, and put a proxy that ends TLS in front";
+        (&[("server", "tls_cert"), ("server", "tls_key")] as &[Name], text.to_owned())
+    })
+}
+
+fn sandbox_is_not_enforced(settings: &Settings) -> Option<(&'static [Name], String)> {
+    (settings.worker.sandbox == Sandbox::Enforce).then(|| {
+        let text = "this version cannot contain workers, so it does not start with [worker] sandbox = \
+                    \"enforce\": set \"best-effort\" or \"off\" if you trust your users with this account";
+        (&[("worker", "sandbox")] as &[Name], text.to_owned())
+    })
+}

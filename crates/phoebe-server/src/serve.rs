@@ -1,0 +1,165 @@
+//! A running server: its parts put together, from the data directory to the listener, and taken apart again in order.
+//!
+//! This is the one place that knows all parts. It holds no state and decides nothing that a part could decide.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::auth::{AuthSetupError, Authenticator};
+use crate::config::{Settings, WorkerStart};
+use crate::session::SessionManager;
+use crate::store::{CommandFilter, DataDirectory, DataDirectoryError, Store, StoreError};
+use crate::web::{self, App};
+use crate::worker::{Interpreter, Launcher, orphans, reap_children};
+
+/// Why rows of an earlier run are closed.
+const FOUND_AFTER_A_CRASH: &str = "server_died";
+/// The whole shutdown may take so long; what is not done by then is left to the kernel and the next start.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a server could not run.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDirectory(#[from] DataDirectoryError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The authentication settings.
+    #[error(transparent)]
+    Auth(#[from] AuthSetupError),
+    /// The address to listen on.
+    #[error(
+        "cannot listen on {host}:{port}: {source}. Stop what uses it, or choose another with --host and --port"
+    )]
+    Listen {
+        /// As set.
+        host: String,
+        /// As set.
+        port: u16,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The operating system refused something else.
+    #[error("the operating system refused: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs a server until it is told to stop by SIGINT or SIGTERM. A second signal ends the process at once.
+///
+/// `python` is an interpreter that has PHOEBE, `package` the folder that holds our package for it.
+///
+/// # Errors
+/// What kept it from starting.
+pub async fn serve(
+    settings: Settings,
+    python: PathBuf,
+    package: PathBuf,
+) -> Result<(), ServeError> {
+    let mut stop = StopSignals::listen()?;
+    let settings = Arc::new(settings);
+    let data = DataDirectory::open(&settings.database.path)?;
+    orphans::clean(data.run(), data.instance_id())?;
+    let store = Store::open(
+        &settings.database.path,
+        CommandFilter {
+            include: settings.database.log_include_commands.clone(),
+            exclude: settings.database.log_exclude_commands.clone(),
+        },
+    )?;
+    match store.close_stale_sessions(FOUND_AFTER_A_CRASH).await? {
+        0 => {}
+        rows => warn!(rows, "an earlier server died without ending its sessions; they are closed"),
+    }
+    let listener = listen(&settings).await?;
+    let address = listener.local_addr()?;
+
+    reap_children()?;
+    let interpreter = Interpreter {
+        python,
+        package,
+        instance: data.instance_id().to_owned(),
+        accelerate: settings.worker.accelerate,
+        passband_dir: settings.worker.passband_dir.clone(),
+    };
+    let records = orphans::Records::open(data.run())?;
+    let launcher = match settings.worker.start {
+        WorkerStart::Fork => Launcher::fork(interpreter, records),
+        WorkerStart::Spawn => Launcher::spawn(interpreter, records),
+    };
+    let sessions = SessionManager::new(Arc::clone(&settings), store.clone(), launcher);
+    let idle_watch = tokio::spawn(sessions.clone().end_idle_sessions());
+    let authenticator = Authenticator::from_settings(&settings.auth, store.clone())?;
+    let app = App { settings, sessions: sessions.clone(), store: store.clone(), authenticator };
+
+    let stopping = CancellationToken::new();
+    let http = web::serve_http(listener, web::router(app), stopping.clone().cancelled_owned());
+    let http = tokio::spawn(http);
+    info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+
+    stop.first().await;
+    let gone = async {
+        stopping.cancel();
+        idle_watch.abort();
+        sessions.shut_down().await;
+        let _panicked = http.await;
+        store.close().await;
+    };
+    tokio::select! {
+        done = timeout(SHUTDOWN_LIMIT, gone) => match done {
+            Ok(()) => info!("stopped"),
+            Err(_) => error!("not everything ended in time; the next start will look after the rest"),
+        },
+        () = stop.second() => std::process::exit(130),
+    }
+    drop(data);
+    Ok(())
+}
+
+async fn listen(settings: &Settings) -> Result<TcpListener, ServeError> {
+    let (host, port) = (settings.server.host.clone(), settings.server.port);
+    let listener = TcpListener::bind((host.as_str(), port)).await;
+    listener.map_err(|source| ServeError::Listen { host, port, source })
+}
+
+/// SIGINT and SIGTERM.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn first(&mut self) {
+        self.next().await;
+        info!("stopping: sessions are ended; a second signal ends the server at once");
+    }
+
+    async fn second(&mut self) {
+        self.next().await;
+        warn!("a second signal: ending at once");
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The machine's cores, shared by all long commands: who may compute now, and on how many cores.
+//!
+//! A long command gets every core that is free, and one at least: when all are busy, up to a bound of commands go on sharing them.
+//! Beyond the bound, commands wait in the order in which they came. It knows no sessions.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::FutureExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// All cores. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Cores {
+    total: usize,
+    granted: Arc<AtomicUsize>,
+    computes: Arc<Semaphore>,
+}
+
+/// The right to compute on some cores, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct CoreGrant {
+    cores: usize,
+    granted: Arc<AtomicUsize>,
+    _compute: OwnedSemaphorePermit,
+}
+
+impl Cores {
+    /// `total` cores, and at most `computes` long commands at once.
+    pub(crate) fn new(total: usize, computes: usize) -> Self {
+        Self {
+            total: total.max(1),
+            granted: Arc::default(),
+            computes: Arc::new(Semaphore::new(computes.clamp(1, Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    /// Waits for a turn, and takes the cores that are free then. Giving up the wait takes nothing.
+    pub(crate) async fn grant(&self) -> CoreGrant {
+        let turn = Arc::clone(&self.computes).acquire_owned().await;
+        let compute = turn.expect("the semaphore is never closed");
+        let take = |granted: usize| self.total.saturating_sub(granted).max(1);
+        let update = |granted| Some(granted + take(granted));
+        let before = self.granted.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
+        let before = before.unwrap_or_else(|granted| granted);
+        CoreGrant { cores: take(before), granted: Arc::clone(&self.granted), _compute: compute }
+    }
+}
+
+impl CoreGrant {
+    /// On how many cores the command may compute.
+    pub(crate) fn cores(&self) -> usize {
+        self.cores
+    }
+}
+
+impl Drop for CoreGrant {
+    fn drop(&mut self) {
+        self.granted.fetch_sub(self.cores, Ordering::AcqRel);
+    }
+}
+
+/// The wait of the long command that is next for its turn on the machine's cores.
+#[derive(Default)]
+pub(super) struct CoreWait {
+    wait: Option<Pin<Box<dyn Future<Output = CoreGrant> + Send>>>,
+    granted: Option<CoreGrant>,
+}
+
+impl CoreWait {
+    /// The grant, if its turn has come; else it is waited for.
+    pub(super) fn take_or_ask(&mut self, cores: &Cores) -> Option<CoreGrant> {
+        if self.granted.is_none() && self.wait.is_none() {
+            let cores = cores.clone();
+            let mut wait: Pin<Box<dyn Future<Output = _> + Send>> =
+                Box::pin(async move { cores.grant().await });
+            match (&mut wait).now_or_never() {
+                Some(grant) => self.granted = Some(grant),
+                None => self.wait = Some(wait),
+            }
+        }
+        self.granted.take()
+    }
+
+    /// Waits until the turn has come; for ever if none is waited for.
+    pub(super) async fn turn(&mut self) {
+        let Some(wait) = &mut self.wait else { return std::future::pending().await };
+        self.granted = Some(wait.await);
+        self.wait = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_gets_all_later_ones_share_and_beyond_the_bound_they_wait() {
+        let cores = Cores::new(4, 3);
+        let first = cores.grant().await;
+        let second = cores.grant().await;
+        let third = cores.grant().await;
+        assert_eq!([first.cores(), second.cores(), third.cores()], [4, 1, 1]);
+        assert!(cores.grant().now_or_never().is_none(), "a fourth must wait");
+        drop(first);
+        let fourth = cores.grant().await;
+        assert_eq!(fourth.cores(), 2);
+        drop((second, third, fourth));
+        assert_eq!(cores.grant().await.cores(), 4);
+    }
+}

@@ -1,0 +1,78 @@
+//! The address of the client: the peer's, or what trusted proxies say of it.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request};
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
+
+/// The peer of a connection, put into each of its requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+/// The client's address; `None` where there is no connection.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientAddress(pub Option<IpAddr>);
+
+impl<S: Sync> FromRequestParts<S> for ClientAddress {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().copied().unwrap_or(Self(None)))
+    }
+}
+
+/// Finds the client's address for the handlers.
+pub(super) async fn find(proxies: Arc<[IpAddr]>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get().map(|Peer(address)| *address);
+    let address = peer.map(|peer| behind(peer, request.headers(), &proxies));
+    request.extensions_mut().insert(ClientAddress(address));
+    next.run(request).await
+}
+
+/// The last address that no trusted proxy has: everything before it could have been written by anybody.
+fn behind(peer: IpAddr, headers: &HeaderMap, proxies: &[IpAddr]) -> IpAddr {
+    let forwarded = headers.get_all("x-forwarded-for").iter();
+    let mut addresses: Vec<&str> = forwarded
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .collect();
+    let mut address = peer.to_canonical();
+    while proxies.contains(&address) {
+        match addresses.pop().and_then(|text| text.trim().parse::<IpAddr>().ok()) {
+            Some(before) => address = before.to_canonical(),
+            None => break,
+        }
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, forwarded: &'static str, proxies: &[&str]) -> String {
+        let proxies: Vec<IpAddr> = proxies.iter().map(|proxy| proxy.parse().unwrap()).collect();
+        let headers = HeaderMap::from_iter([(
+            axum::http::HeaderName::from_static("x-forwarded-for"),
+            axum::http::HeaderValue::from_static(forwarded),
+        )]);
+        behind(peer.parse().unwrap(), &headers, &proxies).to_string()
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        assert_eq!(client("10.0.0.9", "1.2.3.4", &[]), "10.0.0.9");
+        assert_eq!(client("10.0.0.1", "1.2.3.4", &["10.0.0.1"]), "1.2.3.4");
+        assert_eq!(client("::ffff:10.0.0.1", "1.2.3.4", &["10.0.0.1"]), "1.2.3.4");
+        assert_eq!(
+            client("10.0.0.1", "6.6.6.6, 1.2.3.4, 10.0.0.2", &["10.0.0.1", "10.0.0.2"]),
+            "1.2.3.4"
+        );
+        assert_eq!(client("10.0.0.1", "garbage", &["10.0.0.1"]), "10.0.0.1");
+    }
+}

@@ -1,0 +1,142 @@
+//! One connection from its first byte to its last.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::EXPECT;
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::client_address::Peer;
+use super::gate::{Busy, Place};
+use super::lent_body;
+
+/// How long a connection may say nothing, and how long the head of a request may take.
+const HEAD_WITHIN: Duration = Duration::from_secs(30);
+/// How long an idle connection that has to close may take to send what is left.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// The most that is buffered of a request's head, and of a body at a time.
+const MAX_BUFFER: usize = 64 * 1024;
+
+/// Serves a connection's requests until it closes, has to leave, or `stop` is cancelled; requests in flight are finished.
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    place: Arc<Place>,
+    stop: CancellationToken,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection without TCP_NODELAY");
+    }
+    // A connection that says nothing holds a socket and this future, and no buffer.
+    tokio::select! {
+        () = stop.cancelled() => return,
+        () = place.told_to_leave() => return,
+        first_byte = timeout(HEAD_WITHIN, stream.readable()) => {
+            if !matches!(first_byte, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+    // Boxed, so that the many bytes of an HTTP connection's state are spent on those who speak only.
+    Box::pin(converse(stream, peer, router, place, stop)).await;
+}
+
+/// Serves the requests of a connection that has begun to speak.
+async fn converse(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    place: Arc<Place>,
+    stop: CancellationToken,
+) {
+    let service = service_fn(|request| answer(request, peer, router.clone(), place.busy()));
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_WITHIN)
+            .max_buf_size(MAX_BUFFER)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = stop.cancelled() => None,
+        () = place.told_to_leave() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None if !place.has_asked() => return,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            loop {
+                tokio::select! {
+                    ended = connection.as_mut() => break ended,
+                    () = sleep(CLOSE_WITHIN) => if !place.is_busy() { return },
+                }
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended with an error");
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    router: Router,
+    busy: Busy,
+) -> Result<Response<Answer>, Infallible> {
+    // A client that asked for leave to send its body does not send it once it has its answer.
+    let waits_for_leave = request.headers().contains_key(EXPECT);
+    let (parts, body) = request.into_parts();
+    let (body, lender) = lent_body::lend(body);
+    let mut request = Request::from_parts(parts, body);
+    request.extensions_mut().insert(Peer(peer.ip()));
+    let response = router.oneshot(request).await?;
+    if !waits_for_leave {
+        lender.discard_rest().await;
+    }
+    Ok(response.map(|body| Answer { body, _busy: busy }))
+}
+
+/// A response's body, whose connection is busy until it has been read.
+struct Answer {
+    body: Body,
+    _busy: Busy,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

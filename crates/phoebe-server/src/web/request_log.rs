@@ -1,0 +1,70 @@
+//! One line for each request: method, route, status, duration, session, user. No bodies, tokens or query strings.
+
+use std::time::Instant;
+
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{MatchedPath, RawPathParams, Request};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::Response;
+
+use crate::api::CallerId;
+
+/// What is known of a request before it is answered; writes its line when it goes out of scope.
+struct Line {
+    method: Method,
+    route: Option<MatchedPath>,
+    session_id: Option<String>,
+    user_id: Option<String>,
+    status: Option<u16>,
+    start: Instant,
+}
+
+/// Runs a request and writes its line, also when the client leaves before the answer.
+pub(super) async fn log_request(
+    route: Option<MatchedPath>,
+    parameters: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut line = Line {
+        method: request.method().clone(),
+        route,
+        session_id: parameters.as_ref().ok().and_then(session_id),
+        user_id: None,
+        status: None,
+        start: Instant::now(),
+    };
+    let response = next.run(request).await;
+    line.status = Some(response.status().as_u16());
+    line.user_id = response.extensions().get().map(|CallerId(id)| id.clone());
+    response
+}
+
+/// The session in the path, if it has the form of one: other texts are the client's invention.
+fn session_id(parameters: &RawPathParams) -> Option<String> {
+    let (_, id) = parameters.iter().find(|(name, _)| *name == "session_id")?;
+    uuid::Uuid::parse_str(id).ok().map(|id| id.to_string())
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let route = self.route.as_ref().map_or("-", MatchedPath::as_str);
+        let duration_ms = self.start.elapsed().as_secs_f64() * 1000.0;
+        let (session, user) = (self.session_id.as_deref(), self.user_id.as_deref());
+        let method = self.method.as_str();
+        match self.status {
+            Some(status) => {
+                tracing::info!(method, route, status, duration_ms, session, user, "request");
+            }
+            None => tracing::info!(
+                method,
+                route,
+                duration_ms,
+                session,
+                user,
+                "request given up by its client"
+            ),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The listener: accepts until told to stop, then waits for what it started.
+
+use std::future::Future;
+use std::io::{Error, ErrorKind};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::Router;
+use rustix::process::{Resource, getrlimit};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connection;
+use super::gate::Gate;
+
+/// How long requests in flight may take after the server was told to stop.
+const FINISH_WITHIN: Duration = Duration::from_secs(2);
+/// How long to wait before accepting again when the system refuses, e.g. for lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The most connections, however many files may be open.
+const MAX_CONNECTIONS: u64 = 20_000;
+/// Connections that may wait to be accepted: a class that starts together is more than the usual 128, and whoever finds no place
+/// waits a whole second.
+const BACKLOG: i32 = 1024;
+
+/// Serves `router` on `listener` until `shutdown` resolves.
+///
+/// Then nothing more is accepted, requests in flight have two seconds to finish, and every task has ended when this returns.
+pub async fn serve_http(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
+    serve_at_most(connection_limit(), listener, router, shutdown).await;
+}
+
+/// [`serve_http`] with at most `limit` connections.
+async fn serve_at_most(
+    limit: usize,
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+) {
+    // The kernel takes a new backlog from a socket that listens already.
+    if let Err(error) = rustix::net::listen(&listener, BACKLOG) {
+        tracing::warn!(%error, "the backlog of the listener stays as it is");
+    }
+    let gate = Gate::new(limit);
+    let (stop, abandon) = (CancellationToken::new(), CancellationToken::new());
+    let connections = TaskTracker::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let next = async {
+            let (stream, peer) = accept(&listener, &gate).await;
+            (stream, peer, gate.admit().await)
+        };
+        let (stream, peer, place) = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            next = next => next,
+        };
+        let served = connection::serve(stream, peer, router.clone(), place, stop.clone());
+        let abandon = abandon.clone();
+        connections.spawn(async move { abandon.run_until_cancelled(served).await });
+    }
+    drop(listener);
+    stop.cancel();
+    connections.close();
+    if timeout(FINISH_WITHIN, connections.wait()).await.is_err() {
+        tracing::warn!(
+            connections = connections.len(),
+            "requests did not finish in time and are given up"
+        );
+        abandon.cancel();
+        connections.wait().await;
+    }
+}
+
+/// The next connection, however often the system refuses one.
+async fn accept(listener: &TcpListener, gate: &Gate) -> (TcpStream, SocketAddr) {
+    let mut reported = false;
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) => {
+                if !reported {
+                    tracing::error!(%error, "no connection can be accepted; trying again");
+                    reported = true;
+                }
+                gate.close_longest_idle();
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether the error concerns one client that has left already.
+fn is_the_clients(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::Interrupted
+    )
+}
+
+/// Half of the files that may be open: workers, the database and logs need the others.
+fn connection_limit() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from((files / 2).clamp(16, MAX_CONNECTIONS)).unwrap_or(16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use std::sync::Arc;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::Notify;
+    use tokio::task::JoinHandle;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const ASK: &[u8] = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
+    const ASK_SLOW: &[u8] = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    /// A server on a free port that answers `/health` at once and `/slow` when told to.
+    struct Server {
+        address: SocketAddr,
+        reached: Arc<Notify>,
+        go_on: Arc<Notify>,
+        stop: CancellationToken,
+        task: JoinHandle<()>,
+    }
+
+    impl Server {
+        async fn start(limit: usize) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+            let slow = {
+                let (reached, go_on) = (Arc::clone(&reached), Arc::clone(&go_on));
+                move || async move {
+                    reached.notify_one();
+                    go_on.notified().await;
+                    "slow"
+                }
+            };
+            let router =
+                Router::new().route("/health", get(|| async { "ok" })).route("/slow", get(slow));
+            let stop = CancellationToken::new();
+            let stopped = stop.clone().cancelled_owned();
+            let task = tokio::spawn(serve_at_most(limit, listener, router, stopped));
+            Self { address, reached, go_on, stop, task }
+        }
+
+        async fn connect(&self) -> TcpStream {
+            TcpStream::connect(self.address).await.unwrap()
+        }
+
+        async fn ends(self) {
+            timeout(PATIENCE, self.task).await.expect("it ends").unwrap();
+        }
+    }
+
+    /// Reads until `text` has come.
+    async fn read_until(stream: &mut TcpStream, text: &str) {
+        let mut got = Vec::new();
+        let read = async {
+            while !String::from_utf8_lossy(&got).contains(text) {
+                assert_ne!(stream.read_buf(&mut got).await.unwrap(), 0, "closed: {got:?}");
+            }
+        };
+        timeout(PATIENCE, read).await.expect("an answer in time");
+    }
+
+    async fn is_closed(stream: &mut TcpStream) -> bool {
+        matches!(timeout(PATIENCE, stream.read(&mut [0])).await, Ok(Ok(0) | Err(_)))
+    }
+
+    #[tokio::test]
+    async fn silent_connections_give_way_to_one_that_asks() {
+        let server = Server::start(8).await;
+        let mut silent = Vec::new();
+        for _ in 0..40 {
+            silent.push(server.connect().await);
+        }
+        let mut asking = server.connect().await;
+        asking.write_all(ASK).await.unwrap();
+        read_until(&mut asking, "ok").await;
+        assert!(is_closed(&mut silent[0]).await, "the longest-idle one has left");
+        server.stop.cancel();
+        server.ends().await;
+    }
+
+    #[tokio::test]
+    async fn a_half_sent_head_gives_way_too() {
+        let server = Server::start(2).await;
+        let mut half = [server.connect().await, server.connect().await];
+        for stream in &mut half {
+            stream.write_all(b"GET /health HTT").await.unwrap();
+        }
+        let mut asking = server.connect().await;
+        asking.write_all(ASK).await.unwrap();
+        read_until(&mut asking, "ok").await;
+        server.stop.cancel();
+        server.ends().await;
+    }
+
+    #[tokio::test]
+    async fn a_refused_client_may_finish_sending_and_ask_again() {
+        let server = Server::start(2).await;
+        let mut stream = server.connect().await;
+        let head = format!("POST /nope HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", 4 << 20);
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..4 {
+            stream.write_all(&[b'x'; 1 << 20]).await.unwrap();
+        }
+        read_until(&mut stream, "404").await;
+        stream.write_all(ASK).await.unwrap();
+        read_until(&mut stream, "ok").await;
+        server.stop.cancel();
+        server.ends().await;
+    }
+
+    #[tokio::test]
+    async fn a_busy_connection_is_not_closed_for_another() {
+        let server = Server::start(2).await;
+        let mut busy = server.connect().await;
+        busy.write_all(ASK_SLOW).await.unwrap();
+        server.reached.notified().await;
+        for _ in 0..10 {
+            let mut asking = server.connect().await;
+            asking.write_all(ASK).await.unwrap();
+            read_until(&mut asking, "ok").await;
+        }
+        server.go_on.notify_one();
+        read_until(&mut busy, "slow").await;
+        server.stop.cancel();
+        server.ends().await;
+    }
+
+    #[tokio::test]
+    async fn stopping_finishes_what_is_in_flight_and_closes_the_rest() {
+        let server = Server::start(8).await;
+        let (mut idle, mut kept, mut busy) =
+            (server.connect().await, server.connect().await, server.connect().await);
+        kept.write_all(ASK).await.unwrap();
+        read_until(&mut kept, "ok").await;
+        busy.write_all(ASK_SLOW).await.unwrap();
+        server.reached.notified().await;
+        server.stop.cancel();
+        assert!(is_closed(&mut idle).await);
+        assert!(is_closed(&mut kept).await);
+        server.go_on.notify_one();
+        read_until(&mut busy, "slow").await;
+        assert!(is_closed(&mut busy).await);
+        let address = server.address;
+        server.ends().await;
+        assert!(TcpStream::connect(address).await.is_err(), "nobody listens");
+    }
+
+    #[tokio::test]
+    async fn stopping_does_not_wait_for_ever() {
+        let server = Server::start(8).await;
+        let mut busy = server.connect().await;
+        busy.write_all(ASK_SLOW).await.unwrap();
+        server.reached.notified().await;
+        server.stop.cancel();
+        server.ends().await;
+        assert!(is_closed(&mut busy).await);
+    }
+}

@@ -1,0 +1,14 @@
+//! The whole server from outside: real processes, real sockets, real signals, real SQLite; with the fake worker where PHOEBE does
+//! not matter, and with real PHOEBE where it does (`PHOEBE_TEST_PYTHON`, or what the server sets up by itself).
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod accuracy;
+mod cli;
+mod contract;
+mod death;
+mod lifecycle;
+mod load;
+mod misbehaviour;
+mod start_failure;
+mod support;

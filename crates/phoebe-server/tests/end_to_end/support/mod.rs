@@ -1,0 +1,30 @@
+//! The harness: starts the real server on free ports in a temporary data directory and, at the end, fails if anything
+//! is left behind.
+//!
+//! ```ignore
+//! let server = TestServer::builder().fake().set("session.idle_timeout_seconds", 1.0).start().await;
+//! let session = server.start_session().await;
+//! assert_eq!(session.command(json!({"command": "ping"})).await["success"], true);
+//! server.finish().await;
+//! ```
+//!
+//! One test holds at most one [`TestServer`]; [`Builder::alone`] keeps other tests from running beside it.
+
+mod builder;
+mod client;
+mod database;
+mod leaks;
+mod log;
+mod machine;
+mod ports;
+mod process;
+mod program;
+mod server;
+mod wait;
+
+pub(crate) use builder::Builder;
+pub(crate) use client::{Client, Reply, Session};
+pub(crate) use process::{ProcessInfo, processes_of_instance};
+pub(crate) use program::{Finished, Program, fake_worker, phoebe_python};
+pub(crate) use server::TestServer;
+pub(crate) use wait::{stays, until};

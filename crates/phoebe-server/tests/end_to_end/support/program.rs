@@ -1,0 +1,109 @@
+//! The programs under test: the server's binary, the fake worker's, and the interpreter with PHOEBE.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+/// The server's binary.
+pub(crate) const SERVER: &str = env!("CARGO_BIN_EXE_phoebe-server");
+
+/// An interpreter with PHOEBE that is named from outside; without it the server sets its own up.
+pub(crate) fn phoebe_python() -> Option<PathBuf> {
+    std::env::var_os("PHOEBE_TEST_PYTHON").map(PathBuf::from)
+}
+
+/// The fake worker's binary, built when it is not up to date: Cargo builds it for the whole workspace only.
+pub(crate) fn fake_worker() -> &'static Path {
+    static FAKE_WORKER: LazyLock<PathBuf> = LazyLock::new(|| {
+        let folder = Path::new(SERVER).parent().unwrap();
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        build.args(["build", "--quiet", "--package", "phoebe-fake-worker"]);
+        build.current_dir(env!("CARGO_MANIFEST_DIR"));
+        build.arg("--target-dir").arg(folder.parent().unwrap());
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success(), "the fake worker cannot be built");
+        folder.join("phoebe-fake-worker")
+    });
+    &FAKE_WORKER
+}
+
+/// A call of the server's binary that ends by itself.
+#[derive(Debug)]
+pub(crate) struct Program(Command);
+
+/// How it ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Program {
+    /// The binary with nothing of the caller's settings, in `folder`.
+    pub(crate) fn new(folder: &Path) -> Self {
+        Self(command(folder))
+    }
+
+    pub(crate) fn arguments<I: AsRef<std::ffi::OsStr>>(
+        mut self,
+        arguments: impl IntoIterator<Item = I>,
+    ) -> Self {
+        self.0.args(arguments);
+        self
+    }
+
+    pub(crate) fn environment(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.0.env(name, value);
+        self
+    }
+
+    /// Runs it and waits for its end.
+    pub(crate) fn run(mut self) -> Finished {
+        let mut child = self
+            .0
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let started = Instant::now();
+        let deadline = Duration::from_secs(60);
+        // What these calls print fits into a pipe.
+        while child.try_wait().unwrap().is_none() {
+            if started.elapsed() > deadline {
+                child.kill().unwrap();
+                let finished = Finished::from(child.wait_with_output().unwrap());
+                panic!("{:?} did not end within {deadline:?}: {finished:?}", self.0);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        child.wait_with_output().unwrap().into()
+    }
+}
+
+impl From<Output> for Finished {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// The server's binary, in `folder`, with as little of the caller's environment as it needs. The cache stays the caller's: the
+/// private Python environment is made once.
+pub(crate) fn command(folder: &Path) -> Command {
+    let mut command = Command::new(SERVER);
+    command.current_dir(folder).env_clear();
+    for name in ["PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+}

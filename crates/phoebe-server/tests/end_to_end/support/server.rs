@@ -1,0 +1,201 @@
+//! A running server and its end.
+
+use std::fs::{self, OpenOptions};
+use std::ops::{Deref, Range};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::builder::Builder;
+use super::client::Client;
+use super::database::Database;
+use super::leaks;
+use super::log::Log;
+use super::machine::Place;
+use super::ports::PortRange;
+use super::process::{ProcessInfo, processes_of_instance};
+use super::program;
+use super::wait::until;
+
+/// The bound on an orderly end that the harness grants: what the server promises is 5 s.
+const END_DEADLINE: Duration = Duration::from_secs(15);
+
+/// What stays the same over a server's restarts.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) config: PathBuf,
+    pub(super) log: Log,
+    pub(super) ports: PortRange,
+    pub(super) environment: Vec<(String, String)>,
+    pub(super) start_deadline: Duration,
+    pub(super) wait_for_python: bool,
+    pub(super) root: TempDir,
+    pub(super) _place: Place,
+}
+
+/// A running server. It must be ended with [`TestServer::finish`], which looks for leaks.
+///
+/// It dereferences to a [`Client`] without authentication.
+#[derive(Debug)]
+pub(crate) struct TestServer {
+    process: Option<Child>,
+    client: Client,
+    setup: Setup,
+}
+
+impl TestServer {
+    pub(crate) fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(super) async fn start(setup: Setup) -> Self {
+        let (process, client) = launch(&setup).await;
+        Self { process: Some(process), client, setup }
+    }
+
+    /// A client without authentication, for a task of its own.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// The folder in which the server runs; its data is below it.
+    pub(crate) fn root(&self) -> &Path {
+        self.setup.root.path()
+    }
+
+    pub(crate) fn config(&self) -> &Path {
+        &self.setup.config
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.setup.log
+    }
+
+    pub(crate) fn port_pool(&self) -> Range<u16> {
+        self.setup.ports.range()
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.root().join("data")
+    }
+
+    pub(crate) fn database(&self) -> Database {
+        Database::new(self.data().join("sessions.db"))
+    }
+
+    /// The id that the Python processes of this data directory carry.
+    pub(crate) fn instance(&self) -> String {
+        fs::read_to_string(self.data().join("instance")).unwrap().trim().to_owned()
+    }
+
+    /// The Python processes of this server that live now.
+    pub(crate) fn workers(&self) -> Vec<ProcessInfo> {
+        processes_of_instance(&self.instance())
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.child().id().cast_signed()
+    }
+
+    fn child(&self) -> &Child {
+        self.process.as_ref().expect("the server runs")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.child()), signal).unwrap();
+    }
+
+    /// Waits until the server's process is gone.
+    pub(crate) async fn wait_for_exit(&mut self, deadline: Duration) -> ExitStatus {
+        let process = self.process.as_mut().expect("the server runs");
+        let status =
+            until("the server's end", deadline, async || process.try_wait().unwrap()).await;
+        self.process = None;
+        status
+    }
+
+    /// SIGTERM, and the wait for an orderly end. Returns how long it took.
+    pub(crate) async fn stop(&mut self) -> Duration {
+        self.signal(Signal::TERM);
+        let started = Instant::now();
+        let status = self.wait_for_exit(END_DEADLINE).await;
+        assert!(status.success(), "the server ended with {status}\n{}", self.log().tail());
+        started.elapsed()
+    }
+
+    /// SIGKILL: nothing of the server can tidy up.
+    pub(crate) async fn kill_nine(&mut self) {
+        self.signal(Signal::KILL);
+        self.wait_for_exit(END_DEADLINE).await;
+    }
+
+    /// Starts the server again, after it ended, on the same data directory.
+    pub(crate) async fn start_again(&mut self) {
+        assert!(self.process.is_none(), "the server still runs");
+        let (process, client) = launch(&self.setup).await;
+        self.process = Some(process);
+        self.client = client;
+    }
+
+    /// Stops the server in order, if it runs, and asserts that nothing of it is left: no process, port, file or `active` row.
+    pub(crate) async fn finish(mut self) {
+        let descendants = match &self.process {
+            Some(_) => super::process::descendants(self.pid()),
+            None => Vec::new(),
+        };
+        if self.process.is_some() {
+            self.stop().await;
+        }
+        leaks::assert_none(&self, &descendants).await;
+    }
+}
+
+impl Deref for TestServer {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        // SIGTERM would be kinder, but a failed test is about to remove the data directory.
+        let _gone = process.kill();
+        let _gone = process.wait();
+        assert!(std::thread::panicking(), "a TestServer must be ended with finish()");
+        eprintln!("--- the server's log\n{}\n---", self.log().tail());
+    }
+}
+
+async fn launch(setup: &Setup) -> (Child, Client) {
+    let seen = setup.log.entries().len();
+    let output = OpenOptions::new().create(true).append(true).open(setup.log.path()).unwrap();
+    let mut command = program::command(setup.root.path());
+    command.arg("run").arg("--config").arg(&setup.config).args(["--port", "0"]);
+    command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
+    command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+    let mut process = command.spawn().unwrap();
+
+    let address = until("the server listens", setup.start_deadline, async || {
+        if let Some(status) = process.try_wait().unwrap() {
+            panic!("the server ended with {status} while starting\n{}", setup.log.tail());
+        }
+        setup.log.entries().into_iter().skip(seen).find_map(|entry| {
+            let listening = entry["message"].as_str()?.contains("listening");
+            listening.then(|| entry["address"].as_str().map(str::to_owned))?
+        })
+    })
+    .await;
+    let client = Client::new(format!("http://{address}"));
+    let path = if setup.wait_for_python { "/health/ready" } else { "/health" };
+    until(path, Duration::from_secs(120), async || {
+        client.get(path).await.status.eq(&200).then_some(())
+    })
+    .await;
+    (process, client)
+}
