@@ -41,11 +41,13 @@ def prepare() -> Templates:
     import phoebe
     from astropy.io import fits
 
-    from . import patches
+    from . import accelerate, patches
 
     # Mapped passbands would keep files open, and a worker closes all descriptors that it inherits.
     fits.conf.use_memmap = False
     patches.list_passbands_in_stable_order()
+    if accelerate.enabled():
+        accelerate.install()
     # A progress bar starts a thread and writes to the log; runners report progress instead.
     phoebe.progressbars_off()
     bundles = {name: _default_bundle(options) for name, options in MORPHOLOGIES.items()}
