@@ -13,10 +13,9 @@ import phoebe
 import pytest
 from harness import Worker, descendants, group_members, wait_until
 
-from phoebe_worker import backend, parallel, patches
-from phoebe_worker.parallel import frames, helpers
+from phoebe_worker import accelerate, backend, parallel  # noqa: F401 - backend has patches
+from phoebe_worker.parallel import frames, helpers, pool
 
-ALL = (*backend.PATCHES, *parallel.PATCHES)
 TOLERANCE = 1e-12
 
 
@@ -36,7 +35,7 @@ def forks(monkeypatch):
     )
     yield started
     parallel.grant(1)
-    patches.uninstall(ALL)
+    accelerate.uninstall()
 
 
 def outcome(name: str):
@@ -62,9 +61,9 @@ def outcome(name: str):
 
 @pytest.mark.parametrize("name", computes.CASES)
 def test_same_as_stock(name, forks):
-    patches.uninstall(ALL)
+    accelerate.uninstall()
     stock = outcome(name)
-    assert patches.install(ALL) == []
+    assert accelerate.install() == []
     parallel.grant(2 + len(name) % 2)
     ours = outcome(name)
     assert forks, "no helper was started"
@@ -218,7 +217,7 @@ def test_failed_samples_of_helpers_are_not_lost(three_cores, monkeypatch):
             failed.append(index)
         return slowly(index)
 
-    assert parallel.pool.HelperPool().map(probability, range(90)) == list(range(90))
+    assert pool.HelperPool().map(probability, range(90)) == list(range(90))
     assert sorted(failed) == list(range(0, 90, 3))
 
 
@@ -236,7 +235,7 @@ def test_differential_evolution_is_the_same(forks):
         b.run_solver("de", maxiter=1, popsize=4, polish=False, solution="fit", seed=1)
         return b.get_value("fitted_values@fit")
 
-    assert patches.install(ALL) == []
+    assert accelerate.install() == []
     assert np.all(np.isfinite(fitted(3)))
     assert forks
 

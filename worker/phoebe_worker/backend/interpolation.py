@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import patches
-from ..patches import Patch
+from ..accelerate.registry import original, patch
 
 _TARGET = "ndpolator.ndpolator:Ndpolator.ndpolate"
 _REMEMBERED_MAX = 24
@@ -22,6 +21,13 @@ _BYTES_MAX = 1 << 20
 _remembered: OrderedDict[tuple[Any, ...], tuple[Any, dict[str, Any]]] = OrderedDict()
 
 
+@patch(
+    _TARGET,
+    reason="surfaces that had not changed were interpolated anew at every frame",
+    equal_because="a table never changes; answers are remembered by the bytes of the question",
+    checked_with=("2.5.4",),
+    guards={_TARGET: "1e794cd8d792f0e07a0156b7a5d8d504ebdd32b7e6bf6384b566e9ab4babe7c8"},
+)
 def ndpolate(
     self: Any,
     name: str,
@@ -30,7 +36,7 @@ def ndpolate(
     search_algorithm: str = "kdtree",
 ) -> dict[str, Any]:
     """Ndpolator.ndpolate; remembers the latest answers, byte by byte the same question."""
-    stock = patches.original(_TARGET)
+    stock = original(_TARGET)
     points = np.ascontiguousarray(query_pts)
     if name.startswith("imu") or points.nbytes > _BYTES_MAX:
         return stock(self, name, points, extrapolation_method, search_algorithm)
@@ -46,13 +52,3 @@ def ndpolate(
     else:
         _remembered.move_to_end(key)
     return {field: np.array(values) for field, values in found[1].items()}
-
-
-PATCHES = (
-    Patch(
-        _TARGET,
-        ndpolate,
-        "1e794cd8d792f0e07a0156b7a5d8d504ebdd32b7e6bf6384b566e9ab4babe7c8",
-        "unchanged surfaces were interpolated at every frame",
-    ),
-)

@@ -14,16 +14,29 @@ from typing import Any
 
 import numpy as np
 
-from .. import patches
-from ..patches import Patch
+from ..accelerate.registry import original, patch
 
 _MODULE = "phoebe.backend.mesh"
 _COPY = f"{_MODULE}:ProtoMesh.copy"
-_EULER = f"{_MODULE}:euler_trans_matrix"
+_FROM_PROTO = f"{_MODULE}:ScaledProtoMesh.from_proto"
+_FROM_SCALED = f"{_MODULE}:Mesh.from_scaledproto"
+_ROCHE = f"{_MODULE}:ScaledProtoMesh._copy_roche_values"
+_AVERAGES = f"{_MODULE}:ComputedColumn.averages"
+_VELOCITY = f"{_MODULE}:transform_velocity_array"
+_GET_ITEM = f"{_MODULE}:ProtoMesh.__getitem__"
 _SET_ITEM = f"{_MODULE}:ProtoMesh.__setitem__"
+_EULER = f"{_MODULE}:euler_trans_matrix"
+_AREAS = f"{_MODULE}:ProtoMesh.areas_si"
 _PLAIN = frozenset({type(None), bool, int, float, str, np.float64})
 
 
+@patch(
+    _COPY,
+    reason="deepcopy takes a millisecond for a few arrays",
+    equal_because="each array and column is copied, and anything unusual goes to PHOEBE",
+    checked_with=("2.5.4",),
+    guards={_COPY: "2a15561e583c9de68790becd0d6d52b3701393c7dff0af363dfda698c8e51f2b"},
+)
 def copy_mesh(self: Any) -> Any:
     """ProtoMesh.copy: a deep copy, attribute by attribute; PHOEBE's own for what is unusual."""
     new = type(self).__new__(type(self))
@@ -42,10 +55,17 @@ def copy_mesh(self: Any) -> Any:
         elif value == {}:
             attributes[name] = {}
         else:
-            return patches.original(_COPY)(self)
+            return original(_COPY)(self)
     return new
 
 
+@patch(
+    _FROM_PROTO,
+    reason="columns were computed only to be dropped",
+    equal_because="the same arrays, each mesh with columns of its own",
+    checked_with=("2.5.4",),
+    guards={_FROM_PROTO: "25667d7916060e97569e669ceb319c9b4c42979a285e81be2f7a1b1ec00dfe65"},
+)
 def scaled_from_proto(cls: type, proto_mesh: Any, scale: float) -> Any:
     """ScaledProtoMesh.from_proto."""
     mesh = _adopt(cls, proto_mesh)
@@ -54,6 +74,13 @@ def scaled_from_proto(cls: type, proto_mesh: Any, scale: float) -> Any:
     return mesh
 
 
+@patch(
+    _FROM_SCALED,
+    reason="columns were computed only to be dropped",
+    equal_because="the same arrays, each mesh with columns of its own",
+    checked_with=("2.5.4",),
+    guards={_FROM_SCALED: "9a9db8d8f61ebb9dc82a689a170d3899f31b8233d820ba7e320da58e3047f134"},
+)
 def mesh_from_scaledproto(
     cls: type,
     scaledproto_mesh: Any,
@@ -70,6 +97,13 @@ def mesh_from_scaledproto(
     return mesh
 
 
+@patch(
+    _GET_ITEM,
+    reason="columns were computed a first time only to see that they exist",
+    equal_because="an attribute exists where it can be read",
+    checked_with=("2.5.4",),
+    guards={_GET_ITEM: "fbe24412105c7e61c960aa606e0ac7565ff5d6f5d8c6b39801f53c7ca266f0fd"},
+)
 def get_item(self: Any, key: Any) -> Any:
     """ProtoMesh.__getitem__, without computing a column a first time to see that it exists."""
     if isinstance(key, str):
@@ -85,33 +119,54 @@ def get_item(self: Any, key: Any) -> Any:
     return None
 
 
+@patch(
+    _SET_ITEM,
+    reason="attributes were looked up three times",
+    equal_because="the same attribute is set, and what is new goes to PHOEBE",
+    checked_with=("2.5.4",),
+    guards={_SET_ITEM: "d28201f792408fa41d4ce8ba6de0ca99a7dc6f5c947bf92dcf0b6626da76b917"},
+)
 def set_item(self: Any, key: str, value: Any) -> None:
     """ProtoMesh.__setitem__ of what the mesh has; PHOEBE's own for what is new."""
     attributes = vars(self)
     name = f"_{key}"
     if name not in attributes:
-        patches.original(_SET_ITEM)(self, key, value)
+        original(_SET_ITEM)(self, key, value)
     elif _is_column(attributes[name]) and not _is_column(value):
         attributes[name].set_for_computations(value)
     else:
         attributes[name] = value
 
 
+@patch(
+    _EULER,
+    reason="a star asks for the same matrix some ten times at each frame",
+    equal_because="a function of three numbers",
+    checked_with=("2.5.4",),
+    guards={_EULER: "9bb2051b0f40305d7abc798cd0ffaae654cb22455495567ec76ece01f84da9f9"},
+)
 def euler_trans_matrix(etheta: Any, elongan: Any, eincl: Any) -> Any:
     """euler_trans_matrix; a star asks for the same one some ten times at each frame."""
     try:
         return _euler_trans_matrix(etheta, elongan, eincl)
     except TypeError:  # unhashable: angles of many times at once
-        return patches.original(_EULER)(etheta, elongan, eincl)
+        return original(_EULER)(etheta, elongan, eincl)
 
 
 @functools.lru_cache(maxsize=16)
 def _euler_trans_matrix(etheta: float, elongan: float, eincl: float) -> Any:
-    matrix = patches.original(_EULER)(etheta, elongan, eincl)
+    matrix = original(_EULER)(etheta, elongan, eincl)
     matrix.setflags(write=False)
     return matrix
 
 
+@patch(
+    _AREAS,
+    reason="two Quantities were made for one product",
+    equal_because="the factor is the one of the conversion",
+    checked_with=("2.5.4",),
+    guards={_AREAS: "9fdb5adb8f9d18c63cf74a8cc0d169405ed66edf17d58da5be325c55a7517876"},
+)
 def areas_si(self: Any) -> Any:
     """ProtoMesh.areas_si: the same factor as a Quantity's conversion, without the Quantity."""
     return None if self._areas is None else _square_metres() * self._areas
@@ -125,6 +180,13 @@ def _square_metres() -> float:
     return (1.0 * u.solRad**2).to(u.m**2).value
 
 
+@patch(
+    _ROCHE,
+    reason="velocities at rest were averaged at every frame",
+    equal_because="the average of zeros is zero",
+    checked_with=("2.5.4",),
+    guards={_ROCHE: "11a5afa2a7135a27a097653000c41155a389d31faf4fd91c6e83328c8ba8c790"},
+)
 def copy_roche_values(self: Any) -> None:
     """ScaledProtoMesh._copy_roche_values; a star at rest needs no average of velocities."""
     self._roche_vertices = self._vertices.copy()
@@ -136,6 +198,13 @@ def copy_roche_values(self: Any) -> None:
     )
 
 
+@patch(
+    _AVERAGES,
+    reason="columns of zeros were averaged at every frame",
+    equal_because="the average of zeros is zero",
+    checked_with=("2.5.4",),
+    guards={_AVERAGES: "016c34460be2871cf11dac2c988c6156fdd83c993124f8db0f003957a89a3365"},
+)
 def averages(self: Any) -> Any:
     """ComputedColumn.averages; the average of zeros is known."""
     if not self.mesh._compute_at_vertices:
@@ -146,6 +215,13 @@ def averages(self: Any) -> Any:
     return np.mean(self.vertices_per_triangle, axis=1)
 
 
+@patch(
+    _VELOCITY,
+    reason="numpy.cross prepares for every shape",
+    equal_because="the same products and differences, element by element",
+    checked_with=("2.5.4",),
+    guards={_VELOCITY: "d3fcfe21cfb11234ee6d108b89e82b9d27019d44699c447ca6d20a8cc7b2abaf"},
+)
 def transform_velocity_array(
     array: Any, pos_array: Any, vel: Any, euler: Any, rotation_vel: Any = (0, 0, 0)
 ) -> Any:
@@ -216,67 +292,3 @@ def _column(mesh: Any, column: Any, *, copied: bool = False) -> Any:
 
 def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray)
-
-
-PATCHES = (
-    Patch(
-        _COPY,
-        copy_mesh,
-        "2a15561e583c9de68790becd0d6d52b3701393c7dff0af363dfda698c8e51f2b",
-        "deepcopy of a few arrays",
-    ),
-    Patch(
-        f"{_MODULE}:ScaledProtoMesh.from_proto",
-        classmethod(scaled_from_proto),
-        "25667d7916060e97569e669ceb319c9b4c42979a285e81be2f7a1b1ec00dfe65",
-        "columns were computed only to be dropped",
-    ),
-    Patch(
-        f"{_MODULE}:Mesh.from_scaledproto",
-        classmethod(mesh_from_scaledproto),
-        "9a9db8d8f61ebb9dc82a689a170d3899f31b8233d820ba7e320da58e3047f134",
-        "columns were computed only to be dropped",
-    ),
-    Patch(
-        f"{_MODULE}:ScaledProtoMesh._copy_roche_values",
-        copy_roche_values,
-        "11a5afa2a7135a27a097653000c41155a389d31faf4fd91c6e83328c8ba8c790",
-        "the average of zeros at every frame",
-    ),
-    Patch(
-        f"{_MODULE}:ComputedColumn.averages",
-        property(averages),
-        "016c34460be2871cf11dac2c988c6156fdd83c993124f8db0f003957a89a3365",
-        "the average of zeros at every frame",
-    ),
-    Patch(
-        f"{_MODULE}:transform_velocity_array",
-        transform_velocity_array,
-        "d3fcfe21cfb11234ee6d108b89e82b9d27019d44699c447ca6d20a8cc7b2abaf",
-        "numpy.cross is general",
-    ),
-    Patch(
-        f"{_MODULE}:ProtoMesh.__getitem__",
-        get_item,
-        "fbe24412105c7e61c960aa606e0ac7565ff5d6f5d8c6b39801f53c7ca266f0fd",
-        "columns were computed twice",
-    ),
-    Patch(
-        _SET_ITEM,
-        set_item,
-        "d28201f792408fa41d4ce8ba6de0ca99a7dc6f5c947bf92dcf0b6626da76b917",
-        "attributes were looked up three times",
-    ),
-    Patch(
-        _EULER,
-        euler_trans_matrix,
-        "9bb2051b0f40305d7abc798cd0ffaae654cb22455495567ec76ece01f84da9f9",
-        "the same matrix for each array of a mesh",
-    ),
-    Patch(
-        f"{_MODULE}:ProtoMesh.areas_si",
-        property(areas_si),
-        "9fdb5adb8f9d18c63cf74a8cc0d169405ed66edf17d58da5be325c55a7517876",
-        "two Quantities each time",
-    ),
-)

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import patches
-from ..patches import Patch
+from ..accelerate.registry import original, patch
 
 _MODULE = "phoebe.backend.backends"
 _EXTRACT = f"{_MODULE}:_extract_from_bundle"
@@ -20,6 +19,13 @@ _FILL = f"{_MODULE}:BaseBackend._fill_syns"
 _UNFILTERED = {"check_visible": False, "check_default": False}
 
 
+@patch(
+    _EXTRACT,
+    reason="each time was looked up in a list of all times",
+    equal_because="PHOEBE's own lists by dataset, gathered by time in the same order",
+    checked_with=("2.5.4",),
+    guards={_EXTRACT: "75b682742f59b875a5999ec220d0f97ce78c04635ccc47b10f2439c0d6ba5330"},
+)
 def extract_from_bundle(
     b: Any,
     compute: str,
@@ -30,7 +36,7 @@ def extract_from_bundle(
     **kwargs: Any,
 ) -> Any:
     """_extract_from_bundle: PHOEBE's own lists by dataset, here sorted into times."""
-    stock = patches.original(_EXTRACT)
+    stock = original(_EXTRACT)
     infos, synthetics = stock(b, compute, dataset, times, False, include_mesh, **kwargs)
     if not by_time:
         return infos, synthetics
@@ -44,9 +50,16 @@ def extract_from_bundle(
     return np.asarray(ordered), tuple(by_times[time] for time in ordered), synthetics
 
 
+@patch(
+    _FILL,
+    reason="each value took two searches and a copy of its whole array",
+    equal_because="the same places and unit factors; what is no array element goes to PHOEBE",
+    checked_with=("2.5.4",),
+    guards={_FILL: "14e3e9c4cc59ef9c2f1ac30d06813b1ea7042d823d4b72890d0ef6129197a76e"},
+)
 def fill_synthetics(self: Any, new_syns: Any, rpacketlists_per_worker: Any) -> Any:
     """BaseBackend._fill_syns: values at a time are collected, and each array is written once."""
-    stock = patches.original(_FILL)
+    stock = original(_FILL)
     columns: dict[Any, _Column | None] = {}
     others = []
     for packetlists in rpacketlists_per_worker:
@@ -113,19 +126,3 @@ class _Column:
         if unit not in self._factors:
             self._factors[unit] = (1.0 * unit).to(self._parameter.default_unit).value
         return self._factors[unit]
-
-
-PATCHES = (
-    Patch(
-        _EXTRACT,
-        extract_from_bundle,
-        "75b682742f59b875a5999ec220d0f97ce78c04635ccc47b10f2439c0d6ba5330",
-        "quadratic in the number of times",
-    ),
-    Patch(
-        _FILL,
-        fill_synthetics,
-        "14e3e9c4cc59ef9c2f1ac30d06813b1ea7042d823d4b72890d0ef6129197a76e",
-        "quadratic in the number of times",
-    ),
-)

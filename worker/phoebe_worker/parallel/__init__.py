@@ -9,17 +9,11 @@ PHOEBE maps over a pool: the samples of `sample_from`, the models of samplers an
 after another, each in need of the one before (or written as one long loop), so the frames of each
 model are split instead. Other backends (`legacy`, `ellc`, `jktebop`) compute a dataset at once and
 stay serial. Helpers start no helpers of their own.
+
+`frames` and `pool` enter their patches into the table of `accelerate`; with acceleration off,
+PHOEBE computes as it is, on one core.
 """
 
-from .. import patches
-from . import frames, pool
 from .helpers import HelperDied, grant, granted
 
-__all__ = ["HelperDied", "PATCHES", "grant", "granted", "install"]
-
-PATCHES = (frames.PATCH, pool.PATCH)
-
-
-def install() -> None:
-    """Let PHOEBE use the cores that are granted. Without a grant nothing changes."""
-    patches.install(PATCHES)
+__all__ = ["HelperDied", "grant", "granted"]

@@ -11,14 +11,20 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from .. import patches
-from ..patches import Patch
+from ..accelerate.registry import original, patch
 from .helpers import granted, share_out
 
 _TARGET = "phoebe.backend.backends:BaseBackendByTime._run_chunk"
 WORTH_SECONDS = 0.015  # about what a fork costs
 
 
+@patch(
+    _TARGET,
+    reason="frames are independent, and PHOEBE splits them only under mpirun",
+    equal_because="the same frames in the same order; what they hand on is settled before",
+    checked_with=("2.5.4",),
+    guards={_TARGET: "9265be20a6a7321121bf12dc00a7ade8375b9761e142b45dfd350ebd99924c92"},
+)
 def run_chunk(
     self: Any, b: Any, compute: str, times: Any, infolists: Sequence[Any], **kwargs: Any
 ) -> list[Any]:
@@ -27,7 +33,7 @@ def run_chunk(
 
     # With an `out_fname`, PHOEBE looks for a kill file before each frame.
     if granted() < 2 or mpi.enabled or kwargs.get("out_fname", False):
-        return patches.original(_TARGET)(self, b, compute, times, infolists, **kwargs)
+        return original(_TARGET)(self, b, compute, times, infolists, **kwargs)
 
     setup = self._worker_setup(b, compute, times, infolists, **kwargs)
     progress = _progress(b, len(times), kwargs)
@@ -70,11 +76,3 @@ def _progress(b: Any, total: int, kwargs: dict[str, Any]) -> Any:
     if b._within_solver or not kwargs.get("progressbar", False):
         return None
     return backends._tqdm(total=total)
-
-
-PATCH = Patch(
-    _TARGET,
-    run_chunk,
-    "9265be20a6a7321121bf12dc00a7ade8375b9761e142b45dfd350ebd99924c92",
-    "frames are independent; PHOEBE splits them only under mpirun",
-)

@@ -11,12 +11,20 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..patches import Patch
+from ..accelerate.registry import patch
 from .helpers import granted, share_out
 
+_TARGET = "phoebe.pool:SerialPool"
 Callback = Callable[[Any], None] | None
 
 
+@patch(
+    _TARGET,
+    reason="samples and walkers are independent models",
+    equal_because="the same function of the same arguments, results in their order",
+    checked_with=("2.5.4",),
+    guards={_TARGET: "631cbfcaf5a007760bd6c5fddf25c19474dbee1609f348359ae99b9d2928f2a0"},
+)
 class HelperPool:
     """In the place of SerialPool; always the master."""
 
@@ -81,11 +89,3 @@ def _failed_samples() -> list[Any]:
 
     samples = getattr(solverbackends, "failed_samples_buffer", None)
     return samples if isinstance(samples, list) else []
-
-
-PATCH = Patch(
-    "phoebe.pool:SerialPool",
-    HelperPool,
-    "631cbfcaf5a007760bd6c5fddf25c19474dbee1609f348359ae99b9d2928f2a0",
-    "samples and walkers are independent models",
-)
