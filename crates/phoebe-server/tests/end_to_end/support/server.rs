@@ -96,6 +96,13 @@ impl TestServer {
         processes_of_instance(&self.instance())
     }
 
+    /// The interpreter in which workers run; real PHOEBE's, if the server has real PHOEBE.
+    pub(crate) fn interpreter(&self) -> String {
+        let zygote =
+            self.workers().into_iter().find(|process| process.parent == self.pid()).unwrap();
+        zygote.command_line.split_ascii_whitespace().next().unwrap().to_owned()
+    }
+
     pub(crate) fn pid(&self) -> i32 {
         self.child().id().cast_signed()
     }
