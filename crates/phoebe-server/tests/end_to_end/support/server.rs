@@ -29,7 +29,6 @@ pub(super) struct Setup {
     pub(super) config: PathBuf,
     pub(super) log: Log,
     pub(super) ports: PortRange,
-    pub(super) environment: Vec<(String, String)>,
     pub(super) start_deadline: Duration,
     pub(super) wait_for_python: bool,
     pub(super) root: TempDir,
@@ -184,7 +183,6 @@ async fn launch(setup: &Setup) -> (Child, Client) {
     let output = OpenOptions::new().create(true).append(true).open(setup.log.path()).unwrap();
     let mut command = program::command(setup.root.path());
     command.arg("run").arg("--config").arg(&setup.config).args(["--port", "0"]);
-    command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
     let mut process = command.spawn().unwrap();
 
