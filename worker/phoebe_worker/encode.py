@@ -29,10 +29,13 @@ def _simpler(value: Any) -> Any:
     """One step from an unknown type towards JSON; raises TypeError where there is none."""
     if isinstance(value, np.ndarray) and type(value) is np.ndarray:
         return _array(value)
+    if isinstance(value, np.floating):
+        return float(value)  # `item` leaves a long double as it is
+    if isinstance(value, complex | np.complexfloating):
+        value = complex(value)
+        return {"real": value.real, "imag": value.imag}
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, complex):
-        return {"real": value.real, "imag": value.imag}
     if isinstance(value, set | frozenset):
         return sorted(value, key=repr)
     if isinstance(value, bytes | bytearray | memoryview):

@@ -146,6 +146,7 @@ def _child(worker: int, write_end: int, run: Callable[[], tuple[Answer, Any]], s
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != worker:
             os._exit(1)
+        signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # Not the worker's sockets: the server must see the end of the worker from their closing.
         os.closerange(3, write_end)

@@ -39,9 +39,12 @@ class Templates:
 def prepare() -> Templates:
     """Import PHOEBE, build the default Bundles, and load what a first compute would load."""
     import phoebe
+    from astropy.io import fits
 
     from . import patches
 
+    # Mapped passbands would keep files open, and a worker closes all descriptors that it inherits.
+    fits.conf.use_memmap = False
     patches.list_passbands_in_stable_order()
     # A progress bar starts a thread and writes to the log; runners report progress instead.
     phoebe.progressbars_off()

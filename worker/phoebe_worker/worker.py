@@ -71,11 +71,14 @@ class Worker:
         self._poller = zmq.Poller()
         self._poller.register(endpoint, zmq.POLLIN)
         self._restore = restore.Snapshot(self._end)
+        self._poller.register(self._restore.signalled, zmq.POLLIN)
 
     def serve(self) -> NoReturn:
         runner.adopt_orphans()
         while True:
             ready = dict(self._poller.poll())
+            if self._restore.signalled in ready:
+                os.read(self._restore.signalled, 4096)
             at_work = self._runner
             if at_work is not None and (at_work.fd in ready or at_work.exit_fd in ready):
                 self._follow(at_work, ended=at_work.exit_fd in ready)

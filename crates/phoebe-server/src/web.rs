@@ -3,6 +3,7 @@
 mod client_address;
 mod connection;
 mod gate;
+mod lent_body;
 mod request_log;
 mod serve;
 #[cfg(test)]

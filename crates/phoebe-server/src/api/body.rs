@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use bytes::BytesMut;
 use futures::StreamExt;
 use tokio::time::{Instant, timeout_at};
@@ -25,8 +25,6 @@ const SMALL: u64 = 256 * 1024;
 const GRACE: Duration = Duration::from_secs(30);
 /// Bytes per second of the slowest client that is waited for.
 const SLOWEST: u64 = 16 * 1024;
-/// For how long a body that is too large is read and dropped, so that its sender gets to read why.
-const DISCARD: Duration = Duration::from_secs(10);
 
 impl FromRequest<Shared> for Whole {
     type Rejection = HttpError;
@@ -47,10 +45,10 @@ impl FromRequest<Shared> for Small {
 }
 
 async fn read(request: Request, limit: u64, grace: Duration) -> Result<Bytes, HttpError> {
-    let (parts, body) = request.into_parts();
+    let body = request.into_body();
     // Exact where the client said a length, the frames so far otherwise.
     if body.size_hint().lower() > limit {
-        return refuse_large(&parts.headers, body, limit).await;
+        return Err(too_large(limit));
     }
     let start = Instant::now();
     let mut stream = body.into_data_stream();
@@ -67,8 +65,7 @@ async fn read(request: Request, limit: u64, grace: Duration) -> Result<Bytes, Ht
         };
         received += frame.len() as u64;
         if received > limit {
-            drop((first, rest));
-            return refuse_large(&parts.headers, Body::from_stream(stream), limit).await;
+            return Err(too_large(limit));
         }
         // A body in one frame, as nearly all are, is passed on without a copy.
         if first.is_empty() {
@@ -83,21 +80,15 @@ async fn read(request: Request, limit: u64, grace: Duration) -> Result<Bytes, Ht
     Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
-async fn refuse_large(headers: &HeaderMap, body: Body, limit: u64) -> Result<Bytes, HttpError> {
-    // A client that asked for leave to send has sent nothing yet.
-    if !headers.contains_key(header::EXPECT) {
-        let mut stream = body.into_data_stream();
-        let deadline = Instant::now() + DISCARD;
-        while let Ok(Some(Ok(_))) = timeout_at(deadline, stream.next()).await {}
-    }
+fn too_large(limit: u64) -> HttpError {
     let limit = match limit / (1024 * 1024) {
         0 => format!("{} KiB", limit / 1024),
         mebibytes => format!("{mebibytes} MiB"),
     };
-    Err(HttpError::new(
+    HttpError::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         format!("The request body is larger than {limit}, which is the limit here"),
-    ))
+    )
 }
 
 fn too_slow() -> HttpError {
@@ -146,13 +137,12 @@ mod tests {
         let (body, asked) = frames(100);
         let refused = read(request(body), 2 * MIB as u64, GRACE).await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
-        assert_eq!(asked.load(Ordering::Relaxed), 100, "the rest is read and dropped");
+        assert_eq!(asked.load(Ordering::Relaxed), 3, "no more is asked for");
     }
 
     #[tokio::test]
     async fn a_length_above_the_limit_is_refused_before_reading() {
-        let mut large = request(Body::from(vec![b'x'; 101]));
-        large.headers_mut().insert(header::EXPECT, "100-continue".parse().unwrap());
+        let large = request(Body::from(vec![b'x'; 101]));
         let refused = read(large, 100, GRACE).await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
     }

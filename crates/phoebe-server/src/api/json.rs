@@ -14,7 +14,7 @@ use crate::error::{Context, HttpError, Place, Problem};
 const MAX_REPEATED_INPUT: usize = 64 * 1024;
 
 /// The `command` of a body that is one JSON object; empty where it is missing or no text, which the worker answers.
-pub(super) fn command_name(body: &Bytes) -> Result<String, HttpError> {
+pub fn command_name(body: &Bytes) -> Result<String, HttpError> {
     let text = text_of(body)?;
     match parse(text, ObjectSeed) {
         Ok(Some(name)) => Ok(name.into_owned()),

@@ -34,6 +34,9 @@ pub(crate) struct Context {
 }
 
 pub(crate) use caller::CallerId;
+// For the benchmarks.
+#[doc(hidden)]
+pub use json::command_name;
 
 pub(crate) type Shared = Arc<Context>;
 

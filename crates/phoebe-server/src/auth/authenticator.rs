@@ -222,7 +222,7 @@ impl Authenticator {
             }
             // A database in trouble must not keep people from their work: what was known last holds, else the signed claims.
             Err(error) => {
-                tracing::warn!(%error, user_id = id, "a token's user could not be looked up; its claims are trusted");
+                tracing::warn!(%error, user = id, "a token's user could not be looked up; its claims are trusted");
                 remembered
                     .map_or_else(|| Some(claims.into()), |(_, identity)| identity)
                     .ok_or(AuthError::UnknownUser)

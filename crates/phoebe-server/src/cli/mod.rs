@@ -5,6 +5,7 @@ mod cleanup;
 mod completions;
 mod config;
 mod doctor;
+mod environment;
 mod failure;
 mod generate_key;
 pub mod init_db;
@@ -63,6 +64,10 @@ enum Command {
     ///
     /// Each line says ok, warning or failed. Exit code 1 if anything failed. Nothing is changed.
     Doctor,
+    /// Make the private Python environment now, and print its interpreter
+    ///
+    /// `run` does so too. Of use where a machine is prepared before the server is started on it.
+    Environment,
     /// Print completions for a shell
     ///
     /// Load them in the shell's start file, or save them where the shell looks for completions.
@@ -103,6 +108,7 @@ impl Command {
             }
             Self::Cleanup => cleanup::execute(&settings(file, Vec::new())?.settings)?,
             Self::Doctor => return doctor::execute(&settings(file, Vec::new())?.settings),
+            Self::Environment => environment::execute(&settings(file, Vec::new())?.settings)?,
             Self::Completions(arguments) => completions::execute(&arguments)?,
         }
         Ok(ExitCode::SUCCESS)

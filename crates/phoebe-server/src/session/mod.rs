@@ -22,6 +22,9 @@ mod request;
 mod start;
 
 pub use manager::SessionManager;
+// For the benchmarks.
+#[doc(hidden)]
+pub use queue::CommandQueue;
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -9,7 +9,7 @@ use phoebe_protocol::packet::CommandKind;
 
 /// Commands of one session: some wait, some are with the worker.
 #[derive(Debug)]
-pub(crate) struct CommandQueue<T> {
+pub struct CommandQueue<T> {
     depth: usize,
     waiting: VecDeque<(CommandKind, T)>,
     running: BTreeMap<u64, (CommandKind, T)>,
@@ -17,12 +17,12 @@ pub(crate) struct CommandQueue<T> {
 
 impl<T> CommandQueue<T> {
     /// A queue in which `depth` commands may wait or run.
-    pub(crate) fn new(depth: usize) -> Self {
+    pub fn new(depth: usize) -> Self {
         Self { depth, waiting: VecDeque::new(), running: BTreeMap::new() }
     }
 
     /// Takes a command in, or gives it back when the queue is full.
-    pub(crate) fn push(&mut self, kind: CommandKind, command: T) -> Result<(), T> {
+    pub fn push(&mut self, kind: CommandKind, command: T) -> Result<(), T> {
         if self.waiting.len() + self.running.len() >= self.depth {
             return Err(command);
         }
@@ -31,12 +31,12 @@ impl<T> CommandQueue<T> {
     }
 
     /// The kind of the command that may go to the worker now, if one may. A long one may go only if it `may_compute`.
-    pub(crate) fn ready(&self, may_compute: bool) -> Option<CommandKind> {
+    pub fn ready(&self, may_compute: bool) -> Option<CommandKind> {
         self.candidate(may_compute).map(|index| self.waiting[index].0)
     }
 
     /// Takes the command that may go to the worker now. It must be followed by [`Self::started`] with the number it got.
-    pub(crate) fn next(&mut self, may_compute: bool) -> Option<(CommandKind, T)> {
+    pub fn next(&mut self, may_compute: bool) -> Option<(CommandKind, T)> {
         self.candidate(may_compute).and_then(|index| self.waiting.remove(index))
     }
 
@@ -60,32 +60,32 @@ impl<T> CommandQueue<T> {
     }
 
     /// Notes that a command went to the worker under `number`.
-    pub(crate) fn started(&mut self, number: u64, kind: CommandKind, command: T) {
+    pub fn started(&mut self, number: u64, kind: CommandKind, command: T) {
         self.running.insert(number, (kind, command));
     }
 
     /// Takes the command out that the worker answered.
-    pub(crate) fn finished(&mut self, number: u64) -> Option<T> {
+    pub fn finished(&mut self, number: u64) -> Option<T> {
         self.running.remove(&number).map(|(_, command)| command)
     }
 
     /// What is with the worker: number, kind, command.
-    pub(crate) fn running(&self) -> impl Iterator<Item = (u64, CommandKind, &T)> {
+    pub fn running(&self) -> impl Iterator<Item = (u64, CommandKind, &T)> {
         self.running.iter().map(|(number, (kind, command))| (*number, *kind, command))
     }
 
     /// The same, changeable.
-    pub(crate) fn running_mut(&mut self) -> impl Iterator<Item = (u64, CommandKind, &mut T)> {
+    pub fn running_mut(&mut self) -> impl Iterator<Item = (u64, CommandKind, &mut T)> {
         self.running.iter_mut().map(|(number, (kind, command))| (*number, *kind, command))
     }
 
     /// Whether nothing waits and nothing runs.
-    pub(crate) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
     /// Takes everything out: what ran first, then what waited, each in order.
-    pub(crate) fn drain(&mut self) -> Vec<T> {
+    pub fn drain(&mut self) -> Vec<T> {
         let running = std::mem::take(&mut self.running).into_values();
         running.chain(self.waiting.drain(..)).map(|(_, command)| command).collect()
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::header::EXPECT;
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
@@ -22,6 +23,7 @@ use tower::ServiceExt as _;
 
 use super::client_address::Peer;
 use super::gate::{Busy, Place};
+use super::lent_body;
 
 /// How long a connection may say nothing, and how long the head of a request may take.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
@@ -51,6 +53,18 @@ pub(super) async fn serve(
             }
         }
     }
+    // Boxed, so that the many bytes of an HTTP connection's state are spent on those who speak only.
+    Box::pin(converse(stream, peer, router, place, stop)).await;
+}
+
+/// Serves the requests of a connection that has begun to speak.
+async fn converse(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    place: Arc<Place>,
+    stop: CancellationToken,
+) {
     let service = service_fn(|request| answer(request, peer, router.clone(), place.busy()));
     let mut connection = pin!(
         http1::Builder::new()
@@ -83,13 +97,21 @@ pub(super) async fn serve(
 }
 
 async fn answer(
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     peer: SocketAddr,
     router: Router,
     busy: Busy,
 ) -> Result<Response<Answer>, Infallible> {
+    // A client that asked for leave to send its body does not send it once it has its answer.
+    let waits_for_leave = request.headers().contains_key(EXPECT);
+    let (parts, body) = request.into_parts();
+    let (body, lender) = lent_body::lend(body);
+    let mut request = Request::from_parts(parts, body);
     request.extensions_mut().insert(Peer(peer.ip()));
     let response = router.oneshot(request).await?;
+    if !waits_for_leave {
+        lender.discard_rest().await;
+    }
     Ok(response.map(|body| Answer { body, _busy: busy }))
 }
 

@@ -51,18 +51,18 @@ impl Drop for Line {
     fn drop(&mut self) {
         let route = self.route.as_ref().map_or("-", MatchedPath::as_str);
         let duration_ms = self.start.elapsed().as_secs_f64() * 1000.0;
-        let (session_id, user_id) = (self.session_id.as_deref(), self.user_id.as_deref());
+        let (session, user) = (self.session_id.as_deref(), self.user_id.as_deref());
         let method = self.method.as_str();
         match self.status {
             Some(status) => {
-                tracing::info!(method, route, status, duration_ms, session_id, user_id, "request");
+                tracing::info!(method, route, status, duration_ms, session, user, "request");
             }
             None => tracing::info!(
                 method,
                 route,
                 duration_ms,
-                session_id,
-                user_id,
+                session,
+                user,
                 "request given up by its client"
             ),
         }

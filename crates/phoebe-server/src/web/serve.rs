@@ -22,6 +22,9 @@ const FINISH_WITHIN: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The most connections, however many files may be open.
 const MAX_CONNECTIONS: u64 = 20_000;
+/// Connections that may wait to be accepted: a class that starts together is more than the usual 128, and whoever finds no place
+/// waits a whole second.
+const BACKLOG: i32 = 1024;
 
 /// Serves `router` on `listener` until `shutdown` resolves.
 ///
@@ -37,6 +40,10 @@ async fn serve_at_most(
     router: Router,
     shutdown: impl Future<Output = ()>,
 ) {
+    // The kernel takes a new backlog from a socket that listens already.
+    if let Err(error) = rustix::net::listen(&listener, BACKLOG) {
+        tracing::warn!(%error, "the backlog of the listener stays as it is");
+    }
     let gate = Gate::new(limit);
     let (stop, abandon) = (CancellationToken::new(), CancellationToken::new());
     let connections = TaskTracker::new();
@@ -196,6 +203,22 @@ mod tests {
         let mut asking = server.connect().await;
         asking.write_all(ASK).await.unwrap();
         read_until(&mut asking, "ok").await;
+        server.stop.cancel();
+        server.ends().await;
+    }
+
+    #[tokio::test]
+    async fn a_refused_client_may_finish_sending_and_ask_again() {
+        let server = Server::start(2).await;
+        let mut stream = server.connect().await;
+        let head = format!("POST /nope HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", 4 << 20);
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..4 {
+            stream.write_all(&[b'x'; 1 << 20]).await.unwrap();
+        }
+        read_until(&mut stream, "404").await;
+        stream.write_all(ASK).await.unwrap();
+        read_until(&mut stream, "ok").await;
         server.stop.cancel();
         server.ends().await;
     }

@@ -468,8 +468,8 @@ async fn a_request_is_one_line_without_its_secrets() {
     assert_eq!(fields["method"], "POST");
     assert_eq!(fields["route"], "/dash/end-session/{session_id}");
     assert_eq!(fields["status"], 404);
-    assert_eq!(fields["session_id"], SOME_ID);
-    assert_eq!(fields["user_id"], "1");
+    assert_eq!(fields["session"], SOME_ID);
+    assert_eq!(fields["user"], "1");
     assert!(fields["duration_ms"].is_number());
     assert!(!text.contains("hidden") && !text.contains(&token[7..]));
 }

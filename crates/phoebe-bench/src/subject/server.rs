@@ -1,0 +1,206 @@
+//! A real server in a temporary data directory, on free ports. Dropped, it is ended, and nothing is left of it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::http::Connection;
+use super::{Session, memory};
+
+/// The first start may have to make the Python environment.
+const READY_WITHIN: Duration = Duration::from_secs(600);
+/// The server bounds its shutdown itself; this is for one that does not.
+const STOPPED_WITHIN: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// In what one server differs from another.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// The server's program.
+    pub(crate) binary: PathBuf,
+    /// The interpreter, if one is named.
+    pub(crate) python: Option<PathBuf>,
+    /// Sessions that it must be able to hold.
+    pub(crate) sessions: usize,
+    /// `worker.start`.
+    pub(crate) start: &'static str,
+    /// `worker.accelerate`.
+    pub(crate) accelerate: bool,
+    /// Cores that it may use; all where `None`.
+    pub(crate) cores: Option<usize>,
+}
+
+/// A running server.
+pub(crate) struct Server {
+    child: Child,
+    address: SocketAddr,
+    directory: TempDir,
+}
+
+impl Server {
+    /// Starts a server and waits until it can start sessions.
+    pub(crate) async fn start(settings: &Settings) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("phoebe-bench-").tempdir()?;
+        let address = free_address()?;
+        let file = directory.path().join("config.toml");
+        fs::write(&file, configuration(settings, address.port(), directory.path())?)?;
+        let log = fs::File::create(directory.path().join("server.log"))?;
+        let mut command = Command::new(&settings.binary);
+        command.arg("run").arg("--config").arg(&file).current_dir(directory.path());
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PHOEBE_") {
+                command.env_remove(name);
+            }
+        }
+        let child = spawn_on_cores(&mut command, settings.cores)
+            .with_context(|| format!("cannot run {}", settings.binary.display()))?;
+        let mut server = Self { child, address, directory };
+        server.wait_until_ready().await?;
+        // The first session of a server is not what is measured.
+        let (session, _) = Session::start(server.connect().await?).await?;
+        session.end().await?;
+        Ok(server)
+    }
+
+    /// A new connection to it.
+    pub(crate) async fn connect(&self) -> Result<Connection> {
+        Connection::open(self.address).await.context("cannot connect to the server")
+    }
+
+    /// A new session on a connection of its own.
+    pub(crate) async fn session(&self) -> Result<Session> {
+        Ok(Session::start(self.connect().await?).await?.0)
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> Result<i32> {
+        Ok(i32::try_from(self.child.id())?)
+    }
+
+    /// What `/system/info` says.
+    pub(crate) async fn info(&self) -> Result<Value> {
+        self.connect().await?.get("/system/info").await?.json()
+    }
+
+    /// The interpreter that its Python processes run in. It must have one: a zygote or a session.
+    pub(crate) fn python(&self) -> Result<PathBuf> {
+        let child = memory::descendants(self.pid()?).into_iter().next();
+        let child = child.context("the server has no Python process")?;
+        let line = fs::read(format!("/proc/{child}/cmdline"))?;
+        let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        ensure!(!program.is_empty(), "the server's Python process has ended");
+        Ok(PathBuf::from(OsString::from_vec(program.to_vec())))
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<()> {
+        let end = Instant::now() + READY_WITHIN;
+        while Instant::now() < end {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the server ended at its start ({status}):\n{}", self.log_tail());
+            }
+            if self.is_ready().await.unwrap_or(false) {
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        bail!("the server was not ready in {READY_WITHIN:?}:\n{}", self.log_tail())
+    }
+
+    async fn is_ready(&self) -> Result<bool> {
+        let reply = self.connect().await?.get("/health/ready").await?;
+        Ok(reply.status.is_success())
+    }
+
+    fn log_tail(&self) -> String {
+        let path = self.directory.path().join("server.log");
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        if self.child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        let pid = Pid::from_raw(self.pid()?).context("no process id")?;
+        kill_process(pid, Signal::TERM)?;
+        let end = Instant::now() + STOPPED_WITHIN;
+        while Instant::now() < end {
+            if self.child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            std::thread::sleep(PAUSE);
+        }
+        eprintln!("the server did not stop in {STOPPED_WITHIN:?}; it is killed");
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            eprintln!("the server could not be stopped: {error:#}");
+        }
+    }
+}
+
+/// The settings file: defaults, but for where the server works and what is compared.
+fn configuration(settings: &Settings, port: u16, directory: &Path) -> Result<String> {
+    let text = |path: &Path| {
+        serde_json::to_string(path.to_str().context("a path is no UTF-8")?)
+            .context("a path is no text")
+    };
+    let database = text(&directory.join("data/sessions.db"))?;
+    let mut worker =
+        format!("start = \"{}\"\naccelerate = {}\n", settings.start, settings.accelerate);
+    if let Some(python) = &settings.python {
+        worker += &format!("python = {}\n", text(python)?);
+    }
+    let (first, end) = port_range(settings.sessions)?;
+    Ok(format!(
+        "[server]\nport = {port}\n[port_pool]\nstart = {first}\nend = {end}\n[database]\npath = {database}\n[worker]\n{worker}"
+    ))
+}
+
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// A range of ports below the ephemeral ones whose first and last are free; the server passes over others that are not.
+fn port_range(sessions: usize) -> Result<(u16, u16)> {
+    const LOWEST: usize = 10_000;
+    const EPHEMERAL: usize = 32_000;
+    let length = sessions * 5 / 4 + 100;
+    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    (LOWEST..EPHEMERAL - length)
+        .step_by(length)
+        .filter_map(|first| Some((u16::try_from(first).ok()?, u16::try_from(first + length).ok()?)))
+        .find(|(first, end)| is_free(*first) && is_free(end - 1))
+        .context("no range of free ports")
+}
+
+/// Starts a process that may use only the first `cores` of the cores that this one may use.
+fn spawn_on_cores(command: &mut Command, cores: Option<usize>) -> Result<Child> {
+    let Some(cores) = cores else { return Ok(command.spawn()?) };
+    let all = sched_getaffinity(None)?;
+    let mut some = CpuSet::new();
+    (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)).take(cores).for_each(|cpu| some.set(cpu));
+    // A child inherits the affinity of the thread that starts it.
+    sched_setaffinity(None, &some)?;
+    let child = command.spawn();
+    sched_setaffinity(None, &all)?;
+    Ok(child?)
+}

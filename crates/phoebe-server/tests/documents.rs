@@ -1,0 +1,102 @@
+//! The documents tell the truth where a program can see it: every test that SPECIFICATION.md names exists, every relative link leads
+//! somewhere, and every worker command is described.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    fs::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")).unwrap()
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All Markdown files at the root and in `docs/`.
+fn documents() -> Vec<PathBuf> {
+    let folders = [root(), root().join("docs")];
+    let files = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    let mut files: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    files.sort();
+    files
+}
+
+/// What stands between `open` and `close`, each time they occur on one line.
+fn between<'a>(text: &'a str, open: &'a str, close: &'a str) -> impl Iterator<Item = &'a str> {
+    text.lines().flat_map(move |line| {
+        line.split(open).skip(1).filter_map(move |rest| Some(rest.split_once(close)?.0))
+    })
+}
+
+/// The file that the specification means: from the root, or from this crate.
+fn source(path: &str) -> Option<String> {
+    let folders = [root(), PathBuf::from(env!("CARGO_MANIFEST_DIR"))];
+    folders.iter().find_map(|folder| fs::read_to_string(folder.join(path)).ok())
+}
+
+#[test]
+fn every_test_that_the_specification_names_exists() {
+    let specification = read(&root().join("SPECIFICATION.md"));
+    let named: BTreeSet<(&str, &str)> = specification
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|code| code.split_once("::"))
+        .filter(|(file, _)| file.contains('.'))
+        .collect();
+    assert!(named.len() > 50, "only {} tests were found in SPECIFICATION.md", named.len());
+    let missing: Vec<String> = named
+        .iter()
+        .filter(|(file, test)| {
+            let keyword = if file.ends_with(".py") { "def" } else { "fn" };
+            let definition = format!("{keyword} {test}(");
+            !source(file).is_some_and(|text| text.contains(&definition))
+        })
+        .map(|(file, test)| format!("{file}::{test}"))
+        .collect();
+    assert!(missing.is_empty(), "tests that do not exist:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn relative_links_lead_somewhere() {
+    let mut broken = Vec::new();
+    for document in documents() {
+        let text = read(&document);
+        for target in between(&text, "](", ")") {
+            let path = target.split('#').next().unwrap_or_default();
+            let is_elsewhere = target.contains("://") || path.is_empty();
+            if !is_elsewhere && !document.with_file_name(path).exists() {
+                broken.push(format!("{}: {target}", document.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "links that lead nowhere:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn every_worker_command_is_described() {
+    let commands = root().join("worker/phoebe_worker/commands");
+    let described = read(&root().join("docs/commands.md"));
+    let mut count = 0;
+    for file in fs::read_dir(commands).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "py")
+            || path.ends_with("__init__.py")
+        {
+            continue;
+        }
+        for line in read(&path).lines().filter(|line| line.starts_with("@command(")) {
+            for name in line.split('"').skip(1).step_by(2).filter(|name| !is_kind(name)) {
+                count += 1;
+                assert!(described.contains(&format!("`{name}`")), "docs/commands.md lacks {name}");
+            }
+        }
+    }
+    assert!(count > 15, "only {count} commands were found");
+}
+
+fn is_kind(word: &str) -> bool {
+    ["read", "change", "long"].contains(&word)
+}

@@ -1,0 +1,51 @@
+"""One real zygote for the whole run, a fresh worker for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Connection, Worker, Zygote
+
+# The zygote of the tests knows some more commands, that misbehave.
+MISBEHAVIOUR = f"sys.path.insert(0, {str(Path(__file__).parent)!r}); import misbehaviour"
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    started = Zygote(
+        "import os\nfrom phoebe_worker.environment import VARIABLES\n"
+        "os.environ.update(VARIABLES)\n" + MISBEHAVIOUR
+    )
+    started.wait_ready()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def start_worker(zygote: Zygote) -> Iterator[Callable[..., Worker]]:
+    """Starts workers; at the end nothing of them may be left."""
+    started: list[Worker] = []
+
+    def start(**options: Any) -> Worker:
+        worker = Worker(zygote, **options)
+        started.append(worker)
+        return worker
+
+    yield start
+    for worker in started:
+        worker.close()
+
+
+@pytest.fixture
+def worker(start_worker: Callable[..., Worker]) -> Worker:
+    started = start_worker()
+    started.wait_ready()
+    return started
+
+
+@pytest.fixture
+def connection(worker: Worker) -> Connection:
+    return worker.connection
