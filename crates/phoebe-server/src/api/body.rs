@@ -102,6 +102,8 @@ fn broken(error: &axum::Error) -> HttpError {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
