@@ -19,11 +19,16 @@ _FIRST_SPARE_FD = 40
 
 
 class Snapshot:
-    """The standard streams, signal handlers and limits as they should be."""
+    """The standard streams, signal handlers and limits as they should be.
+
+    `signalled` becomes readable at a signal. Whoever waits for something must wait for it too: a
+    signal that comes just before the wait begins would not be handled until the wait ends.
+    """
 
     def __init__(self, end: Callable[[], None]) -> None:
         """`end` is called at SIGTERM."""
         self._end = end
+        self.signalled, self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._spare = {
             fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_SPARE_FD) for fd in (0, 1, 2)
         }
@@ -39,6 +44,7 @@ class Snapshot:
         if any(stream.closed for stream in self._streams):
             self._streams = _open_stream(1), _open_stream(2)
         sys.stdout, sys.stderr = self._streams
+        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: self._end())
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_REAL, 0)

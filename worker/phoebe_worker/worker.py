@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import orjson
 import zmq
 
-from . import protocol, restore, runner
+from . import parallel, protocol, restore, runner
 from .answer import Answer
 from .commands import COMMANDS, Command, Session
 from .runner import Runner
@@ -36,6 +36,7 @@ class Request:
     seq: int
     command: Command
     arguments: dict[str, Any]
+    cores: int
 
 
 def run(
@@ -71,11 +72,14 @@ class Worker:
         self._poller = zmq.Poller()
         self._poller.register(endpoint, zmq.POLLIN)
         self._restore = restore.Snapshot(self._end)
+        self._poller.register(self._restore.signalled, zmq.POLLIN)
 
     def serve(self) -> NoReturn:
         runner.adopt_orphans()
         while True:
             ready = dict(self._poller.poll())
+            if self._restore.signalled in ready:
+                os.read(self._restore.signalled, 4096)
             at_work = self._runner
             if at_work is not None and (at_work.fd in ready or at_work.exit_fd in ready):
                 self._follow(at_work, ended=at_work.exit_fd in ready)
@@ -120,7 +124,7 @@ class Worker:
         if isinstance(parsed, Answer):
             self._reply(sender, message.seq, parsed, changed=False)
             return
-        request = Request(sender, message.seq, *parsed)
+        request = Request(sender, message.seq, *parsed, cores=message.cores)
         if self._runner is not None and request.command.kind != "read":
             self._waiting.append(request)
         else:
@@ -150,6 +154,7 @@ class Worker:
 
     def _start_runner(self, request: Request) -> None:
         def run_command() -> tuple[Answer, Any]:
+            parallel.grant(request.cores)
             answer, _ = _call(request.command, self._session, request.arguments)
             return answer, self._session.bundle
 

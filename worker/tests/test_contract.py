@@ -65,15 +65,26 @@ def stock() -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("mode", ["none", "jwt"])
-def test_replay(connection: Connection, stock: dict[str, Any], mode: str) -> None:
-    replayed = exchanges(mode)
+def recordings() -> list[Any]:
+    """What is to be replayed; once only where both recordings are alike for a worker."""
+    none, jwt = exchanges("none"), exchanges("jwt")
+    if [(e["request"]["body"], e["response"]) for e in none] == [
+        (e["request"]["body"], e["response"]) for e in jwt
+    ]:
+        return [pytest.param(none, id="none and jwt")]
+    return [pytest.param(none, id="none"), pytest.param(jwt, id="jwt")]
+
+
+@pytest.mark.parametrize("replayed", recordings())
+def test_replay(
+    connection: Connection, stock: dict[str, Any], replayed: list[dict[str, Any]]
+) -> None:
     assert len(replayed) > 40
     known: dict[str, Any] = {}
     for exchange in replayed:
         name, request = exchange["name"], dict(exchange["request"]["body"])
         for field, value in request.items():
-            if value in PLACEHOLDERS:
+            if isinstance(value, str) and value in PLACEHOLDERS:
                 request[field] = known[value]
         answer = connection.send(request.pop("command"), **request)
         expected = WANTED.get(name, exchange["response"]["body"])
@@ -105,7 +116,7 @@ def _compare(name: str, got: Any, expected: Any, where: str) -> None:
         assert len(got) == len(expected), where
         for index, value in enumerate(expected):
             _compare(name, got[index], value, f"{where}[{index}]")
-    elif expected in PLACEHOLDERS:
+    elif isinstance(expected, str) and expected in PLACEHOLDERS:
         assert PLACEHOLDERS[expected].fullmatch(got), where
     elif expected == "<list of 7>":
         assert len(got) == 7

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import Any
 
@@ -28,9 +27,11 @@ def get_bundle(session: Session, /) -> dict[str, str]:
 
 
 @command("load_bundle", kind="change")
-def load_bundle(session: Session, /, bundle: str | list[Any]) -> dict[str, Any]:
-    """Replace the Bundle by one in PHOEBE's JSON, as text or as the list itself."""
-    session.bundle = bundle_from_json(bundle if isinstance(bundle, str) else json.dumps(bundle))
+def load_bundle(session: Session, /, bundle: str) -> dict[str, Any]:
+    """Replace the Bundle by one in PHOEBE's JSON, as text."""
+    if not isinstance(bundle, str):
+        raise TypeError("bundle must be the JSON text that save_bundle or PHOEBE's save gives")
+    session.bundle = bundle_from_json(bundle)
     return {}
 
 
@@ -51,5 +52,9 @@ def bundle_to_json(bundle: Any) -> str:
 def bundle_from_json(text: str) -> Any:
     """A Bundle from PHOEBE's own format; raises what PHOEBE raises."""
     import phoebe
+    from phoebe.utils import parse_json
 
-    return phoebe.Bundle.open(io.StringIO(text))
+    parameters = json.loads(text, object_pairs_hook=parse_json)
+    if not isinstance(parameters, list) or not parameters:
+        raise ValueError("a bundle is a list of parameters, as save_bundle or PHOEBE's save gives")
+    return phoebe.Bundle.open(parameters)
