@@ -6,8 +6,10 @@ sockets or sessions.
 
 from __future__ import annotations
 
+import json
 import pickle
 import platform
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,11 +43,14 @@ def prepare() -> Templates:
     import phoebe
     from astropy.io import fits
 
-    from . import patches
+    from . import accelerate, backend, patches  # noqa: F401 - backend enters its patches
+    from .parallel import frames, pool  # noqa: F401 - so do these
 
     # Mapped passbands would keep files open, and a worker closes all descriptors that it inherits.
     fits.conf.use_memmap = False
     patches.list_passbands_in_stable_order()
+    if accelerate.enabled():
+        accelerate.install()
     # A progress bar starts a thread and writes to the log; runners report progress instead.
     phoebe.progressbars_off()
     bundles = {name: _default_bundle(options) for name, options in MORPHOLOGIES.items()}
@@ -82,8 +87,18 @@ def _default_bundle(options: dict[str, Any]) -> Any:
 
 
 def _warm_up(bundle: Any) -> None:
-    """A throw-away compute: passbands are read, and code imported late is loaded."""
+    """Throw-away commands: passbands are read, late imports done, and caches filled for all forks.
+
+    Also the source that tracebacks quote: each worker would read it anew at its first error.
+    """
     bundle.add_dataset("lc", compute_phases=[0.0, 0.25], passband="Johnson:V", dataset="warm_lc")
     bundle.add_dataset("rv", compute_phases=[0.25], dataset="warm_rv")
     bundle.set_value_all("ntriangles", 100)
+    bundle.set_value("period@binary", 2.0)
     bundle.run_compute()
+    bundle.remove_dataset("warm_rv")
+    json.dumps(bundle.to_json(incl_uniqueid=True))
+    try:
+        bundle.get_value("nosuch@thing")
+    except ValueError as error:
+        traceback.format_exception(error)

@@ -11,5 +11,6 @@ mod harness;
 mod lifecycle;
 mod load;
 mod misbehaviour;
+mod readme;
 mod start_failure;
 mod support;

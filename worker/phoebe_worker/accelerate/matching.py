@@ -1,0 +1,293 @@
+"""Finding Parameters: match tags and twig first, ask for visibility last."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from phoebe.parameters import parameters as phoebe_parameters
+
+from .parameter_sets import new_set
+from .registry import original, patch
+from .tags import PLAIN_FIELDS, pieces_of, twig_of
+from .visibility import is_harmless
+
+_MODULE = "phoebe.parameters.parameters"
+_TARGET = f"{_MODULE}:ParameterSet.filter_or_get"
+_FIELDS_FILTER = frozenset(phoebe_parameters._meta_fields_filter)
+_FIELDS_TWIG = tuple(phoebe_parameters._meta_fields_twig)
+_WILDCARDS = re.compile(r"[*?]")
+_TEXT = (str, type(None))
+_METHODS = {
+    "value": "get_value",
+    "quantity": "get_quantity",
+    "unit": "get_default_unit",
+    "default_unit": "get_default_unit",
+    "timederiv": "get_timederiv",
+    "description": "get_description",
+    "choices": "get_choices",
+    "result": "get_result",
+}
+Parameters = list[Any]
+
+
+@patch(
+    _TARGET,
+    reason="it evaluated the visibility of every Parameter, each by a search of its own, before "
+    "it looked at the twig, and read every tag through a property",
+    equal_because="tags, twig, `_default`, visibility, advanced and single are filters that do not "
+    "depend on each other, so their order is free; a `visible_if` that is not one of PHOEBE's own "
+    "is still evaluated where PHOEBE evaluates it, since it may fail",
+    checked_with=("2.5.4",),
+    guards={
+        _TARGET: "aee068d5c57d95319121d67e6a0852f0b8b0543a5b1630c4cebd0c1266e7aa34",
+        f"{_MODULE}:ParameterSet.__init__": "b6579e7b2e0688be3260f5ea41fb1ac7e151c5ae080abbe15312d93edd4e924e",
+        f"{_MODULE}:_fnmatch": "c469ad62a76af525d37bea7a4f915c1db108f4113bb9022e311a88214a23983a",
+        f"{_MODULE}:_extract_index_from_string": "b6f261bb5cc4e43477d755b59c2cd7d20b5b5e4235774c12bc4b221d27ec98c7",
+        f"{_MODULE}:Parameter.twig": "d6fc47b86dd63ce358f00c45164ed26729d5465a8fb940f9f4b647a68102d080",
+        f"{_MODULE}:Parameter.time": "3fa80d15261899f12a1fe4bf7aaf1a9b2ce927ac1bd3a5873bb8b5d66a6d2d3f",
+        f"{_MODULE}:Parameter.qualifier": "fc0df8a2cd4a3307e0a8b2af786c16178ce4699605d1f264744b2fa6eb443485",
+        f"{_MODULE}:Parameter.component": "7e1f033f0145237b8ea1744985f4be1b186a6ced742c9f50d8da86520509268c",
+        f"{_MODULE}:Parameter.dataset": "ceabe0aa17ff21df74fb2620afe5023a0644ee3266805323b8a1684fcb28a6a1",
+        f"{_MODULE}:Parameter.kind": "d53ff0c708514595ca199101c9606155fc7c8922b4618c75ba38a8bba268e932",
+        f"{_MODULE}:Parameter.uniqueid": "33286ad5dceda1454e9167b6872487b0a8e294ee85dd1ad7f0b261d019b50a66",
+        f"{_MODULE}:Parameter.is_visible": "a433d1e9cd8ecd58afd83c080fb69a3935aece643ac83b97610dbe57ce97f5e2",
+        f"{_MODULE}:ConstraintParameter.is_visible": "39fab1dad3db1d65b9f006d5b7ceda53eac0faeda6d822a09f7d33333ed8ef3c",
+    },
+)
+def filter_or_get(
+    self: Any, twig: Any = None, autocomplete: bool = False, force_ps: bool = False,
+    check_visible: bool = True, check_default: bool = True, check_advanced: bool = False,
+    check_single: bool = False, **kwargs: Any,
+) -> Any:
+    time = kwargs.get("time")
+    if (
+        not (twig is None or type(twig) is str)
+        or autocomplete
+        or (hasattr(time, "__iter__") and not isinstance(time, str))
+    ):
+        return original(_TARGET)(
+            self, twig, autocomplete, force_ps, check_visible, check_default, check_advanced,
+            check_single, **kwargs,
+        )
+    if self._bundle is None:
+        check_default = False
+    has_uniqueid = kwargs.get("uniqueid") is not None
+    if (
+        has_uniqueid
+        or _is_default(kwargs.get("component"))
+        or _is_default(kwargs.get("dataset"))
+        or kwargs.get("uniquetwig") is not None
+    ):
+        check_default = False
+    if has_uniqueid:
+        check_visible = False
+        kwargs["uniqueid"], _ = phoebe_parameters._extract_index_from_string(kwargs["uniqueid"])
+
+    parameters = self.to_list()
+    for key, wanted in kwargs.items():
+        if wanted is not None and key in _FIELDS_FILTER and len(parameters):
+            parameters = match_tag(self, parameters, key, wanted)
+    if check_default:
+        parameters = without_defaults(parameters)
+    if check_visible and not all(map(is_harmless, parameters)):
+        parameters = [p for p in parameters if p.is_visible]
+        check_visible = False
+
+    method, index, pieces = None, None, None
+    if twig is not None:
+        method, index, pieces = _parse_twig(twig)
+        for piece in pieces:
+            parameters = match_twig_piece(parameters, piece, index)
+    if check_visible:
+        parameters = [p for p in parameters if p.is_visible]
+    if check_advanced:
+        parameters = [p for p in parameters if not p.advanced]
+    if check_single:
+        parameters = [p for p in parameters if not hasattr(p, "choices") or len(p.choices) > 1]
+
+    if len(parameters) == 1 and not force_ps:
+        if method is None:
+            return parameters[0]
+        if index is not None and method in ("get_value", "get_quantity"):
+            return getattr(parameters[0], method)()[index]
+        return getattr(parameters[0], method)()
+    if method is not None:
+        raise ValueError(f"{len(parameters)} results found, could not call {method}")
+    found = new_set(parameters)
+    found._bundle = self._bundle
+    found._filter = _filter_of(self, found, twig, pieces, kwargs)
+    return found
+
+
+def match_tag(owner: Any, parameters: Parameters, key: str, wanted: Any) -> Parameters:
+    """The Parameters whose tag `key` is `wanted`: a value, a wildcard or a list of them."""
+    if key in PLAIN_FIELDS or key == "uniqueid":
+        attribute = f"_{key}"
+        if type(wanted) is str:
+            if _WILDCARDS.search(wanted) is None:
+                if key == "kind":
+                    return _match_kinds(parameters, (wanted,))
+                return _match_text(parameters, attribute, wanted)
+            if key != "kind":
+                return _match_patterns(parameters, attribute, [wanted])
+        elif type(wanted) is list and all(type(each) is str for each in wanted):
+            if all(_WILDCARDS.search(each) is None for each in wanted):
+                if key == "kind":
+                    return _match_kinds(parameters, tuple(wanted))
+                return _match_any(parameters, attribute, wanted)
+            if key != "kind" and all(type(getattr(p, attribute)) in _TEXT for p in parameters):
+                return _match_patterns(parameters, attribute, wanted)
+    return _match_as_phoebe(owner, parameters, key, wanted)
+
+
+def _match_text(parameters: Parameters, attribute: str, wanted: str) -> Parameters:
+    """Written out for the tags that are asked for most: an attribute by name is read faster."""
+    if attribute == "_qualifier":
+        return [p for p in parameters if p._qualifier == wanted]
+    if attribute == "_context":
+        return [p for p in parameters if p._context == wanted]
+    if attribute == "_component":
+        return [p for p in parameters if p._component == wanted]
+    if attribute == "_dataset":
+        return [p for p in parameters if p._dataset == wanted]
+    if attribute == "_uniqueid":
+        return [p for p in parameters if p._uniqueid == wanted]
+    return [p for p in parameters if getattr(p, attribute) == wanted]
+
+
+def _match_any(parameters: Parameters, attribute: str, wanted: list[str]) -> Parameters:
+    try:
+        choices = set(wanted)
+        return [p for p in parameters if getattr(p, attribute) in choices]
+    except TypeError:  # an unhashable tag
+        return [p for p in parameters if getattr(p, attribute) in wanted]
+
+
+def _match_patterns(parameters: Parameters, attribute: str, wanted: list[str]) -> Parameters:
+    """Text that one of the patterns describes; `*` and `?` are wildcards."""
+    matches = [_matcher(each) for each in wanted]
+    return [
+        p
+        for p in parameters
+        if isinstance(tag := getattr(p, attribute), str) and any(m(tag) for m in matches)
+    ]
+
+
+@lru_cache(maxsize=1024)
+def _matcher(pattern: str) -> Callable[[str], Any]:
+    """Whether PHOEBE takes a text to be described by the pattern."""
+    if _WILDCARDS.search(pattern) is None:
+        return pattern.__eq__
+    return re.compile(fnmatch.translate(pattern)).match
+
+
+def _match_kinds(parameters: Parameters, wanted: tuple[str, ...]) -> Parameters:
+    """Kinds match without regard to case."""
+    lower = tuple(each.lower() for each in wanted)
+    return [
+        p
+        for p in parameters
+        if p._kind is not None and (p._kind in wanted or p._kind.lower() in lower)
+    ]
+
+
+def _match_as_phoebe(owner: Any, parameters: Parameters, key: str, wanted: Any) -> Parameters:
+    """PHOEBE's own expression, for wildcards, times, values and whatever else."""
+    many = isinstance(wanted, list)
+    none_wanted = many and None in wanted
+    matched = []
+    for parameter in parameters:
+        if not (hasattr(parameter, key) and getattr(parameter, key) is not None or none_wanted):
+            continue
+        tag = getattr(parameter, key)
+        if (
+            tag is wanted
+            or (many and tag in wanted)
+            or (many and np.any([_like(tag, each) for each in wanted]))
+            or (isinstance(wanted, str) and isinstance(tag, str) and _like(tag, wanted))
+            or (key == "kind" and isinstance(wanted, str) and tag.lower() == wanted.lower())
+            or (
+                key == "kind"
+                and hasattr(wanted, "__iter__")
+                and tag.lower() in [each.lower() for each in wanted]
+            )
+            or (key == "time" and abs(float(tag) - _time_of(owner, wanted)) < 1e-6)
+        ):
+            matched.append(parameter)
+    return matched
+
+
+def _like(tag: Any, pattern: Any) -> bool:
+    if isinstance(pattern, str) and ("*" in pattern or "?" in pattern):
+        return fnmatch.fnmatch(tag, pattern)
+    return pattern == tag
+
+
+def _time_of(owner: Any, text: Any) -> Any:
+    """A time given as a number, or as the twig of a Parameter that holds one."""
+    try:
+        return float(text)
+    except ValueError:
+        holder = owner if owner._bundle is None else owner._bundle
+        return holder.get_value(
+            text, context=["system", "component"], check_default=False, check_visible=False
+        )
+
+
+def _is_default(tag: Any) -> bool:
+    return bool(tag == "_default")
+
+
+def without_defaults(parameters: Parameters) -> Parameters:
+    """Without those that only wait to be copied for new components, datasets or features."""
+    return [
+        p
+        for p in parameters
+        if p._component != "_default" and p._dataset != "_default" and p._feature != "_default"
+    ]
+
+
+def _parse_twig(twig: str) -> tuple[str | None, int | None, list[str]]:
+    """The method that a twig such as "unit@period" calls, the index it has, and its pieces."""
+    twig, index = phoebe_parameters._extract_index_from_string(twig)
+    pieces = twig.split("@")
+    method = _METHODS.get(pieces[0])
+    if method is not None:
+        pieces = "@".join(pieces[1:]).split("@")
+    return method, index, pieces
+
+
+def match_twig_piece(parameters: Parameters, piece: str, index: int | None) -> Parameters:
+    """The Parameters that have the piece in their twig, or whose whole twig it describes."""
+    if index is None and _WILDCARDS.search(piece) is None:
+        return [p for p in parameters if p._qualifier == piece or piece in pieces_of(p)]
+    indexed = f"{piece}[{index}]"
+    describes = _matcher(piece)
+    return [
+        p
+        for p in parameters
+        if piece in pieces_of(p)
+        or (index is not None and indexed in pieces_of(p))
+        or describes(twig_of(p))
+    ]
+
+
+def _filter_of(
+    owner: Any, found: Any, twig: str | None, pieces: list[str] | None, kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """What the new set remembers of how it was made."""
+    remembered: dict[str, Any] = owner._filter.copy()
+    for key, value in kwargs.items():
+        if key in _FIELDS_FILTER:
+            remembered[key] = value
+    if pieces is not None:
+        for field in _FIELDS_TWIG:
+            tag = found.__dict__[f"_{field}"]
+            if tag in pieces:
+                remembered[field] = tag
+    return remembered

@@ -1,0 +1,64 @@
+"""The largest star that fits into its Roche lobe: the one expensive constraint."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from typing import Any
+
+import libphoebe
+import numpy as np
+from phoebe.backend import mesh as phoebe_mesh
+from phoebe.constraints import builtin
+from phoebe.distortions import roche as phoebe_roche
+
+from .registry import original, patch
+
+_REQUIV = "phoebe.distortions.roche:roche_misaligned_critical_requiv"
+_REQUIV_L1 = "phoebe.constraints.builtin:requiv_L1"
+_REMEMBERED_MAX = 1024
+_volumes: dict[bytes, float] = {}
+
+
+@patch(
+    _REQUIV,
+    reason="it takes milliseconds, and most changes of a Bundle ask it again for the same orbit",
+    equal_because="the volume depends on six numbers alone, and is remembered by their exact bits",
+    checked_with=("2.5.4",),
+    guards={_REQUIV: "42bb1be24b9253e82b6b0568a58145b06a29e40d6e701bc6825d4e9540ae6be5"},
+)
+def roche_misaligned_critical_requiv(q: Any, F: Any, d: Any, s: Any, scale: Any = 1.0) -> Any:
+    try:
+        key = struct.pack("6d", q, F, d, *s)
+    except (struct.error, TypeError):
+        return original(_REQUIV)(q, F, d, s, scale)
+    volume = _volumes.get(key)
+    if volume is None:
+        volume = libphoebe.roche_misaligned_critical_volume(q, F, d, s)
+        if len(_volumes) >= _REMEMBERED_MAX:
+            _volumes.clear()
+        _volumes[key] = volume
+    # The order of PHOEBE's operations, for the same last bit.
+    return scale * (volume * 3.0 / 4 * 1.0 / np.pi) ** (1.0 / 3)
+
+
+@patch(
+    _REQUIV_L1,
+    reason="a message that nobody reads cost more than the arithmetic",
+    equal_because="the same steps without the message; with debug messages on, PHOEBE's own runs",
+    checked_with=("2.5.4",),
+    guards={_REQUIV_L1: "5803a09d19fba0dad8d976580400465896a1bb34d52a48438a9f18ed0d3f0fed"},
+)
+def requiv_L1(  # noqa: N802 - PHOEBE's name
+    q: Any, syncpar: Any, ecc: Any, sma: Any, incl_star: Any, long_an_star: Any, incl_orb: Any,
+    long_an_orb: Any, compno: Any, **kwargs: Any,
+) -> Any:
+    if builtin.logger.isEnabledFor(logging.DEBUG):
+        return original(_REQUIV_L1)(
+            q, syncpar, ecc, sma, incl_star, long_an_star, incl_orb, long_an_orb, compno, **kwargs
+        )
+    spin = phoebe_mesh.spin_in_system(incl_star, long_an_star)
+    s = phoebe_mesh.spin_in_roche(spin, 0.0, long_an_orb, incl_orb)
+    return phoebe_roche.roche_misaligned_critical_requiv(
+        phoebe_roche.q_for_component(q, compno), syncpar, 1 - ecc, s, sma
+    )

@@ -1,0 +1,112 @@
+"""The names of Parameters: the full twig, and the shortest that is unique."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from phoebe.parameters import parameters as phoebe_parameters
+
+from .matching import match_tag, without_defaults
+from .registry import original, patch
+from .tags import FIELDS, twig_of
+
+_MODULE = "phoebe.parameters.parameters"
+_UNIQUETAGS = f"{_MODULE}:ParameterSet._uniquetags"
+Parameter = phoebe_parameters.Parameter
+
+
+@patch(
+    f"{_MODULE}:Parameter.twig",
+    reason="it read each of 15 tags twice through a property, and is read for every Parameter of "
+    "a Bundle to match one twig",
+    equal_because="the text depends on the tags alone, and it is remembered by the tags",
+    checked_with=("2.5.4",),
+    guards={
+        f"{_MODULE}:Parameter.twig": "d6fc47b86dd63ce358f00c45164ed26729d5465a8fb940f9f4b647a68102d080",
+        f"{_MODULE}:Parameter.time": "3fa80d15261899f12a1fe4bf7aaf1a9b2ce927ac1bd3a5873bb8b5d66a6d2d3f",
+        f"{_MODULE}:Parameter.qualifier": "fc0df8a2cd4a3307e0a8b2af786c16178ce4699605d1f264744b2fa6eb443485",
+    },
+)
+def twig(self: Any) -> str:
+    return twig_of(self)
+
+
+@patch(
+    _UNIQUETAGS,
+    reason="it searched the whole Bundle up to 30 times for one name; every constraint asks for "
+    "the names of all its variables whenever it is read or run",
+    equal_because="each search is the one before with one tag more or less, so that it can go on "
+    "from the few Parameters that have the same qualifier and context",
+    checked_with=("2.5.4",),
+    guards={
+        _UNIQUETAGS: "e70576477db5c02f15cd5511a34ddd4f4002d7f6443c9af2402f926394918da3",
+        f"{_MODULE}:ParameterSet.filter": "59f818060198997dbae11923eb9b7873c8938234c2e3f5d5fc99e9293bd2ae4f",
+        f"{_MODULE}:ParameterSet.filter_or_get": "aee068d5c57d95319121d67e6a0852f0b8b0543a5b1630c4cebd0c1266e7aa34",
+        f"{_MODULE}:Parameter.tags": "7791f4bd51ba401739fa90cc454953267b3f75c7e455453b1e2f86e4520831b5",
+        f"{_MODULE}:Parameter.time": "3fa80d15261899f12a1fe4bf7aaf1a9b2ce927ac1bd3a5873bb8b5d66a6d2d3f",
+        f"{_MODULE}:Parameter.qualifier": "fc0df8a2cd4a3307e0a8b2af786c16178ce4699605d1f264744b2fa6eb443485",
+    },
+)
+def _uniquetags(
+    self: Any, param_or_twig: Any, force_levels: list[str] = ["qualifier"],  # noqa: B006
+    exclude_levels: list[str] = [],  # noqa: B006
+) -> dict[str, Any]:
+    if not isinstance(param_or_twig, Parameter) or not set(force_levels) <= {"qualifier", "context"}:
+        return original(_UNIQUETAGS)(self, param_or_twig, force_levels, exclude_levels)
+    if "context" not in force_levels:
+        force_levels.append("context")  # PHOEBE alters its argument, and its default
+    forced = [level for level in force_levels if level not in exclude_levels]
+    tags: dict[str, Any] = {level: getattr(param_or_twig, level) for level in forced}
+    search = _Search(self, tags)
+
+    count_before = len(self)
+    found_count = 0
+    for field in FIELDS:
+        if field in exclude_levels or field in force_levels:
+            continue
+        tag = tags[field] = getattr(param_or_twig, field)
+        if tag is None:
+            continue
+        found_count = search.count(tags)
+        if found_count < count_before:
+            count_before = found_count
+        else:
+            tags[field] = None  # it did not help
+    if found_count != 1:
+        return {k: v for k, v in param_or_twig.tags.items() if len(k)}
+
+    for field in FIELDS:
+        if tags.get(field) is None or field in force_levels:
+            continue
+        if search.count({k: v for k, v in tags.items() if k != field}) == 1:
+            tags[field] = None
+    context = param_or_twig.context
+    if hasattr(param_or_twig, context):
+        tags[context] = getattr(param_or_twig, context)
+    return {k: v for k, v in tags.items() if v is not None}
+
+
+class _Search:
+    """Counts what `filter(check_visible=False, **tags)` finds, from what always matches."""
+
+    def __init__(self, owner: Any, forced: dict[str, Any]) -> None:
+        self._owner = owner
+        self._forced = frozenset(forced)
+        self._has_bundle = owner._bundle is not None
+        self._candidates = owner.to_list()
+        for field, tag in forced.items():
+            if tag is not None:
+                self._candidates = match_tag(owner, self._candidates, field, tag)
+        self._proper = without_defaults(self._candidates)
+
+    def count(self, tags: dict[str, Any]) -> int:
+        hides_default = (
+            self._has_bundle
+            and tags.get("component") != "_default"
+            and tags.get("dataset") != "_default"
+        )
+        found = self._proper if hides_default else self._candidates
+        for field, tag in tags.items():
+            if tag is not None and field not in self._forced:
+                found = match_tag(self._owner, found, field, tag)
+        return len(found)

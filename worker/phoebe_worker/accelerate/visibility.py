@@ -1,0 +1,159 @@
+"""Whether a Parameter plays a role at present: its `visible_if` expression."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import phoebe
+from phoebe.parameters import parameters as phoebe_parameters
+
+from .registry import original, patch
+from .tags import FIELDS
+
+_MODULE = "phoebe.parameters.parameters"
+_TARGET = f"{_MODULE}:Parameter._is_visible"
+_LITERAL = re.compile(r"visible_if\s*=\s*(?:'([^'\n]*)'|\"([^\"\n]*)\")")
+_FIGURE_DIRECTIONS = ("x", "y", "z", "c", "fc", "ec")
+_TRUE, _FALSE = ("true", "True"), ("false", "False")
+BoolParameter = phoebe_parameters.BoolParameter
+
+
+@functools.cache
+def _known() -> frozenset[str | None]:
+    """Every `visible_if` that PHOEBE itself writes, read from its source."""
+    found: set[str | None] = {None}
+    for path in (Path(phoebe.__file__).parent / "parameters").rglob("*.py"):
+        for match in _LITERAL.finditer(path.read_text(encoding="utf-8")):
+            text = match[1] if match[1] is not None else match[2]
+            if "{}" in text:
+                found.update(text.replace("{}", each) for each in _FIGURE_DIRECTIONS)
+            elif ":" in text or text == "false":
+                found.add(text)
+    return frozenset(found)
+
+
+def is_harmless(parameter: Any) -> bool:
+    """Whether it is certain that asking for the Parameter's visibility raises nothing."""
+    try:
+        return parameter._visible_if in _known()
+    except TypeError:
+        return False
+
+
+@patch(
+    _TARGET,
+    reason="for each condition it made a dictionary of all tags and a new ParameterSet",
+    equal_because="the same Parameter is found by the same tags, and its value compared the same "
+    "way; conditions on features and atmospheres are left to PHOEBE",
+    checked_with=("2.5.4",),
+    guards={
+        _TARGET: "fed9f400688f0e869ce2ece83eb8ea3766177d0415decad3fd0e66a85b2bb59d",
+        f"{_MODULE}:Parameter.is_visible": "a433d1e9cd8ecd58afd83c080fb69a3935aece643ac83b97610dbe57ce97f5e2",
+        f"{_MODULE}:Parameter.get_meta": "0fb26c48a8117ffc6ad7febe754522dde8c0c83605f014e622cea20846bb7f13",
+        f"{_MODULE}:ParameterSet.get": "0e219686eed00bcbdf28e983f12ea60da6699362c6d31a49546451d761f09a88",
+        f"{_MODULE}:ParameterSet.filter_or_get": "aee068d5c57d95319121d67e6a0852f0b8b0543a5b1630c4cebd0c1266e7aa34",
+    },
+)
+def _is_visible(self: Any, visible_if: str | None = None) -> Any:
+    if visible_if is None:
+        visible_if = self._visible_if
+    if visible_if is None or not self._bundle:
+        return True
+    alternatives = _parse(visible_if) if type(visible_if) is str else None
+    if alternatives is None:
+        return original(_TARGET)(self, visible_if)
+    results = [[_holds(self, condition) for condition in each] for each in alternatives]
+    if all(isinstance(result, bool | np.bool_) for each in results for result in each):
+        return np.bool_(any(all(each) for each in results))
+    return np.any([np.all(each) for each in results])
+
+
+Condition = tuple[frozenset[str], str, str]
+
+
+@functools.lru_cache(maxsize=4096)
+def _parse(visible_if: str) -> list[list[Condition | None]] | None:
+    """Alternatives of conditions (None: never); None where PHOEBE itself shall judge."""
+    alternatives: list[list[Condition | None]] = []
+    for alternative in visible_if.split("||"):
+        conditions: list[Condition | None] = []
+        for text in alternative.split(","):
+            if text.lower() == "false":
+                conditions.append(None)
+                continue
+            ignored = []
+            while text.startswith("["):
+                tag, bracket, text = text[1:].partition("]")
+                if not bracket:
+                    return None
+                ignored.append(tag)
+            qualifier, colon, value = text.partition(":")
+            if not (colon and qualifier and value) or ":" in value:
+                return None
+            if qualifier.startswith(("ds_has_enabled_feature", "atm_in_computes")):
+                return None
+            conditions.append((frozenset(ignored), qualifier, value))
+        alternatives.append(conditions)
+    return alternatives
+
+
+def _holds(parameter: Any, condition: Condition | None) -> Any:
+    if condition is None:
+        return False
+    ignored, qualifier, value = condition
+    if "hierarchy." in qualifier:
+        return _hierarchy_holds(parameter, qualifier, value)
+    holder = _holder(parameter, ignored, qualifier)
+    if holder is None:
+        return True
+    wanted: Any = value
+    if isinstance(holder, BoolParameter):
+        wanted = True if value in _TRUE else False if value in _FALSE else value
+    if not isinstance(wanted, str):
+        return holder.get_value() == wanted
+    if wanted[0] in "!~":
+        present = holder.get_value()
+        if isinstance(present, float):
+            return present != float(wanted[1:])
+        if isinstance(present, int):
+            return present != int(float(wanted[1:]))
+        return present != wanted[1:]
+    if "|" in wanted:
+        return holder.get_value() in wanted.split("|")
+    if wanted == "<notempty>":
+        return len(holder.get_value(expand=True)) > 0
+    if wanted == "<plural>":
+        return len(holder.get_value(expand=True)) > 1
+    if wanted == "<empty>":
+        return len(holder.get_value(expand=True)) == 0
+    if wanted[0] == "<" and wanted[-1] == ">":
+        return holder.get_value() == getattr(parameter, wanted[1:-1])
+    return holder.get_value() == wanted
+
+
+def _hierarchy_holds(parameter: Any, qualifier: str, value: str) -> Any:
+    hierarchy = parameter._bundle.hierarchy
+    if not hierarchy or not len(hierarchy.get_value()):
+        return True
+    method = qualifier.split(".")[1]
+    wanted = True if value in _TRUE else False if value in _FALSE else value
+    return getattr(hierarchy, method)(parameter.component) == wanted
+
+
+def _holder(parameter: Any, ignored: frozenset[str], qualifier: str) -> Any:
+    """The one Parameter with the same tags but that qualifier; None where there is not just one."""
+    from .matching import match_tag
+
+    bundle = parameter._bundle
+    found = match_tag(bundle, bundle._params, "qualifier", qualifier)
+    for field in FIELDS:
+        if field == "qualifier" or field in ignored or not found:
+            continue
+        tag = getattr(parameter, field)
+        if tag is not None:
+            found = match_tag(bundle, found, field, tag)
+    return found[0] if len(found) == 1 else None
