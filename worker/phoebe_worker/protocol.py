@@ -41,6 +41,12 @@ class Message:
     def kind(self) -> str:
         return str(self.header["kind"])
 
+    @property
+    def cores(self) -> int:
+        """How many cores a request is granted; 1 where the header does not say."""
+        cores = self.header.get("cores", 1)
+        return cores if isinstance(cores, int) and cores >= 1 else 1
+
 
 def sign(key: bytes, frames: Sequence[bytes]) -> bytes:
     """HMAC-SHA-256 over the frames, each preceded by its length (8 bytes, big-endian)."""

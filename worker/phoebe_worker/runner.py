@@ -29,6 +29,7 @@ PROGRESS, ANSWER, BUNDLE = b"P", b"A", b"B"
 _RECORD = struct.Struct(">cQ")
 _PROGRESS_INTERVAL_SECONDS = 0.2
 _READ_BYTES = 1 << 20
+_NICENESS = 10  # short commands of other sessions go first
 _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
@@ -148,6 +149,7 @@ def _child(worker: int, write_end: int, run: Callable[[], tuple[Answer, Any]], s
             os._exit(1)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
         # Not the worker's sockets: the server must see the end of the worker from their closing.
         os.closerange(3, write_end)
         os.closerange(write_end + 1, 1 << 20)

@@ -43,7 +43,8 @@ def prepare() -> Templates:
     import phoebe
     from astropy.io import fits
 
-    from . import accelerate, patches
+    from . import accelerate, backend, patches  # noqa: F401 - backend enters its patches
+    from .parallel import frames, pool  # noqa: F401 - so do these
 
     # Mapped passbands would keep files open, and a worker closes all descriptors that it inherits.
     fits.conf.use_memmap = False

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import orjson
 import zmq
 
-from . import protocol, restore, runner
+from . import parallel, protocol, restore, runner
 from .answer import Answer
 from .commands import COMMANDS, Command, Session
 from .runner import Runner
@@ -36,6 +36,7 @@ class Request:
     seq: int
     command: Command
     arguments: dict[str, Any]
+    cores: int
 
 
 def run(
@@ -123,7 +124,7 @@ class Worker:
         if isinstance(parsed, Answer):
             self._reply(sender, message.seq, parsed, changed=False)
             return
-        request = Request(sender, message.seq, *parsed)
+        request = Request(sender, message.seq, *parsed, cores=message.cores)
         if self._runner is not None and request.command.kind != "read":
             self._waiting.append(request)
         else:
@@ -153,6 +154,7 @@ class Worker:
 
     def _start_runner(self, request: Request) -> None:
         def run_command() -> tuple[Answer, Any]:
+            parallel.grant(request.cores)
             answer, _ = _call(request.command, self._session, request.arguments)
             return answer, self._session.bundle
 

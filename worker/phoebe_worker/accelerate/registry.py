@@ -120,9 +120,13 @@ def _resolve(target: str) -> tuple[Any, str]:
 
 
 def _function(attribute: Any) -> Callable[..., Any]:
+    if isinstance(attribute, classmethod):
+        return attribute.__func__
     return attribute.fget if isinstance(attribute, property) else attribute
 
 
 def _like(attribute: Any, replacement: Callable[..., Any]) -> Any:
-    """The replacement as what the attribute is: a property or a plain function."""
+    """The replacement as what the attribute is: a property, a class method or a plain function."""
+    if isinstance(attribute, classmethod):
+        return classmethod(replacement)
     return property(replacement) if isinstance(attribute, property) else replacement

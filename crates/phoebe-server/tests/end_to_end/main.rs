@@ -10,5 +10,6 @@ mod death;
 mod lifecycle;
 mod load;
 mod misbehaviour;
+mod readme;
 mod start_failure;
 mod support;

@@ -29,7 +29,6 @@ pub(super) struct Setup {
     pub(super) config: PathBuf,
     pub(super) log: Log,
     pub(super) ports: PortRange,
-    pub(super) environment: Vec<(String, String)>,
     pub(super) start_deadline: Duration,
     pub(super) wait_for_python: bool,
     pub(super) root: TempDir,
@@ -94,6 +93,13 @@ impl TestServer {
     /// The Python processes of this server that live now.
     pub(crate) fn workers(&self) -> Vec<ProcessInfo> {
         processes_of_instance(&self.instance())
+    }
+
+    /// The interpreter in which workers run; real PHOEBE's, if the server has real PHOEBE.
+    pub(crate) fn interpreter(&self) -> String {
+        let zygote =
+            self.workers().into_iter().find(|process| process.parent == self.pid()).unwrap();
+        zygote.command_line.split_ascii_whitespace().next().unwrap().to_owned()
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -177,7 +183,6 @@ async fn launch(setup: &Setup) -> (Child, Client) {
     let output = OpenOptions::new().create(true).append(true).open(setup.log.path()).unwrap();
     let mut command = program::command(setup.root.path());
     command.arg("run").arg("--config").arg(&setup.config).args(["--port", "0"]);
-    command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
     let mut process = command.spawn().unwrap();
 

@@ -1,0 +1,362 @@
+"""Share out independent pieces of work over forked helpers, in dynamic chunks.
+
+Whoever is free takes the next chunk, this process too: chunk numbers wait in a pipe that all
+read from, large chunks first, so that nobody waits long at the end. Helpers inherit everything by
+the fork and send back pickled results. This module knows nothing of PHOEBE.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import gc
+import os
+import pickle
+import random
+import select
+import signal
+import struct
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+_NUMBER = struct.Struct("=I")
+_LENGTH = struct.Struct("=Q")
+_CHUNKS_MAX = 8192  # their numbers must fit into a pipe's buffer (64 KiB)
+_PIPE_BYTES = 1 << 20
+_SEND_SECONDS = 0.1
+_PR_SET_PDEATHSIG = 1
+_LAST_FD = 1 << 20
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+Chunk = tuple[int, int]
+
+_cores = 1
+
+
+class HelperDied(RuntimeError):
+    """A helper ended without saying why: killed, or crashed in C++."""
+
+
+class HelperTraceback(Exception):
+    """The cause of an exception that was raised in a helper: its traceback there, as text."""
+
+
+def grant(cores: int) -> None:
+    """How many processes, this one included, may compute from now on."""
+    global _cores
+    _cores = max(1, cores)
+
+
+def granted() -> int:
+    return _cores
+
+
+def share_out(
+    count: int, compute: Callable[[int], Any], done: Callable[[Any], None] | None = None
+) -> list[Any]:
+    """`[compute(0), …, compute(count - 1)]`, computed by as many processes as are granted.
+
+    `done` is called here with each result, in the order in which they come. Of several failures
+    the one with the lowest index is raised, as a serial loop would. Raises HelperDied.
+    """
+    processes = min(_cores, count)
+    if processes < 2:
+        return _serially(count, compute, done)
+    with _alone():
+        team = _Team(count, compute, processes, done or (lambda _: None))
+        try:
+            return team.results()
+        finally:
+            team.end()
+
+
+def _serially(
+    count: int, compute: Callable[[int], Any], done: Callable[[Any], None] | None
+) -> list[Any]:
+    results = []
+    for index in range(count):
+        results.append(compute(index))
+        if done is not None:
+            done(results[-1])
+    return results
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """While the cores are in use, what is computed inside must not use them again."""
+    cores = granted()
+    grant(1)
+    try:
+        yield
+    finally:
+        grant(cores)
+
+
+def chunks(count: int, processes: int) -> list[Chunk]:
+    """Ranges of indices, in order, that shrink with what is left."""
+    least = -(-count // _CHUNKS_MAX)
+    bounds = []
+    start = 0
+    while start < count:
+        size = max(least, (count - start) // (4 * processes), 1)
+        bounds.append((start, min(start + size, count)))
+        start += size
+    return bounds
+
+
+class _Helper:
+    """This process's handle on a helper."""
+
+    def __init__(self, pid: int, fd: int) -> None:
+        self.pid, self.fd = pid, fd
+        self.buffer = bytearray()
+        self.finished = False
+
+
+class _Team:
+    """The helpers, the chunks that wait, and the results so far."""
+
+    def __init__(
+        self,
+        count: int,
+        compute: Callable[[int], Any],
+        processes: int,
+        done: Callable[[Any], None],
+    ) -> None:
+        self._compute, self._done = compute, done
+        self._results: list[Any] = [None] * count
+        self._failures: dict[int, BaseException] = {}
+        self._chunks = chunks(count, processes)
+        self._waiting = self._fill_queue()
+        self._poller = select.poll()
+        self._helpers: dict[int, _Helper] = {}
+        sys.stdout.flush()
+        sys.stderr.flush()
+        gc.freeze()  # or a collection in a helper would copy the pages it shares with this process
+        try:
+            for _ in range(processes - 1):
+                self._start_helper()
+        except OSError:
+            self.end()
+            raise
+
+    def results(self) -> list[Any]:
+        for index in self._taken():
+            try:
+                result = self._compute(index)
+            except Exception as error:
+                self._fail(index, error)
+                break
+            self._take_result(index, result)
+            self._collect(0)
+        while self._helpers:
+            self._collect(None)
+        if self._failures:
+            raise self._failures[min(self._failures)]
+        return self._results
+
+    def end(self) -> None:
+        """End what is still at work; nothing of the team is left afterwards."""
+        for helper in self._helpers.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(helper.pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(helper.pid, 0)
+            os.close(helper.fd)
+        self._helpers.clear()
+        if self._waiting >= 0:
+            os.close(self._waiting)
+            self._waiting = -1
+
+    def _fill_queue(self) -> int:
+        """The read end of a pipe with all chunk numbers; it ends where they end."""
+        read_end, write_end = os.pipe()
+        os.write(write_end, b"".join(_NUMBER.pack(n) for n in range(len(self._chunks))))
+        os.close(write_end)
+        return read_end
+
+    def _taken(self) -> Iterator[int]:
+        """Indices of the chunks that this process takes."""
+        while record := os.read(self._waiting, _NUMBER.size):
+            yield from range(*self._chunks[_NUMBER.unpack(record)[0]])
+
+    def _start_helper(self) -> None:
+        read_end, write_end = os.pipe()
+        with contextlib.suppress(OSError):  # only larger, never needed
+            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(read_end)
+            os.close(write_end)
+            raise
+        if pid == 0:
+            self._become_helper(parent, write_end)
+        os.close(write_end)
+        os.set_blocking(read_end, False)
+        self._helpers[read_end] = _Helper(pid, read_end)
+        self._poller.register(read_end, select.POLLIN)
+
+    def _collect(self, timeout: int | None) -> None:
+        """Take what helpers have sent; None waits for something."""
+        for fd, _ in self._poller.poll(timeout):
+            self._receive(self._helpers[fd])
+
+    def _receive(self, helper: _Helper) -> None:
+        ended = False
+        while not ended:
+            try:
+                data = os.read(helper.fd, _PIPE_BYTES)
+            except BlockingIOError:
+                break
+            helper.buffer += data
+            ended = not data
+        self._take_messages(helper)
+        if ended:
+            self._reap(helper)
+
+    def _take_messages(self, helper: _Helper) -> None:
+        buffer, start = helper.buffer, 0
+        while len(buffer) >= start + _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(buffer, start)
+            end = start + _LENGTH.size + length
+            if len(buffer) < end:
+                break
+            message = pickle.loads(memoryview(buffer)[start + _LENGTH.size : end])
+            start = end
+            if message is None:
+                helper.finished = True
+                continue
+            first, results, error = message
+            for index, result in enumerate(results, first):
+                self._take_result(index, result)
+            if error is not None:
+                self._fail(first + len(results), error)
+        del buffer[:start]
+
+    def _take_result(self, index: int, result: Any) -> None:
+        self._results[index] = result
+        self._done(result)
+
+    def _fail(self, index: int, error: BaseException) -> None:
+        """No new chunks; what lies before the failure is taken already and comes to its end."""
+        self._failures[index] = error
+        while os.read(self._waiting, _PIPE_BYTES):
+            pass
+
+    def _reap(self, helper: _Helper) -> None:
+        self._poller.unregister(helper.fd)
+        del self._helpers[helper.fd]
+        os.close(helper.fd)
+        _, status = os.waitpid(helper.pid, 0)
+        if not helper.finished:
+            raise HelperDied(_describe_exit(os.waitstatus_to_exitcode(status)))
+
+    def _become_helper(self, parent: int, write_end: int) -> NoReturn:
+        """The helper's whole life. It must never return."""
+        code = 1
+        try:
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            self._close_all_but(self._waiting, write_end)
+            _reseed()
+            self._help(write_end)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(code)
+
+    def _close_all_but(self, *kept: int) -> None:
+        """Nobody must wait for an end of file because of a helper."""
+        first = 3
+        for fd in sorted(kept):
+            os.closerange(first, fd)
+            first = fd + 1
+        os.closerange(first, _LAST_FD)
+
+    def _help(self, fd: int) -> None:
+        while record := os.read(self._waiting, _NUMBER.size):
+            if not self._compute_chunk(fd, *self._chunks[_NUMBER.unpack(record)[0]]):
+                break
+        _send(fd, None)
+
+    def _compute_chunk(self, fd: int, first: int, end: int) -> bool:
+        """Compute and send, in part messages where it takes long; False after a failure."""
+        results: list[Any] = []
+        sent_at = time.monotonic()
+        for index in range(first, end):
+            try:
+                results.append(self._compute(index))
+            except Exception as error:
+                _send(fd, (first, results, _portable(error)))
+                return False
+            if time.monotonic() - sent_at >= _SEND_SECONDS:
+                _send(fd, (first, results, None))
+                first, results, sent_at = index + 1, [], time.monotonic()
+        _send(fd, (first, results, None))
+        return True
+
+
+def _send(fd: int, message: Any) -> None:
+    data = pickle.dumps(message, 5)
+    view = memoryview(_LENGTH.pack(len(data)) + data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _portable(error: Exception) -> Exception:
+    """The exception if it survives pickling, else one with its text; the traceback as its cause."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        copy = pickle.loads(pickle.dumps(error))
+        if type(copy) is not type(error) or str(copy) != str(error):
+            raise TypeError
+    except Exception:
+        copy = RuntimeError(f"{type(error).__name__}: {error}")
+    copy.__cause__ = None
+    return _Raised(copy, text)
+
+
+class _Raised(Exception):
+    """An exception on its way: pickles as itself with the helper's traceback as its cause."""
+
+    def __init__(self, error: Exception, text: str) -> None:
+        self.error, self.text = error, text
+
+    def __reduce__(self) -> Any:
+        return _with_traceback, (self.error, self.text)
+
+
+def _with_traceback(error: Exception, text: str) -> Exception:
+    error.__cause__ = HelperTraceback("\n" + text)
+    return error
+
+
+def _reseed() -> None:
+    """Helpers must not share a random sequence."""
+    import numpy
+
+    random.seed()
+    numpy.random.seed()
+
+
+def _describe_exit(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return (
+            "A helper of the computation was killed (SIGKILL), most likely because memory ran out."
+        )
+    if code < 0:
+        return f"A helper of the computation crashed ({signal.Signals(-code).name})."
+    return f"A helper of the computation ended without its results (exit code {code})."

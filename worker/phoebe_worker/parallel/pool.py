@@ -1,0 +1,91 @@
+"""PHOEBE's pool interface over forked helpers.
+
+PHOEBE asks for a `SerialPool` where neither MPI nor multiprocessing is on. Here that pool maps over
+the granted cores. Functions and arguments need no pickling: helpers have them by the fork, made
+anew for each call of `map`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..accelerate.registry import patch
+from .helpers import granted, share_out
+
+_TARGET = "phoebe.pool:SerialPool"
+Callback = Callable[[Any], None] | None
+
+
+@patch(
+    _TARGET,
+    reason="samples and walkers are independent models",
+    equal_because="the same function of the same arguments, results in their order",
+    checked_with=("2.5.4",),
+    guards={_TARGET: "631cbfcaf5a007760bd6c5fddf25c19474dbee1609f348359ae99b9d2928f2a0"},
+)
+class HelperPool:
+    """In the place of SerialPool; always the master."""
+
+    size = rank = 0
+
+    def __init__(self, **_: Any) -> None: ...
+
+    @staticmethod
+    def enabled() -> bool:
+        return True
+
+    def is_master(self) -> bool:
+        return True
+
+    def is_worker(self) -> bool:
+        return False
+
+    def wait(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> HelperPool:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def map(
+        self, function: Callable[[Any], Any], iterable: Iterable[Any], callback: Callback = None
+    ) -> Iterable[Any]:
+        """The results in order; `callback` gets each as it comes."""
+        if granted() < 2:
+            return _lazily(function, iterable, callback)
+        arguments = list(iterable)
+        failed, owner = _failed_samples(), os.getpid()
+
+        def compute(index: int) -> tuple[Any, list[Any]]:
+            before = len(failed)
+            result = function(arguments[index])
+            return result, [] if os.getpid() == owner else failed[before:]
+
+        def done(pair: tuple[Any, list[Any]]) -> None:
+            result, failed_in_helper = pair
+            failed.extend(failed_in_helper)
+            if callback is not None:
+                callback(result)
+
+        return [result for result, _ in share_out(len(arguments), compute, done)]
+
+
+def _lazily(
+    function: Callable[[Any], Any], iterable: Iterable[Any], callback: Callback
+) -> Iterable[Any]:
+    for result in map(function, iterable):
+        if callback is not None:
+            callback(result)
+        yield result
+
+
+def _failed_samples() -> list[Any]:
+    """The list in which PHOEBE's samplers note, as a side effect, samples without a model."""
+    from phoebe.solverbackends import solverbackends
+
+    samples = getattr(solverbackends, "failed_samples_buffer", None)
+    return samples if isinstance(samples, list) else []
