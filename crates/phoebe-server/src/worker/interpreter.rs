@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use phoebe_protocol::packet::Info;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Signal;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
@@ -78,13 +79,22 @@ impl Interpreter {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
         let mut answer = pipe::Receiver::from_owned_fd(read)?;
-        let _process =
-            self.start("probe", Stdio::null(), write, log_pipe::open("probe".to_owned())?)?;
+        let log = log_pipe::open("probe".to_owned())?;
+        let _probe = Probe(self.start("probe", Stdio::null(), write, log)?);
         let mut text = Vec::new();
         answer.read_to_end(&mut text).await?;
         serde_json::from_slice(&text).map_err(|_| {
             let python = self.python.display();
             io::Error::other(format!("{python} cannot import PHOEBE; the log says why"))
         })
+    }
+}
+
+/// A probe that nobody waits for any more is ended.
+struct Probe(Process);
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.0.signal(Signal::KILL);
     }
 }

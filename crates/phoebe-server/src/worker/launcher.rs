@@ -66,7 +66,7 @@ pub struct Launcher {
 #[expect(clippy::large_enum_variant, reason = "a server has one")]
 enum Source {
     Zygote(Zygote),
-    Spawn { interpreter: Interpreter, info: OnceCell<Info> },
+    Spawn { interpreter: Interpreter, info: Arc<OnceCell<Info>> },
 }
 
 impl Launcher {
@@ -80,7 +80,7 @@ impl Launcher {
     /// A fresh interpreter for every worker: slow, and independent of how well a fork is supported.
     #[must_use]
     pub fn spawn(interpreter: Interpreter, records: Records) -> Self {
-        Self { source: Source::Spawn { interpreter, info: OnceCell::new() }, records }
+        Self { source: Source::Spawn { interpreter, info: Arc::default() }, records }
     }
 
     /// What the Python side says of itself. Waits until PHOEBE is imported.
@@ -101,7 +101,11 @@ impl Launcher {
                 }
             }
             Source::Spawn { interpreter, info } => {
-                Ok(info.get_or_try_init(|| interpreter.probe()).await?.clone())
+                let (interpreter, info) = (interpreter.clone(), Arc::clone(info));
+                // Goes on when a caller gives up: callers who ask again must not start one interpreter after another.
+                let probe =
+                    async move { info.get_or_try_init(|| interpreter.probe()).await.cloned() };
+                Ok(tokio::spawn(probe).await.map_err(io::Error::other)??)
             }
         }
     }
