@@ -1,4 +1,4 @@
-"""Print the digests of `sources` for the PHOEBE installed, once its functions were looked at anew."""
+"""Print the digests of `sources` for the installed PHOEBE, once its functions were read anew."""
 
 from __future__ import annotations
 
