@@ -5,7 +5,9 @@ Each builder is run on both; a Bundle's state is told without its random unique 
 
 from __future__ import annotations
 
+import functools
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -107,7 +109,7 @@ def features() -> Any:
 def models() -> Any:
     bundle = phoebe.default_binary()
     bundle.add_dataset("lc", dataset="lc01", times=[0.0, 0.25], fluxes=[1.0, 1.0])
-    bundle.add_dataset("mesh", dataset="mesh01", times=[0.0, 0.1], columns=["teffs"])
+    bundle.add_dataset("mesh", dataset="mesh01", times=[0.1], columns=["teffs"])
     bundle.set_value_all("ntriangles", 100)
     bundle.set_value_all("irrad_method", "none")
     bundle.run_compute(model="first")
@@ -157,6 +159,13 @@ BUILDERS: dict[str, Callable[[], Any]] = {
         detached, semidetached, contact, triple, datasets, features, models, attached, broken
     )
 }
+
+
+@functools.cache
+def built(name: str, on: bool) -> bytes:
+    """The Bundle of that name, pickled, as stock or accelerated PHOEBE builds it; built once."""
+    with accelerated(on):
+        return pickle.dumps(BUILDERS[name](), 5)
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Print `sources.py` for the PHOEBE installed, once the functions it names were looked at anew."""
+"""Print the digests of `sources` for the installed PHOEBE, once its functions were read anew."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from .registry import source_digest
 
 
 def main() -> None:
-    names = sorted({name for patch in PATCHES for name in patch.relies_on})
-    print('"""SHA-256 of the source of every PHOEBE function that a patch was written for."""')
-    print("\nSOURCES = {")
-    for name in names:
+    print("DIGESTS = {")
+    for name in sorted({name for patch in PATCHES for name in patch.guards}):
         print(f'    "{name}": (\n        "{source_digest(name)}"\n    ),')
     print("}")
 

@@ -17,6 +17,7 @@ from phoebe.parameters import parameters as phoebe_parameters
 
 from .matching import match_tag
 from .registry import original, patch
+from .sources import sources
 
 _MODULE = "phoebe.parameters.parameters"
 _EXPRESSION = "phoebe.constraints.expression"
@@ -42,7 +43,8 @@ class _NotPlain(Exception):
     equal_because="the same text, with the same numbers in it, is evaluated; where that fails, "
     "PHOEBE evaluates it again and raises what it raises",
     checked_with=("2.5.4",),
-    relies_on=(
+    guards=sources(
+        _RESULT,
         f"{_MODULE}:ConstraintParameter.get_value",
         f"{_MODULE}:ConstraintParameter.vars",
         f"{_MODULE}:ConstraintParameter.addl_vars",
@@ -207,7 +209,8 @@ _names: ContextVar[dict[str, str] | None] = ContextVar("names", default=None)
     reason="it searched the Bundle for a Parameter that the variable knows already",
     equal_because="a known Parameter is used only while it is in the Bundle under the same id",
     checked_with=("2.5.4",),
-    relies_on=(
+    guards=sources(
+        _LABEL,
         f"{_EXPRESSION}:ConstraintVar.get_parameter",
         "phoebe.parameters.twighelpers:_uniqueid_to_uniquetwig",
         f"{_MODULE}:ParameterSet._remove_parameter",
@@ -231,7 +234,8 @@ def update_user_label(self: Any) -> None:
     equal_because="PHOEBE's own function runs; names cannot change while it does, and are "
     "forgotten when it ends",
     checked_with=("2.5.4",),
-    relies_on=(
+    guards=sources(
+        _TO_JSON,
         _LABEL,
         f"{_MODULE}:Parameter.to_json",
     ),
@@ -251,7 +255,8 @@ def to_json(self: Any, *args: Any, **kwargs: Any) -> Any:
     equal_because="the same steps without the messages; with debug messages on, and after an "
     "error, PHOEBE's own runs",
     checked_with=("2.5.4",),
-    relies_on=(
+    guards=sources(
+        _RUN,
         f"{_MODULE}:ParameterSet.filter_or_get",
     ),
 )

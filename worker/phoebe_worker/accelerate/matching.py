@@ -13,6 +13,7 @@ from phoebe.parameters import parameters as phoebe_parameters
 
 from .parameter_sets import new_set
 from .registry import original, patch
+from .sources import sources
 from .tags import PLAIN_FIELDS, pieces_of, twig_of
 from .visibility import is_harmless
 
@@ -43,7 +44,8 @@ Parameters = list[Any]
     "depend on each other, so their order is free; a `visible_if` that is not one of PHOEBE's own "
     "is still evaluated where PHOEBE evaluates it, since it may fail",
     checked_with=("2.5.4",),
-    relies_on=(
+    guards=sources(
+        _TARGET,
         f"{_MODULE}:ParameterSet.__init__",
         f"{_MODULE}:_fnmatch",
         f"{_MODULE}:_extract_index_from_string",

@@ -8,6 +8,7 @@ from typing import Any
 from phoebe.parameters import parameters as phoebe_parameters
 
 from .registry import patch
+from .sources import sources
 from .tags import FIELDS, PLAIN_FIELDS, read_tags
 
 _MODULE = "phoebe.parameters.parameters"
@@ -24,7 +25,8 @@ ParameterSet = phoebe_parameters.ParameterSet
     equal_because="the same attributes are set; there is no terminal, and __repr__ computes the "
     "label itself before it uses it",
     checked_with=("2.5.4",),
-    relies_on=(
+    guards=sources(
+        f"{_MODULE}:ParameterSet.__init__",
         f"{_MODULE}:ParameterSet.__repr__",
         f"{_MODULE}:ParameterSet._set_meta",
         f"{_MODULE}:ParameterSet.to_dict",
@@ -50,7 +52,8 @@ def __init__(self: Any, params: Any = []) -> None:  # noqa: B006 - PHOEBE's own 
     reason="it read every tag of every Parameter through a property",
     equal_because="a tag is shared exactly if the values that are not None are one value",
     checked_with=("2.5.4",),
-    relies_on=(
+    guards=sources(
+        f"{_MODULE}:ParameterSet._set_meta",
         f"{_MODULE}:ParameterSet._options_for_tag",
         f"{_MODULE}:Parameter.time",
         f"{_MODULE}:Parameter.qualifier",
@@ -66,7 +69,8 @@ def _set_meta(self: Any) -> None:
     reason="it read the tag of every Parameter through a property and searched a list for it",
     equal_because="values in the order of their first appearance, None left out",
     checked_with=("2.5.4",),
-    relies_on=(
+    guards=sources(
+        f"{_MODULE}:ParameterSet._options_for_tag",
         f"{_MODULE}:Parameter.qualifier",
     ),
 )

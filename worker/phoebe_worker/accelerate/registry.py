@@ -14,21 +14,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .sources import SOURCES
-
 SWITCH = "PHOEBE_SERVER_ACCELERATE"
 _OFF = {"0", "false", "no", "off"}
 
 
 @dataclass(slots=True)
 class Patch:
-    """One replacement, and the functions (itself first) whose source it was written for."""
+    """One replacement. `guards` maps each function relied on to the SHA-256 of its source."""
 
     target: str
     reason: str
     equal_because: str
     checked_with: tuple[str, ...]
-    relies_on: tuple[str, ...]
+    guards: dict[str, str]
     replacement: Callable[..., Any]
     original: Any = field(default=None)
 
@@ -38,7 +36,7 @@ class Patch:
 
     def stale(self) -> list[str]:
         """The functions whose source is not the one that this patch was written for."""
-        return [name for name in self.relies_on if source_digest(name) != SOURCES.get(name, "")]
+        return [name for name, digest in self.guards.items() if source_digest(name) != digest]
 
 
 PATCHES: list[Patch] = []
@@ -46,13 +44,14 @@ PATCHES: list[Patch] = []
 
 def patch(
     target: str, *, reason: str, equal_because: str, checked_with: tuple[str, ...],
-    relies_on: tuple[str, ...] = (),
+    guards: dict[str, str],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Enter a function into the table as the replacement of `target`, "module:attribute.path"."""
 
     def enter(replacement: Callable[..., Any]) -> Callable[..., Any]:
-        sources = (target, *relies_on)
-        PATCHES.append(Patch(target, reason, equal_because, checked_with, sources, replacement))
+        if target not in guards:
+            raise ValueError(f"{target} needs a guard of its own source")
+        PATCHES.append(Patch(target, reason, equal_because, checked_with, guards, replacement))
         return replacement
 
     return enter

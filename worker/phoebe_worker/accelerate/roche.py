@@ -13,6 +13,7 @@ from phoebe.constraints import builtin
 from phoebe.distortions import roche as phoebe_roche
 
 from .registry import original, patch
+from .sources import sources
 
 _REQUIV = "phoebe.distortions.roche:roche_misaligned_critical_requiv"
 _REQUIV_L1 = "phoebe.constraints.builtin:requiv_L1"
@@ -25,6 +26,7 @@ _volumes: dict[bytes, float] = {}
     reason="it takes milliseconds, and most changes of a Bundle ask it again for the same orbit",
     equal_because="the volume depends on six numbers alone, and is remembered by their exact bits",
     checked_with=("2.5.4",),
+    guards=sources(_REQUIV),
 )
 def roche_misaligned_critical_requiv(q: Any, F: Any, d: Any, s: Any, scale: Any = 1.0) -> Any:
     try:
@@ -46,6 +48,7 @@ def roche_misaligned_critical_requiv(q: Any, F: Any, d: Any, s: Any, scale: Any 
     reason="a message that nobody reads cost more than the arithmetic",
     equal_because="the same steps without the message; with debug messages on, PHOEBE's own runs",
     checked_with=("2.5.4",),
+    guards=sources(_REQUIV_L1),
 )
 def requiv_L1(
     q: Any, syncpar: Any, ecc: Any, sma: Any, incl_star: Any, long_an_star: Any, incl_orb: Any,

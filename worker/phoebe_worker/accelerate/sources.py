@@ -1,6 +1,17 @@
-"""SHA-256 of the source of every PHOEBE function that a patch was written for."""
+"""Which source code the patches here were written for: SHA-256 of each of PHOEBE's functions.
 
-SOURCES = {
+`python -m phoebe_worker.accelerate` prints the table for the PHOEBE that is installed.
+"""
+
+from __future__ import annotations
+
+
+def sources(*names: str) -> dict[str, str]:
+    """The guards of a patch that relies on these functions."""
+    return {name: DIGESTS.get(name, "") for name in names}
+
+
+DIGESTS = {
     "phoebe.constraints.builtin:requiv_L1": (
         "5803a09d19fba0dad8d976580400465896a1bb34d52a48438a9f18ed0d3f0fed"
     ),

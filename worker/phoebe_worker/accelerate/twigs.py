@@ -8,6 +8,7 @@ from phoebe.parameters import parameters as phoebe_parameters
 
 from .matching import match_tag, without_defaults
 from .registry import original, patch
+from .sources import sources
 from .tags import FIELDS, twig_of
 
 _MODULE = "phoebe.parameters.parameters"
@@ -21,7 +22,8 @@ Parameter = phoebe_parameters.Parameter
     "a Bundle to match one twig",
     equal_because="the text depends on the tags alone, and it is remembered by the tags",
     checked_with=("2.5.4",),
-    relies_on=(
+    guards=sources(
+        f"{_MODULE}:Parameter.twig",
         f"{_MODULE}:Parameter.time",
         f"{_MODULE}:Parameter.qualifier",
     ),
@@ -37,7 +39,8 @@ def twig(self: Any) -> str:
     equal_because="each search is the one before with one tag more or less, so that it can go on "
     "from the few Parameters that have the same qualifier and context",
     checked_with=("2.5.4",),
-    relies_on=(
+    guards=sources(
+        _UNIQUETAGS,
         f"{_MODULE}:ParameterSet.filter",
         f"{_MODULE}:ParameterSet.filter_or_get",
         f"{_MODULE}:Parameter.tags",

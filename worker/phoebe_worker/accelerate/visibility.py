@@ -12,6 +12,7 @@ import phoebe
 from phoebe.parameters import parameters as phoebe_parameters
 
 from .registry import original, patch
+from .sources import sources
 from .tags import FIELDS
 
 _MODULE = "phoebe.parameters.parameters"
@@ -50,7 +51,8 @@ def is_harmless(parameter: Any) -> bool:
     equal_because="the same Parameter is found by the same tags, and its value compared the same "
     "way; conditions on features and atmospheres are left to PHOEBE",
     checked_with=("2.5.4",),
-    relies_on=(
+    guards=sources(
+        _TARGET,
         f"{_MODULE}:Parameter.is_visible",
         f"{_MODULE}:Parameter.get_meta",
         f"{_MODULE}:ParameterSet.get",
