@@ -14,19 +14,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .sources import SOURCES
+
 SWITCH = "PHOEBE_SERVER_ACCELERATE"
 _OFF = {"0", "false", "no", "off"}
 
 
 @dataclass(slots=True)
 class Patch:
-    """One replacement. `guards` maps each function relied on to the SHA-256 of its source."""
+    """One replacement, and the functions (itself first) whose source it was written for."""
 
     target: str
     reason: str
     equal_because: str
     checked_with: tuple[str, ...]
-    guards: dict[str, str]
+    relies_on: tuple[str, ...]
     replacement: Callable[..., Any]
     original: Any = field(default=None)
 
@@ -36,7 +38,7 @@ class Patch:
 
     def stale(self) -> list[str]:
         """The functions whose source is not the one that this patch was written for."""
-        return [name for name, digest in self.guards.items() if source_digest(name) != digest]
+        return [name for name in self.relies_on if source_digest(name) != SOURCES.get(name, "")]
 
 
 PATCHES: list[Patch] = []
@@ -44,14 +46,13 @@ PATCHES: list[Patch] = []
 
 def patch(
     target: str, *, reason: str, equal_because: str, checked_with: tuple[str, ...],
-    guards: dict[str, str],
+    relies_on: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Enter a function into the table as the replacement of `target`, "module:attribute.path"."""
 
     def enter(replacement: Callable[..., Any]) -> Callable[..., Any]:
-        if target not in guards:
-            raise ValueError(f"{target} needs a guard of its own source")
-        PATCHES.append(Patch(target, reason, equal_because, checked_with, guards, replacement))
+        sources = (target, *relies_on)
+        PATCHES.append(Patch(target, reason, equal_because, checked_with, sources, replacement))
         return replacement
 
     return enter

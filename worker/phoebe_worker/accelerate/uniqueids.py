@@ -17,7 +17,6 @@ _EVEN = 256 // len(_LETTERS) * len(_LETTERS)  # bytes below share the letters ev
     reason="for each of 30 letters it made a generator and asked the kernel anew",
     equal_because="letters of the same alphabet, each as likely, from the same kernel source",
     checked_with=("2.5.4",),
-    guards={_TARGET: "a8397cb5706111007bf3fbebbdc181bd007686aa90969f630064895794ac44b9"},
 )
 def _uniqueid(n: int = 30) -> str:
     letters = ""

@@ -211,7 +211,7 @@ impl Supervisor {
                     pid = process.pid(),
                     phoebe = info.phoebe,
                     python = info.python,
-                    duration_ms = started.elapsed().as_millis(),
+                    duration_ms = started.elapsed().as_secs_f64() * 1000.0,
                     "the zygote is ready"
                 );
                 self.publish.send_replace(Readiness::Ready(Arc::new(info)));
