@@ -36,10 +36,10 @@ pub(crate) fn run_forked(behaviour: Behaviour) -> Outcome {
 /// A worker that the server started: standard input is its lifeline, the first packet its start.
 pub(crate) fn run_spawned(behaviour: Behaviour) -> Outcome {
     let lifeline = channel::standard_input()?;
+    let (start, _) = channel::receive::<Start>(&lifeline)?.ok_or("the server has gone")?;
     if behaviour == Behaviour::Fatal {
         return report(&lifeline, failed(StartFailure::Error, FATAL_TEXT));
     }
-    let (start, _) = channel::receive::<Start>(&lifeline)?.ok_or("the server has gone")?;
     run(behaviour, &start, lifeline, commands::info())
 }
 

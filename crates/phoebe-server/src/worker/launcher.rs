@@ -167,7 +167,8 @@ async fn spawn_from(
     let output = log_pipe::open(spec.session.clone())?;
     let error = output.try_clone()?;
     let process = interpreter.start("spawn", Stdio::from(theirs), output, error)?;
-    lifeline.send(&start_packet(spec), &[]).await?;
+    // Where it is gone already, its last word or its exit code is the better explanation.
+    let _gone = lifeline.send(&start_packet(spec), &[]).await;
     Ok((lifeline, process))
 }
 

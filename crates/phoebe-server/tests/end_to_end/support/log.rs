@@ -46,10 +46,10 @@ impl Log {
         .await
     }
 
-    /// The last lines, for a failure's message.
+    /// The last lines, for a failure's message, without the harness's own questions.
     pub(crate) fn tail(&self) -> String {
         let text = self.text();
-        let lines: Vec<_> = text.lines().collect();
+        let lines: Vec<_> = text.lines().filter(|line| !line.contains("/health")).collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
 }

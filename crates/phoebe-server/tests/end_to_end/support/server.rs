@@ -159,7 +159,11 @@ impl TestServer {
         until(path, Duration::from_secs(120), async || {
             self.assert_runs();
             let reply = Reply::try_of(self.request(Method::GET, path)).await.ok()?;
-            (reply.status == 200).then_some(())
+            if reply.status != 200 {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                return None;
+            }
+            Some(())
         })
         .await;
     }
