@@ -57,8 +57,9 @@ def many_times() -> Any:
     """100,000 observations, 201 computed phases between them."""
     b = phoebe.default_binary()
     times = np.linspace(0, 500, 100_000)
-    b.add_dataset("lc", times=times, fluxes=np.ones_like(times), dataset="lc01")
-    b.set_value("compute_phases@lc01", PHASES)
+    b.add_dataset(
+        "lc", times=times, fluxes=np.ones_like(times), compute_phases=PHASES, dataset="lc01"
+    )
     return b
 
 
