@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 import traceback
 from typing import NoReturn
@@ -40,7 +41,13 @@ def run() -> NoReturn:
 
 
 def probe() -> None:
-    """Print INFO as one line of JSON; what PHOEBE prints goes to standard error."""
+    """Print INFO as one line of JSON; what PHOEBE prints goes to standard error.
+
+    Standard input may be a lifeline: then the probe ends when whoever asked is gone.
+    """
+    if stat.S_ISSOCK(os.fstat(0).st_mode):
+        peer = take_stdin()  # held until the end: it is the lifeline
+        lifeline.arm(peer, whole_group=False)
     out = os.dup(1)
     os.dup2(2, 1)
     templates.prepare()

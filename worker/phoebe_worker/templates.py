@@ -6,8 +6,10 @@ sockets or sessions.
 
 from __future__ import annotations
 
+import json
 import pickle
 import platform
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,8 +87,18 @@ def _default_bundle(options: dict[str, Any]) -> Any:
 
 
 def _warm_up(bundle: Any) -> None:
-    """A throw-away compute: passbands are read, and code imported late is loaded."""
+    """Throw-away commands: passbands are read, late imports done, and caches filled for all forks.
+
+    Also the source that tracebacks quote: each worker would read it anew at its first error.
+    """
     bundle.add_dataset("lc", compute_phases=[0.0, 0.25], passband="Johnson:V", dataset="warm_lc")
     bundle.add_dataset("rv", compute_phases=[0.25], dataset="warm_rv")
     bundle.set_value_all("ntriangles", 100)
+    bundle.set_value("period@binary", 2.0)
     bundle.run_compute()
+    bundle.remove_dataset("warm_rv")
+    json.dumps(bundle.to_json(incl_uniqueid=True))
+    try:
+        bundle.get_value("nosuch@thing")
+    except ValueError as error:
+        traceback.format_exception(error)

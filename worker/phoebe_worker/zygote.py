@@ -6,7 +6,6 @@ single-threaded and never runs anything of a user's.
 
 from __future__ import annotations
 
-import gc
 import os
 import random
 import selectors
@@ -16,7 +15,7 @@ import sys
 import traceback
 from typing import Any, NoReturn
 
-from . import lifeline, protocol, templates, worker
+from . import lifeline, memory, protocol, templates, worker
 
 _LAST_FD = 1 << 20
 
@@ -37,8 +36,7 @@ def run() -> NoReturn:
         traceback.print_exc()
         control.send(protocol.packet({"fatal": f"PHOEBE cannot be used: {error}"}))
         os._exit(1)
-    gc.collect()
-    gc.freeze()
+    memory.settle()
     lifeline.disarm(control)
     control.send(protocol.packet({"ready": info}))
     Zygote(control, prepared).serve()

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::num::NonZero;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use phoebe_protocol::packet::{CommandKind, Info};
-use tokio::sync::{OnceCell, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -39,7 +39,7 @@ pub(super) struct Shared {
     pub(super) launcher: Launcher,
     pub(super) ports: PortPool,
     pub(super) cores: Cores,
-    info: OnceCell<Info>,
+    info: OnceLock<Arc<Info>>,
     sessions: Mutex<Sessions>,
     drivers: TaskTracker,
     /// Cancelled when the manager shuts down: what is being started need not get ready any more.
@@ -75,7 +75,7 @@ impl SessionManager {
             settings,
             store,
             launcher,
-            info: OnceCell::new(),
+            info: OnceLock::new(),
             sessions: Mutex::default(),
             drivers: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -153,7 +153,7 @@ impl SessionManager {
     ///
     /// # Errors
     /// [`SessionError::StartFailed`] if it cannot be imported.
-    pub async fn python_info(&self) -> Result<&Info, SessionError> {
+    pub async fn python_info(&self) -> Result<Arc<Info>, SessionError> {
         self.shared.python_info().await
     }
 
@@ -245,9 +245,11 @@ impl Shared {
     }
 
     /// See [`SessionManager::python_info`].
-    pub(super) async fn python_info(&self) -> Result<&Info, SessionError> {
-        let info = self.info.get_or_try_init(|| self.launcher.info()).await;
-        info.map_err(|error| SessionError::StartFailed(error.to_string()))
+    pub(super) async fn python_info(&self) -> Result<Arc<Info>, SessionError> {
+        let info = self.launcher.info().await;
+        let info = info.map_err(|error| SessionError::StartFailed(error.to_string()))?;
+        // Kept for the kinds of commands: also while a zygote is being replaced.
+        Ok(Arc::clone(self.info.get_or_init(|| info)))
     }
 
     fn find(&self, id: &str) -> Result<Session, SessionError> {

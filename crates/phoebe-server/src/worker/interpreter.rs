@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::process::Process;
-use super::{exits, log_pipe};
+use super::{exits, log_pipe, packet_socket};
 
 /// The variable by which a process is known as one of this data directory's.
 pub(crate) const INSTANCE_VARIABLE: &str = "PHOEBE_SERVER_INSTANCE";
@@ -70,16 +70,17 @@ impl Interpreter {
         Process::watch(i32::try_from(child.id()).map_err(io::Error::other)?)
     }
 
-    /// Asks a fresh interpreter what it has.
+    /// Asks a fresh interpreter what it has. Giving up ends it.
     ///
     /// # Errors
     /// When it cannot be run or says nothing that can be read.
     pub(crate) async fn probe(&self) -> io::Result<Info> {
+        let (_lifeline, theirs) = packet_socket::pair()?;
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
         let mut answer = pipe::Receiver::from_owned_fd(read)?;
         let _process =
-            self.start("probe", Stdio::null(), write, log_pipe::open("probe".to_owned())?)?;
+            self.start("probe", Stdio::from(theirs), write, log_pipe::open("probe".to_owned())?)?;
         let mut text = Vec::new();
         answer.read_to_end(&mut text).await?;
         serde_json::from_slice(&text).map_err(|_| {

@@ -12,8 +12,9 @@ use phoebe_protocol::packet::{FromWorker, Info, Limits, Start, StartFailure};
 use phoebe_protocol::sign::Key;
 use rustix::process::Signal;
 use thiserror::Error;
-use tokio::sync::OnceCell;
+use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::exits::Exit;
 use super::interpreter::Interpreter;
@@ -21,8 +22,9 @@ use super::log_pipe;
 use super::orphans::{Record, Records};
 use super::packet_socket::{self, PacketSocket};
 use super::process::Process;
+use super::readiness::{self, Readiness};
 use super::usage;
-use super::zygote::{ForkError, State, Zygote};
+use super::zygote::{ForkError, Zygote};
 
 /// After SIGKILL the kernel needs a moment to tear a process down.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
@@ -61,56 +63,55 @@ pub enum LaunchError {
 pub struct Launcher {
     source: Source,
     records: Records,
+    readiness: watch::Receiver<Readiness>,
+    closing: CancellationToken,
 }
 
-#[expect(clippy::large_enum_variant, reason = "a server has one")]
 enum Source {
     Zygote(Zygote),
-    Spawn { interpreter: Interpreter, info: OnceCell<Info> },
+    Spawn(Interpreter),
 }
 
 impl Launcher {
     /// Workers forked from a zygote, which starts at once.
     #[must_use]
     pub fn fork(interpreter: Interpreter, records: Records) -> Self {
-        let zygote = Zygote::supervise(interpreter, records.clone());
-        Self { source: Source::Zygote(zygote), records }
+        let closing = CancellationToken::new();
+        let zygote = Zygote::supervise(interpreter, records.clone(), closing.clone());
+        let readiness = zygote.readiness();
+        Self { source: Source::Zygote(zygote), records, readiness, closing }
     }
 
     /// A fresh interpreter for every worker: slow, and independent of how well a fork is supported.
     #[must_use]
     pub fn spawn(interpreter: Interpreter, records: Records) -> Self {
-        Self { source: Source::Spawn { interpreter, info: OnceCell::new() }, records }
+        let closing = CancellationToken::new();
+        let readiness = readiness::ask(interpreter.clone(), closing.clone());
+        Self { source: Source::Spawn(interpreter), records, readiness, closing }
     }
 
     /// What the Python side says of itself. Waits until PHOEBE is imported.
     ///
     /// # Errors
     /// Says why PHOEBE cannot be imported.
-    pub async fn info(&self) -> Result<Info, LaunchError> {
-        match &self.source {
-            Source::Zygote(zygote) => {
-                let mut state = zygote.state();
-                let settled = state.wait_for(|state| !matches!(state, State::Starting)).await;
-                match settled.as_deref() {
-                    Ok(State::Ready(info)) => Ok(Info::clone(info)),
-                    Ok(State::Failed(reason)) => Err(LaunchError::Failed(reason.clone())),
-                    Ok(State::Starting) | Err(_) => {
-                        Err(LaunchError::Failed("the zygote is gone".to_owned()))
-                    }
-                }
-            }
-            Source::Spawn { interpreter, info } => {
-                Ok(info.get_or_try_init(|| interpreter.probe()).await?.clone())
+    pub async fn info(&self) -> Result<Arc<Info>, LaunchError> {
+        let mut readiness = self.readiness.clone();
+        let settled = readiness.wait_for(|now| !matches!(now, Readiness::Starting)).await;
+        match settled.as_deref() {
+            Ok(Readiness::Ready(info)) => Ok(Arc::clone(info)),
+            Ok(Readiness::Failed(reason)) => Err(LaunchError::Failed(reason.clone())),
+            Ok(Readiness::Starting) | Err(_) => {
+                Err(LaunchError::Failed("the server is stopping".to_owned()))
             }
         }
     }
 
     /// Ends what workers come from, and waits until it is gone. Workers are not touched.
     pub async fn shut_down(&self) {
+        self.closing.cancel();
         match &self.source {
-            Source::Zygote(zygote) => zygote.shut_down().await,
-            Source::Spawn { .. } => {}
+            Source::Zygote(zygote) => zygote.ended().await,
+            Source::Spawn(_) => {}
         }
     }
 
@@ -138,7 +139,7 @@ impl Launcher {
                         }
                     }
                 }
-                Source::Spawn { interpreter, .. } => spawn_from(interpreter, spec).await?,
+                Source::Spawn(interpreter) => spawn_from(interpreter, spec).await?,
             };
             let record = self.records.add(&process)?;
             let process = Arc::new(process);

@@ -13,6 +13,7 @@ mod log_pipe;
 pub mod orphans;
 mod packet_socket;
 mod process;
+mod readiness;
 mod usage;
 mod zygote;
 

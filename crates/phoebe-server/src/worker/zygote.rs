@@ -30,6 +30,7 @@ use super::log_pipe;
 use super::orphans::Records;
 use super::packet_socket::{self, PacketSocket};
 use super::process::Process;
+use super::readiness::{IMPORT_LIMIT, PAUSE, PAUSE_MAXIMUM, Readiness};
 use super::usage;
 
 /// Forks asked for and not answered at once; the others wait in the server, where they can still be given up.
@@ -42,22 +43,6 @@ const GROWTH_MAXIMUM: f64 = 64.0;
 const SIZE_INTERVAL: Duration = Duration::from_secs(10);
 /// A zygote that has forks to do and says nothing for so long is wedged.
 const SILENCE: Duration = Duration::from_secs(5);
-/// The import of PHOEBE takes seconds; on a machine under load, many.
-const READY: Duration = Duration::from_secs(180);
-/// The pause before the second try; it doubles up to [`PAUSE_MAXIMUM`].
-const PAUSE: Duration = Duration::from_millis(250);
-const PAUSE_MAXIMUM: Duration = Duration::from_secs(30);
-
-/// What the zygote is doing.
-#[derive(Debug, Clone)]
-pub(crate) enum State {
-    /// PHOEBE is being imported.
-    Starting,
-    /// Forks are served.
-    Ready(Arc<Info>),
-    /// It could not start; it will be tried again.
-    Failed(String),
-}
 
 /// Why there is no worker.
 #[derive(Debug, Error)]
@@ -88,33 +73,33 @@ struct Fork {
 #[derive(Clone)]
 pub(crate) struct Zygote {
     forks: mpsc::Sender<Fork>,
-    state: watch::Receiver<State>,
-    closing: CancellationToken,
+    readiness: watch::Receiver<Readiness>,
     supervisor: TaskTracker,
 }
 
 impl Zygote {
-    /// Starts the zygote and its supervisor.
-    pub(crate) fn supervise(interpreter: Interpreter, records: Records) -> Self {
+    /// Starts the zygote and its supervisor, until `closing`.
+    pub(crate) fn supervise(
+        interpreter: Interpreter,
+        records: Records,
+        closing: CancellationToken,
+    ) -> Self {
         let (forks, waiting) = mpsc::channel(QUEUE);
-        let (publish, state) = watch::channel(State::Starting);
-        let closing = CancellationToken::new();
+        let (publish, readiness) = watch::channel(Readiness::Starting);
         let supervisor = TaskTracker::new();
-        let work =
-            Supervisor { interpreter, records, waiting, publish, closing: closing.clone() }.run();
+        let work = Supervisor { interpreter, records, waiting, publish, closing }.run();
         supervisor.spawn(work);
         supervisor.close();
-        Self { forks, state, closing, supervisor }
+        Self { forks, readiness, supervisor }
     }
 
-    /// What the zygote is doing, and a way to wait for a change of it.
-    pub(crate) fn state(&self) -> watch::Receiver<State> {
-        self.state.clone()
+    /// Whether forks are served, and a way to wait for a change of it.
+    pub(crate) fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.clone()
     }
 
-    /// Ends the zygote and waits until it is gone.
-    pub(crate) async fn shut_down(&self) {
-        self.closing.cancel();
+    /// Waits until the zygote is gone for good.
+    pub(crate) async fn ended(&self) {
         self.supervisor.wait().await;
     }
 
@@ -139,7 +124,7 @@ struct Supervisor {
     interpreter: Interpreter,
     records: Records,
     waiting: mpsc::Receiver<Fork>,
-    publish: watch::Sender<State>,
+    publish: watch::Sender<Readiness>,
     closing: CancellationToken,
 }
 
@@ -157,7 +142,7 @@ impl Supervisor {
     async fn run(mut self) {
         let mut pause = PAUSE;
         loop {
-            self.publish.send_replace(State::Starting);
+            self.publish.send_replace(Readiness::Starting);
             match self.generation().await {
                 Ok(Over::NotNeeded) => return,
                 Ok(Over::Died(reason)) => {
@@ -165,10 +150,12 @@ impl Supervisor {
                     pause = PAUSE;
                     continue;
                 }
-                Ok(Over::NeverReady(reason)) => self.publish.send_replace(State::Failed(reason)),
-                Err(error) => self.publish.send_replace(State::Failed(error.to_string())),
+                Ok(Over::NeverReady(reason)) => {
+                    self.publish.send_replace(Readiness::Failed(reason))
+                }
+                Err(error) => self.publish.send_replace(Readiness::Failed(error.to_string())),
             };
-            if let State::Failed(reason) = &*self.publish.borrow() {
+            if let Readiness::Failed(reason) = &*self.publish.borrow() {
                 error!(reason, retry_in_seconds = pause.as_secs_f64(), "no zygote");
             }
             if self.refuse_for(pause).await.is_none() {
@@ -180,7 +167,7 @@ impl Supervisor {
 
     /// Answers every wish with the failure until the pause is over. `None` when nobody can wish any more.
     async fn refuse_for(&mut self, pause: Duration) -> Option<()> {
-        let State::Failed(reason) = self.publish.borrow().clone() else { return Some(()) };
+        let Readiness::Failed(reason) = self.publish.borrow().clone() else { return Some(()) };
         let end = sleep(pause);
         tokio::pin!(end);
         loop {
@@ -224,10 +211,10 @@ impl Supervisor {
                     pid = process.pid(),
                     phoebe = info.phoebe,
                     python = info.python,
-                    duration_ms = started.elapsed().as_millis(),
+                    duration_ms = started.elapsed().as_secs_f64() * 1000.0,
                     "the zygote is ready"
                 );
-                self.publish.send_replace(State::Ready(Arc::new(info)));
+                self.publish.send_replace(Readiness::Ready(Arc::new(info)));
                 self.serve(control, process).await
             }
             Err(reason) => Over::NeverReady(reason),
@@ -239,8 +226,8 @@ impl Supervisor {
         control: &PacketSocket,
         process: &Process,
     ) -> Result<Info, String> {
-        match timeout(READY, control.receive()).await {
-            Err(_) => Err(format!("PHOEBE was not imported within {} s", READY.as_secs())),
+        match timeout(IMPORT_LIMIT, control.receive()).await {
+            Err(_) => Err(format!("PHOEBE was not imported within {} s", IMPORT_LIMIT.as_secs())),
             Ok(Ok(Some(FromZygote::Ready { ready }))) => Ok(ready),
             Ok(Ok(Some(FromZygote::Fatal { fatal }))) => Err(fatal),
             Ok(Ok(Some(other))) => Err(format!("it sent {other:?} before it was ready")),

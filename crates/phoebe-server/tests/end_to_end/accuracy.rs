@@ -1,11 +1,8 @@
 //! The newcomer's path with real PHOEBE: what a session computes is what PHOEBE computes.
 
-use std::path::Path;
-use std::process::Command;
-
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, until};
+use crate::support::{TestServer, run_stock_phoebe};
 
 /// Relative difference that the server may make.
 const TOLERANCE: f64 = 1e-12;
@@ -24,7 +21,9 @@ async fn a_light_curve_equals_that_of_stock_phoebe() {
     let result = session.result(json!({"command": "run_compute"})).await;
     let fluxes = numbers(&result["model"]["lc01"]["fluxes"]);
 
-    let stock = stock_fluxes(&interpreter(&server).await, &phases);
+    let script = "tests/end_to_end/support/stock_light_curve.py";
+    let stock = run_stock_phoebe(&server.interpreter(), script, &json!(phases).to_string());
+    let stock = numbers(&stock);
 
     assert_eq!(fluxes.len(), 201);
     assert_eq!(fluxes.len(), stock.len());
@@ -43,32 +42,6 @@ async fn a_light_curve_equals_that_of_stock_phoebe() {
     let measured: Vec<f64> = server.database().column("SELECT memory_used_mb FROM session_metrics");
     assert!(!measured.is_empty());
     server.finish().await;
-}
-
-/// The interpreter in which the server's workers run.
-async fn interpreter(server: &TestServer) -> String {
-    until("the zygote", std::time::Duration::from_secs(10), async || {
-        let zygote = server.workers().into_iter().find(|process| process.parent == server.pid())?;
-        zygote.command_line.split_ascii_whitespace().next().map(str::to_owned)
-    })
-    .await
-}
-
-fn stock_fluxes(python: &str, phases: &[f64]) -> Vec<f64> {
-    let script =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/end_to_end/support/stock_light_curve.py");
-    let output = Command::new(python)
-        .arg("-I")
-        .arg(script)
-        .arg(json!(phases).to_string())
-        .env("PHOEBE_ENABLE_ONLINE_PASSBANDS", "FALSE")
-        .env("OPENBLAS_NUM_THREADS", "1")
-        .output()
-        .unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{error}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    numbers(&serde_json::from_str(text.lines().last().unwrap()).unwrap())
 }
 
 fn numbers(list: &Value) -> Vec<f64> {

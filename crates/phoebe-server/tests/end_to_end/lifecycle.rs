@@ -155,6 +155,54 @@ async fn commands_run_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_failed_command_in_a_batch_stops_nothing() {
+    let server = TestServer::builder().fake().start().await;
+    let session = server.start_session().await;
+    let commands = json!([
+        {"command": "set_value", "twig": "a", "value": 1},
+        {"command": "fly"},
+        {"command": "get_value", "twig": "a"},
+    ]);
+    let answers = server.post(&format!("/send/{}/batch", session.id), &commands).await.expect(200);
+    let success: Vec<_> =
+        answers.as_array().unwrap().iter().map(|answer| answer["success"] == true).collect();
+    assert_eq!(success, [true, false, true]);
+    assert_eq!(answers[2]["result"], 1);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_are_answered_while_a_long_command_runs() {
+    let server = TestServer::builder().fake().start().await;
+    let session = server.start_session().await;
+    session.result(json!({"command": "set_value", "twig": "a", "value": 1})).await;
+    let computing = tokio::spawn({
+        let session = session.clone();
+        async move { session.result(json!({"command": "run_compute", "seconds": 4.0})).await }
+    });
+    // Either it comes before the long command or beside it: never after.
+    for _ in 0..20 {
+        assert_eq!(session.result(json!({"command": "get_value", "twig": "a"})).await, 1);
+    }
+    assert!(!computing.is_finished(), "reads waited for the long command");
+    assert_eq!(computing.await.unwrap()["model"], json!({"steps": 5}));
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_command_that_takes_too_long_is_cancelled_and_the_session_lives() {
+    let server =
+        TestServer::builder().fake().set("resources.command_timeout_seconds", 1.0).start().await;
+    let session = server.start_session().await;
+    session.result(json!({"command": "set_value", "twig": "model", "value": "before"})).await;
+    let answer = session.command(json!({"command": "run_compute", "seconds": 60.0})).await;
+    assert_eq!(answer["success"], false);
+    assert!(answer["error"].as_str().unwrap().contains("longer than 1 s"), "{answer}");
+    assert_eq!(session.result(json!({"command": "get_value", "twig": "model"})).await, "before");
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn beyond_the_queue_there_is_429_with_a_time_to_come_back() {
     let server = TestServer::builder().fake().set("resources.queue_depth", 3).start().await;
     let session = server.start_session().await;
@@ -200,13 +248,13 @@ async fn an_idle_session_is_ended() {
 async fn a_used_or_busy_session_is_not_idle() {
     let server = TestServer::builder()
         .fake()
-        .set("session.idle_timeout_seconds", 2.0)
+        .set("session.idle_timeout_seconds", 3.0)
         .set("session.on_idle", "terminate")
         .start()
         .await;
     let (used, busy) = tokio::join!(server.start_session(), server.start_session());
-    let computing = busy.command(slow(6.0));
-    let using = stays("the used session answers", Duration::from_secs(6), async || {
+    let computing = busy.command(slow(7.0));
+    let using = stays("the used session answers", Duration::from_secs(7), async || {
         tokio::time::sleep(Duration::from_millis(200)).await;
         used.send(&json!({"command": "ping"})).await.status == 200
     });

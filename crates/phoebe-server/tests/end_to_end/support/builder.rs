@@ -18,7 +18,6 @@ use super::server::{Setup, TestServer};
 #[derive(Debug)]
 pub(crate) struct Builder {
     settings: Table,
-    environment: Vec<(String, String)>,
     python: Python,
     ports: u16,
     alone: bool,
@@ -33,13 +32,7 @@ enum Python {
 
 impl Builder {
     pub(super) fn new() -> Self {
-        Self {
-            settings: Table::new(),
-            environment: Vec::new(),
-            python: Python::Fake(None),
-            ports: 10,
-            alone: false,
-        }
+        Self { settings: Table::new(), python: Python::Fake(None), ports: 10, alone: false }
     }
 
     /// Workers without Python that behave well until they are told otherwise. The default.
@@ -78,12 +71,6 @@ impl Builder {
         self
     }
 
-    /// One variable of the server's environment.
-    pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
     /// Starts the server and waits until it answers.
     pub(crate) async fn start(self) -> TestServer {
         let place = Place::take(self.alone).await;
@@ -95,17 +82,8 @@ impl Builder {
         let config = self.write_config(&root, &ports, python.as_deref());
         let log = Log::new(root.path().join("server.log"));
         let wait_for_python = matches!(self.python, Python::Real);
-        let environment = self.environment;
-        let setup = Setup {
-            config,
-            log,
-            ports,
-            environment,
-            start_deadline,
-            wait_for_python,
-            root,
-            _place: place,
-        };
+        let setup =
+            Setup { config, log, ports, start_deadline, wait_for_python, root, _place: place };
         TestServer::start(setup).await
     }
 

@@ -21,7 +21,6 @@ pub(crate) struct Reply {
     pub(crate) headers: HeaderMap,
     /// The body; null where it is no JSON.
     pub(crate) body: Value,
-    pub(crate) length: usize,
 }
 
 impl Client {
@@ -102,7 +101,7 @@ impl Reply {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let bytes = response.bytes().await?;
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Ok(Self { status, headers, body, length: bytes.len() })
+        Ok(Self { status, headers, body })
     }
 
     /// The body of an answer that must have this status.

@@ -25,6 +25,6 @@ mod wait;
 pub(crate) use builder::Builder;
 pub(crate) use client::{Client, Reply, Session};
 pub(crate) use process::{ProcessInfo, processes_of_instance};
-pub(crate) use program::{Finished, Program, fake_worker, phoebe_python};
+pub(crate) use program::{Finished, Program, fake_worker, phoebe_python, run_stock_phoebe};
 pub(crate) use server::TestServer;
 pub(crate) use wait::{stays, until};

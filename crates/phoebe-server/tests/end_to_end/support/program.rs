@@ -5,12 +5,15 @@ use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 /// The server's binary.
 pub(crate) const SERVER: &str = env!("CARGO_BIN_EXE_phoebe-server");
 
 /// An interpreter with PHOEBE that is named from outside; without it the server sets its own up.
 pub(crate) fn phoebe_python() -> Option<PathBuf> {
-    std::env::var_os("PHOEBE_TEST_PYTHON").map(PathBuf::from)
+    let python = std::env::var_os("PHOEBE_TEST_PYTHON").filter(|python| !python.is_empty());
+    python.map(PathBuf::from)
 }
 
 /// The fake worker's binary, built when it is not up to date: Cargo builds it for the whole workspace only.
@@ -28,6 +31,20 @@ pub(crate) fn fake_worker() -> &'static Path {
         folder.join("phoebe-fake-worker")
     });
     &FAKE_WORKER
+}
+
+/// Runs a script with PHOEBE alone, in an interpreter in which the server's workers run, and returns what it prints last, as JSON.
+pub(crate) fn run_stock_phoebe(python: &str, script: &str, argument: &str) -> Value {
+    let output = Command::new(python)
+        .args(["-I", script, argument])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("PHOEBE_ENABLE_ONLINE_PASSBANDS", "FALSE")
+        .env("OPENBLAS_NUM_THREADS", "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    serde_json::from_str(text.lines().last().unwrap()).unwrap()
 }
 
 /// A call of the server's binary that ends by itself.
