@@ -25,9 +25,9 @@ from phoebe_worker.environment import VARIABLES
 
 os.environ.update(VARIABLES)
 
-from phoebe_worker import accelerate, templates  # noqa: E402
-from phoebe_worker.answer import Answer  # noqa: E402
-from phoebe_worker.commands import COMMANDS, Session  # noqa: E402
+from phoebe_worker import accelerate, templates
+from phoebe_worker.answer import Answer
+from phoebe_worker.commands import COMMANDS, Session
 
 LC = {
     "kind": "lc",

@@ -5,7 +5,9 @@ Each builder is run on both; a Bundle's state is told without its random unique 
 
 from __future__ import annotations
 
+import functools
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -14,10 +16,11 @@ from phoebe_worker.environment import VARIABLES
 
 os.environ.update(VARIABLES)
 
-import numpy as np  # noqa: E402
-import phoebe  # noqa: E402
-from phoebe.parameters import ParameterSet, parameters  # noqa: E402
-from phoebe_worker import accelerate  # noqa: E402
+import numpy as np
+import phoebe
+from phoebe.parameters import ParameterSet, parameters
+
+from phoebe_worker import accelerate
 
 phoebe.progressbars_off()
 phoebe.logger(clevel="CRITICAL")
@@ -93,8 +96,9 @@ def features() -> Any:
     bundle.add_spot(component="primary", feature="spot01", relteff=0.9)
     bundle.add_spot(component="secondary", feature="spot02", relteff=1.1)
     bundle.disable_feature("spot02")
-    bundle.add_distribution("teff@primary@component", phoebe.gaussian_around(100), distribution="d1")
-    bundle.add_distribution("incl@binary@component", phoebe.uniform(80, 90), distribution="d1")
+    around, within = phoebe.gaussian_around(100), phoebe.uniform(80, 90)
+    bundle.add_distribution("teff@primary@component", around, distribution="d1")
+    bundle.add_distribution("incl@binary@component", within, distribution="d1")
     bundle.add_solver("optimizer.nelder_mead", solver="nm", fit_parameters=["teff", "incl@binary"])
     bundle.add_solver("sampler.emcee", solver="mcmc", init_from="d1")
     bundle.add_server("localthread", server="here")
@@ -105,7 +109,7 @@ def features() -> Any:
 def models() -> Any:
     bundle = phoebe.default_binary()
     bundle.add_dataset("lc", dataset="lc01", times=[0.0, 0.25], fluxes=[1.0, 1.0])
-    bundle.add_dataset("mesh", dataset="mesh01", times=[0.0, 0.1], columns=["teffs"])
+    bundle.add_dataset("mesh", dataset="mesh01", times=[0.1], columns=["teffs"])
     bundle.set_value_all("ntriangles", 100)
     bundle.set_value_all("irrad_method", "none")
     bundle.run_compute(model="first")
@@ -130,7 +134,8 @@ def attached() -> Any:
             make.FloatParameter(qualifier="a@b", value=1.0, description="", context="ui"),
             make.BoolParameter(qualifier="flag", value=True, description="", context="ui",
                                component="primary", visible_if="false"),
-            make.IntParameter(qualifier="teff", value=3, description="", context="ui", kind="Other"),
+            make.IntParameter(qualifier="teff", value=3, description="", context="ui",
+                              kind="Other"),
             make.FloatParameter(qualifier="at", value=3.0, time=1.5, description="", context="ui"),
             make.FloatParameter(qualifier="at", value=4.0, time=0.0, description="", context="ui"),
         ]
@@ -154,6 +159,13 @@ BUILDERS: dict[str, Callable[[], Any]] = {
         detached, semidetached, contact, triple, datasets, features, models, attached, broken
     )
 }
+
+
+@functools.cache
+def built(name: str, on: bool) -> bytes:
+    """The Bundle of that name, pickled, as stock or accelerated PHOEBE builds it; built once."""
+    with accelerated(on):
+        return pickle.dumps(BUILDERS[name](), 5)
 
 
 def plain(value: Any) -> Any:

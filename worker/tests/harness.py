@@ -153,9 +153,10 @@ class Connection:
         self.seq += 1
         return {"v": 1, "session": self.session, "seq": self.seq, "kind": kind, **fields}
 
-    def request(self, body: bytes) -> int:
+    def request(self, body: bytes, **fields: Any) -> int:
         """Send a request without waiting for its answer; gives its number."""
-        self.endpoint.send_multipart(protocol.seal(self.key, self.header("request"), body))
+        header = self.header("request", **fields)
+        self.endpoint.send_multipart(protocol.seal(self.key, header, body))
         return self.seq
 
     def cancel(self, target: int, reason: str) -> None:
@@ -199,8 +200,8 @@ class Connection:
         seq = self.request(orjson.dumps({"command": command, **arguments}))
         return self.reply(seq)[1]
 
-    def start(self, command: str, /, **arguments: Any) -> int:
-        return self.request(orjson.dumps({"command": command, **arguments}))
+    def start(self, command: str, /, cores: int = 1, **arguments: Any) -> int:
+        return self.request(orjson.dumps({"command": command, **arguments}), cores=cores)
 
     def result(self, command: str, /, **arguments: Any) -> Any:
         """The result of a command that must succeed."""

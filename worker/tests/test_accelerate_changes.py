@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from accelerate_bundles import BUILDERS, accelerated, outcome, phoebe, plain, state
+from accelerate_bundles import accelerated, built, outcome, phoebe, plain, state
 
 SETS_PER_BUNDLE = 14
 CHANGED = ["detached", "semidetached", "contact", "datasets", "features", "attached"]
@@ -37,8 +37,7 @@ def assert_equal(pickled: bytes, steps: Callable[[Any], Any]) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def bundles() -> dict[str, bytes]:
-    with accelerated(False):
-        return {name: pickle.dumps(BUILDERS[name](), 5) for name in [*CHANGED, "models"]}
+    return {name: built(name, False) for name in [*CHANGED, "models"]}
 
 
 @pytest.mark.parametrize("name", CHANGED)

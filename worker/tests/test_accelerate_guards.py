@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from accelerate_bundles import accelerated
+
 from phoebe_worker import accelerate
 from phoebe_worker.accelerate import registry
 

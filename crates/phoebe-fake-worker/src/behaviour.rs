@@ -28,7 +28,7 @@ pub(crate) enum Behaviour {
     StartFails,
     /// A worker's first packet is no JSON.
     GarbageReady,
-    /// The zygote, a spawned worker and a probe cannot import PHOEBE.
+    /// The zygote or a spawned worker cannot import PHOEBE.
     Fatal,
     /// The zygote answers each fork request with a failure.
     ForkFails,

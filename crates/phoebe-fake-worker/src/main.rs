@@ -1,8 +1,7 @@
 //! A program that stands where the Python interpreter stands, for tests: it speaks `docs/protocol.md` without PHOEBE.
 //!
 //! The server runs it as it runs Python, `PROGRAM … zygote|spawn|probe`; the last argument decides. A fourth mode,
-//! `forked`, is what its own zygote starts for each fork request. To `-c SCRIPT`, the server's look at an interpreter
-//! that is named in the settings, it answers that nothing is missing.
+//! `forked`, is what its own zygote starts for each fork request.
 //!
 //! How it misbehaves while it starts is chosen by the name it is started under (a link to the program):
 //! `phoebe-fake-worker-WORD`, with the words of [`behaviour::Behaviour`]. How it misbehaves later is chosen by the
@@ -31,9 +30,7 @@ fn main() -> ExitCode {
     let mut arguments = env::args();
     let program = arguments.next().unwrap_or_default();
     let mode = arguments.next_back().unwrap_or_default();
-    let looked_at = arguments.next_back().is_some_and(|option| option == "-c");
-    let outcome = if looked_at { describe() } else { run(&program, &mode) };
-    match outcome {
+    match run(&program, &mode) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{program}: {error}");
@@ -48,21 +45,13 @@ fn run(program: &str, mode: &str) -> Outcome {
         "zygote" => zygote::run(program, behaviour),
         "spawn" => worker::run_spawned(behaviour),
         zygote::FORKED => worker::run_forked(behaviour),
-        "probe" => probe(behaviour),
+        "probe" => probe(),
         other => Err(format!("the last argument is a mode, not {other:?}").into()),
     }
 }
 
-fn describe() -> Outcome {
-    let phoebe = commands::info().phoebe;
-    println!("{}", serde_json::json!({"version": [3, 11], "missing": [], "phoebe": phoebe}));
-    Ok(())
-}
-
-fn probe(behaviour: Behaviour) -> Outcome {
-    if behaviour == Behaviour::Fatal {
-        return Err(behaviour::FATAL_TEXT.into());
-    }
+/// Says that all is well, whatever happens later: packages may be there and yet fail to be imported.
+fn probe() -> Outcome {
     println!("{}", serde_json::to_string(&commands::info())?);
     Ok(())
 }

@@ -4,6 +4,7 @@ mod client_address;
 mod connection;
 mod gate;
 mod lent_body;
+mod origins;
 mod request_log;
 mod serve;
 #[cfg(test)]
@@ -13,13 +14,12 @@ use std::any::Any;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 pub use client_address::ClientAddress;
+use origins::Origins;
 pub use serve::serve_http;
 
 use crate::api;
@@ -50,6 +50,8 @@ pub fn router(app: App) -> Router {
 
 /// What holds for every route alike, from the inside out.
 fn surround(routes: Router, settings: &Settings) -> Router {
+    let guard = Origins::of(settings);
+    let cors = guard.cors();
     let proxies: Arc<[_]> = settings.server.trusted_proxies.clone().into();
     routes
         .layer(CatchPanicLayer::custom(answer_panic))
@@ -57,7 +59,8 @@ fn surround(routes: Router, settings: &Settings) -> Router {
         .layer(middleware::from_fn(move |request, next| {
             client_address::find(Arc::clone(&proxies), request, next)
         }))
-        .layer(cors(&settings.server.cors_origins))
+        .layer(middleware::from_fn(move |request, next| guard.clone().guard(request, next)))
+        .layer(cors)
 }
 
 /// A defect in a handler is this request's problem only.
@@ -69,24 +72,4 @@ fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
         .unwrap_or("no message");
     tracing::error!(message, "a handler panicked");
     HttpError::internal().into_response()
-}
-
-/// Which pages of other origins may use the API. Tokens travel in a header, so cookies are never allowed.
-fn cors(origins: &[String]) -> CorsLayer {
-    let allowed = if origins.iter().any(|origin| origin == "*") {
-        AllowOrigin::any()
-    } else {
-        AllowOrigin::list(origins.iter().filter_map(|origin| {
-            HeaderValue::from_str(origin.trim_end_matches('/'))
-                .inspect_err(|_| {
-                    tracing::warn!(origin, "[server] cors_origins: not an origin; ignored")
-                })
-                .ok()
-        }))
-    };
-    CorsLayer::new()
-        .allow_origin(allowed)
-        .allow_methods(AllowMethods::mirror_request())
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([header::RETRY_AFTER, HeaderName::from_static("www-authenticate")])
 }

@@ -17,13 +17,16 @@ from phoebe.parameters import parameters as phoebe_parameters
 
 from .matching import match_tag
 from .registry import original, patch
+from .sources import sources
 
 _MODULE = "phoebe.parameters.parameters"
 _EXPRESSION = "phoebe.constraints.expression"
 _RESULT = f"{_MODULE}:ConstraintParameter.get_result"
 _RUN = "phoebe.frontend.bundle:Bundle.run_constraint"
 _MATH = ("sin", "cos", "tan", "arcsin", "arccos", "arctan", "arctan2", "sqrt", "log10")
-_BUILTIN = tuple(name for name in dir(builtin) if isinstance(getattr(builtin, name), types.FunctionType))
+_BUILTIN = tuple(
+    name for name in dir(builtin) if isinstance(getattr(builtin, name), types.FunctionType)
+)
 _UNIQUEID_LENGTH = 30
 _RUN_KEYS = {"uniqueid", "skip_kwargs_checks", "run_constraints"}
 _FLOAT_PARAMETER = phoebe_parameters.FloatParameter
@@ -40,24 +43,24 @@ class _NotPlain(Exception):
     equal_because="the same text, with the same numbers in it, is evaluated; where that fails, "
     "PHOEBE evaluates it again and raises what it raises",
     checked_with=("2.5.4",),
-    guards={
-        _RESULT: "ece27e446a4ee0065e4ef3ed32f55422bd89d063617d395f1c7ff6e88d27871f",
-        f"{_MODULE}:ConstraintParameter.get_value": "5a0a5e96c53a7ffdb8c5069fdca939757c151c50a690607e1d07c2665d7ba2a1",
-        f"{_MODULE}:ConstraintParameter.vars": "19518e60d6381ad8da0652eb5e2dbbd9bca2576b2cc7df8896c7e4b786b0341d",
-        f"{_MODULE}:ConstraintParameter.addl_vars": "534ae2e189e25f5f28f4e4cdb16b12009894a6c49204c544aef0a924ddc433d0",
-        f"{_MODULE}:ConstraintParameter.get_parameter": "da250df45f447550dddda13bf97962748c6efb3329d53e0c966dce2855b7064b",
-        f"{_MODULE}:ConstraintParameter.get_constrained_parameter": "e300c8c809429b1aae68056f6edce0d535bc9aef2ea82d2acb98e2d4f649da26",
-        f"{_EXPRESSION}:ConstraintVar.get_parameter": "055f00159796bda6036cb9ccd864d65bd79ea07d0e7ad9a13f672aca6bfd3210",
-        f"{_MODULE}:FloatParameter.get_quantity": "ec9f9619baae03f9e9641aa4672dfd202d91b400ab8ee706dab3ae23e89eed23",
-        f"{_MODULE}:FloatParameter.default_unit": "070ecd58f897a04285dbcd6060ed8f60f55e748f830c837a8c3aa386219f030a",
-        f"{_EXPRESSION}:ConstraintVar.get_quantity": "277401e2aba3512216c513a2a3f3738977d5d9976fff8ff6ecec7a054213b5e2",
-        f"{_EXPRESSION}:ConstraintVar.get_value": "361d3462781fcfd21d944c470d3f0822429d4267076f409a79206547de57f489",
-        f"{_EXPRESSION}:ConstraintVar.update_user_label": "1f7ea786e5ef089c6683c1ecaeab8eab10f13e7760f30b3198fb5b3c28a89804",
-        f"{_MODULE}:ParameterSet.get_quantity": "d699284f13ac06560f3fbf44717dfe4df8d86870dc04a69c035247511b8e19d6",
-        f"{_MODULE}:ParameterSet.get_value": "31231467508b8633604863c88c53f52c9190700748b4e060b99bdb671831b439",
-        f"{_MODULE}:ParameterSet._remove_parameter": "dd565290510cdef1d55f21e5b80412f8fc1da4545da7ec28d3fd127efd9dac10",
-        f"{_MODULE}:ParameterSet.remove_parameters_all": "c7c6f77a0296300c7727a90afe6a8622f5bc6d88325de063676f0368230c4208",
-    },
+    guards=sources(
+        _RESULT,
+        f"{_MODULE}:ConstraintParameter.get_value",
+        f"{_MODULE}:ConstraintParameter.vars",
+        f"{_MODULE}:ConstraintParameter.addl_vars",
+        f"{_MODULE}:ConstraintParameter.get_parameter",
+        f"{_MODULE}:ConstraintParameter.get_constrained_parameter",
+        f"{_EXPRESSION}:ConstraintVar.get_parameter",
+        f"{_MODULE}:FloatParameter.get_quantity",
+        f"{_MODULE}:FloatParameter.default_unit",
+        f"{_EXPRESSION}:ConstraintVar.get_quantity",
+        f"{_EXPRESSION}:ConstraintVar.get_value",
+        f"{_EXPRESSION}:ConstraintVar.update_user_label",
+        f"{_MODULE}:ParameterSet.get_quantity",
+        f"{_MODULE}:ParameterSet.get_value",
+        f"{_MODULE}:ParameterSet._remove_parameter",
+        f"{_MODULE}:ParameterSet.remove_parameters_all",
+    ),
 )
 def get_result(
     self: Any, t: Any = None, use_distribution: Any = None, suppress_error: bool = True,
@@ -66,7 +69,7 @@ def get_result(
     if t is None and not use_distribution and not phoebe_parameters._use_sympy:
         try:
             return _result(self)
-        except Exception:  # noqa: BLE001, S110 - whatever it is, PHOEBE meets it again and tells
+        except Exception:
             pass
     return original(_RESULT)(self, t, use_distribution, suppress_error, distribution_uniqueids)
 
@@ -86,7 +89,8 @@ def _result(constraint: Any) -> Any:
 
 def _merge_variables(constraint: Any) -> None:
     """PHOEBE joins the two cached sets, in place, whenever it looks for the constrained one."""
-    if constraint._addl_vars or constraint._var_params is None or constraint._addl_var_params is None:
+    cached = constraint._var_params is not None and constraint._addl_var_params is not None
+    if constraint._addl_vars or not cached:
         known = constraint.vars._params
         ids = {parameter._uniqueid for parameter in known}
         for parameter in constraint.addl_vars._params:
@@ -112,7 +116,7 @@ def _evaluate_with_functions(constraint: Any, variables: list[Any]) -> Any:
         if label in text:
             text = text.replace(label, format(_number(constraint, variable, as_list=True)))
     functions = {name: getattr(builtin, name) for name in _BUILTIN + _MATH}
-    value = eval(text, phoebe_parameters.__dict__, functions)  # noqa: S307 - as PHOEBE
+    value = eval(text, phoebe_parameters.__dict__, functions)
     if value is None:
         raise _NotPlain
     try:
@@ -128,7 +132,7 @@ def _evaluate_arithmetic(constraint: Any, variables: list[Any]) -> Any:
         number = numbers[variable._safe_label]
         if isinstance(number, np.ndarray | list) or number is None or isinstance(number, str):
             raise _NotPlain
-    return eval(_compiled(constraint._value), numbers)  # noqa: S307 - as PHOEBE
+    return eval(_compiled(constraint._value), numbers)
 
 
 @lru_cache(maxsize=4096)
@@ -205,13 +209,13 @@ _names: ContextVar[dict[str, str] | None] = ContextVar("names", default=None)
     reason="it searched the Bundle for a Parameter that the variable knows already",
     equal_because="a known Parameter is used only while it is in the Bundle under the same id",
     checked_with=("2.5.4",),
-    guards={
-        _LABEL: "1f7ea786e5ef089c6683c1ecaeab8eab10f13e7760f30b3198fb5b3c28a89804",
-        f"{_EXPRESSION}:ConstraintVar.get_parameter": "055f00159796bda6036cb9ccd864d65bd79ea07d0e7ad9a13f672aca6bfd3210",
-        "phoebe.parameters.twighelpers:_uniqueid_to_uniquetwig": "d7fd07677427e65d4182c161830208a9dee2fb0b790168fa117bc6c7822ff243",
-        f"{_MODULE}:ParameterSet._remove_parameter": "dd565290510cdef1d55f21e5b80412f8fc1da4545da7ec28d3fd127efd9dac10",
-        f"{_MODULE}:ParameterSet.remove_parameters_all": "c7c6f77a0296300c7727a90afe6a8622f5bc6d88325de063676f0368230c4208",
-    },
+    guards=sources(
+        _LABEL,
+        f"{_EXPRESSION}:ConstraintVar.get_parameter",
+        "phoebe.parameters.twighelpers:_uniqueid_to_uniquetwig",
+        f"{_MODULE}:ParameterSet._remove_parameter",
+        f"{_MODULE}:ParameterSet.remove_parameters_all",
+    ),
 )
 def update_user_label(self: Any) -> None:
     names = _names.get()
@@ -226,11 +230,15 @@ def update_user_label(self: Any) -> None:
 
 @patch(
     _TO_JSON,
-    reason="writing the constraints asked for the unique name of a few Parameters hundreds of times",
+    reason="writing the constraints asked for the same few unique names hundreds of times",
     equal_because="PHOEBE's own function runs; names cannot change while it does, and are "
     "forgotten when it ends",
     checked_with=("2.5.4",),
-    guards={_TO_JSON: "d7da4dad5ab686e8533e6f2188b424770b4dabd3526b083942cc329db7c3811a", _LABEL: "1f7ea786e5ef089c6683c1ecaeab8eab10f13e7760f30b3198fb5b3c28a89804", f"{_MODULE}:Parameter.to_json": "c39c50b08f0c7f1c280569ad506cebc5a81dc3f544a19c872417a095490c4663"},
+    guards=sources(
+        _TO_JSON,
+        _LABEL,
+        f"{_MODULE}:Parameter.to_json",
+    ),
 )
 def to_json(self: Any, *args: Any, **kwargs: Any) -> Any:
     before = _names.set({})
@@ -247,27 +255,30 @@ def to_json(self: Any, *args: Any, **kwargs: Any) -> Any:
     equal_because="the same steps without the messages; with debug messages on, and after an "
     "error, PHOEBE's own runs",
     checked_with=("2.5.4",),
-    guards={_RUN: "f7e8c726c30876b3998e8542ad3e1ce22c0292a67dc132f15ff48fbb599d551b", f"{_MODULE}:ParameterSet.filter_or_get": "aee068d5c57d95319121d67e6a0852f0b8b0543a5b1630c4cebd0c1266e7aa34"},
+    guards=sources(
+        _RUN,
+        f"{_MODULE}:ParameterSet.filter_or_get",
+    ),
 )
 def run_constraint(
     self: Any, twig: Any = None, return_parameter: bool = False, suppress_error: bool = True,
     **kwargs: Any,
 ) -> Any:
     found = None
-    if twig is None and kwargs.keys() <= _RUN_KEYS and kwargs.get("skip_kwargs_checks"):
-        if not phoebe_bundle.logger.isEnabledFor(logging.DEBUG):
-            found = _find(self, kwargs.get("uniqueid"))
+    plain = twig is None and kwargs.keys() <= _RUN_KEYS and kwargs.get("skip_kwargs_checks")
+    if plain and not phoebe_bundle.logger.isEnabledFor(logging.DEBUG):
+        found = _find(self, kwargs.get("uniqueid"))
     if found is None:
         return original(_RUN)(self, twig, return_parameter, suppress_error, **kwargs)
     constraint, constrained = found
     try:
         result = constraint.get_result(suppress_error=False)
-    except Exception:  # noqa: BLE001 - PHOEBE meets it again and tells
+    except Exception:
         return original(_RUN)(self, twig, return_parameter, suppress_error, **kwargs)
     if not isinstance(result, float) or result != constrained.get_value():
         try:
             constrained.set_value(result, from_constraint=True, force=True)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             _set_failed(self, constraint, constrained, error, suppress_error)
     return constrained if return_parameter else result
 

@@ -13,6 +13,7 @@ from phoebe.parameters import parameters as phoebe_parameters
 
 from .parameter_sets import new_set
 from .registry import original, patch
+from .sources import sources
 from .tags import PLAIN_FIELDS, pieces_of, twig_of
 from .visibility import is_harmless
 
@@ -43,21 +44,21 @@ Parameters = list[Any]
     "depend on each other, so their order is free; a `visible_if` that is not one of PHOEBE's own "
     "is still evaluated where PHOEBE evaluates it, since it may fail",
     checked_with=("2.5.4",),
-    guards={
-        _TARGET: "aee068d5c57d95319121d67e6a0852f0b8b0543a5b1630c4cebd0c1266e7aa34",
-        f"{_MODULE}:ParameterSet.__init__": "b6579e7b2e0688be3260f5ea41fb1ac7e151c5ae080abbe15312d93edd4e924e",
-        f"{_MODULE}:_fnmatch": "c469ad62a76af525d37bea7a4f915c1db108f4113bb9022e311a88214a23983a",
-        f"{_MODULE}:_extract_index_from_string": "b6f261bb5cc4e43477d755b59c2cd7d20b5b5e4235774c12bc4b221d27ec98c7",
-        f"{_MODULE}:Parameter.twig": "d6fc47b86dd63ce358f00c45164ed26729d5465a8fb940f9f4b647a68102d080",
-        f"{_MODULE}:Parameter.time": "3fa80d15261899f12a1fe4bf7aaf1a9b2ce927ac1bd3a5873bb8b5d66a6d2d3f",
-        f"{_MODULE}:Parameter.qualifier": "fc0df8a2cd4a3307e0a8b2af786c16178ce4699605d1f264744b2fa6eb443485",
-        f"{_MODULE}:Parameter.component": "7e1f033f0145237b8ea1744985f4be1b186a6ced742c9f50d8da86520509268c",
-        f"{_MODULE}:Parameter.dataset": "ceabe0aa17ff21df74fb2620afe5023a0644ee3266805323b8a1684fcb28a6a1",
-        f"{_MODULE}:Parameter.kind": "d53ff0c708514595ca199101c9606155fc7c8922b4618c75ba38a8bba268e932",
-        f"{_MODULE}:Parameter.uniqueid": "33286ad5dceda1454e9167b6872487b0a8e294ee85dd1ad7f0b261d019b50a66",
-        f"{_MODULE}:Parameter.is_visible": "a433d1e9cd8ecd58afd83c080fb69a3935aece643ac83b97610dbe57ce97f5e2",
-        f"{_MODULE}:ConstraintParameter.is_visible": "39fab1dad3db1d65b9f006d5b7ceda53eac0faeda6d822a09f7d33333ed8ef3c",
-    },
+    guards=sources(
+        _TARGET,
+        f"{_MODULE}:ParameterSet.__init__",
+        f"{_MODULE}:_fnmatch",
+        f"{_MODULE}:_extract_index_from_string",
+        f"{_MODULE}:Parameter.twig",
+        f"{_MODULE}:Parameter.time",
+        f"{_MODULE}:Parameter.qualifier",
+        f"{_MODULE}:Parameter.component",
+        f"{_MODULE}:Parameter.dataset",
+        f"{_MODULE}:Parameter.kind",
+        f"{_MODULE}:Parameter.uniqueid",
+        f"{_MODULE}:Parameter.is_visible",
+        f"{_MODULE}:ConstraintParameter.is_visible",
+    ),
 )
 def filter_or_get(
     self: Any, twig: Any = None, autocomplete: bool = False, force_ps: bool = False,
@@ -202,7 +203,7 @@ def _match_as_phoebe(owner: Any, parameters: Parameters, key: str, wanted: Any) 
     none_wanted = many and None in wanted
     matched = []
     for parameter in parameters:
-        if not (hasattr(parameter, key) and getattr(parameter, key) is not None or none_wanted):
+        if not ((hasattr(parameter, key) and getattr(parameter, key) is not None) or none_wanted):
             continue
         tag = getattr(parameter, key)
         if (

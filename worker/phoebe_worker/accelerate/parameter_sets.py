@@ -8,6 +8,7 @@ from typing import Any
 from phoebe.parameters import parameters as phoebe_parameters
 
 from .registry import patch
+from .sources import sources
 from .tags import FIELDS, PLAIN_FIELDS, read_tags
 
 _MODULE = "phoebe.parameters.parameters"
@@ -24,12 +25,12 @@ ParameterSet = phoebe_parameters.ParameterSet
     equal_because="the same attributes are set; there is no terminal, and __repr__ computes the "
     "label itself before it uses it",
     checked_with=("2.5.4",),
-    guards={
-        f"{_MODULE}:ParameterSet.__init__": "b6579e7b2e0688be3260f5ea41fb1ac7e151c5ae080abbe15312d93edd4e924e",
-        f"{_MODULE}:ParameterSet.__repr__": "8eb0635a9454c752e64a84dfae148ea6ce4b0362b4bd605b8905b95d1559bef8",
-        f"{_MODULE}:ParameterSet._set_meta": "dc6281455f10c6643340ed063530c2663ecc7c095f289d6c2c19db73b0f9321d",
-        f"{_MODULE}:ParameterSet.to_dict": "270fa93174436adee15d636807db57bdfac69be7c32c94b1146fd4cce841868b",
-    },
+    guards=sources(
+        f"{_MODULE}:ParameterSet.__init__",
+        f"{_MODULE}:ParameterSet.__repr__",
+        f"{_MODULE}:ParameterSet._set_meta",
+        f"{_MODULE}:ParameterSet.to_dict",
+    ),
 )
 def __init__(self: Any, params: Any = []) -> None:  # noqa: B006 - PHOEBE's own default
     if isinstance(params, str):
@@ -51,13 +52,13 @@ def __init__(self: Any, params: Any = []) -> None:  # noqa: B006 - PHOEBE's own 
     reason="it read every tag of every Parameter through a property",
     equal_because="a tag is shared exactly if the values that are not None are one value",
     checked_with=("2.5.4",),
-    guards={
-        f"{_MODULE}:ParameterSet._set_meta": "dc6281455f10c6643340ed063530c2663ecc7c095f289d6c2c19db73b0f9321d",
-        f"{_MODULE}:ParameterSet._options_for_tag": "849a5fd0bc75b3de7075fe9fa8b9c77bc8eba5a7f1f947a0db03b6b13544c45a",
-        f"{_MODULE}:Parameter.time": "3fa80d15261899f12a1fe4bf7aaf1a9b2ce927ac1bd3a5873bb8b5d66a6d2d3f",
-        f"{_MODULE}:Parameter.qualifier": "fc0df8a2cd4a3307e0a8b2af786c16178ce4699605d1f264744b2fa6eb443485",
-        f"{_MODULE}:Parameter.kind": "d53ff0c708514595ca199101c9606155fc7c8922b4618c75ba38a8bba268e932",
-    },
+    guards=sources(
+        f"{_MODULE}:ParameterSet._set_meta",
+        f"{_MODULE}:ParameterSet._options_for_tag",
+        f"{_MODULE}:Parameter.time",
+        f"{_MODULE}:Parameter.qualifier",
+        f"{_MODULE}:Parameter.kind",
+    ),
 )
 def _set_meta(self: Any) -> None:
     set_shared_tags(self, self.to_list())
@@ -68,7 +69,10 @@ def _set_meta(self: Any) -> None:
     reason="it read the tag of every Parameter through a property and searched a list for it",
     equal_because="values in the order of their first appearance, None left out",
     checked_with=("2.5.4",),
-    guards={f"{_MODULE}:ParameterSet._options_for_tag": "849a5fd0bc75b3de7075fe9fa8b9c77bc8eba5a7f1f947a0db03b6b13544c45a", f"{_MODULE}:Parameter.qualifier": "fc0df8a2cd4a3307e0a8b2af786c16178ce4699605d1f264744b2fa6eb443485"},
+    guards=sources(
+        f"{_MODULE}:ParameterSet._options_for_tag",
+        f"{_MODULE}:Parameter.qualifier",
+    ),
 )
 def _options_for_tag(self: Any, tag: str, include_default: bool = True) -> list[Any]:
     if tag in PLAIN_FIELDS:
@@ -82,8 +86,9 @@ def _options_for_tag(self: Any, tag: str, include_default: bool = True) -> list[
         options = {}
         found: list[Any] = []
         for value in values:
-            if value is not None and value not in found and (include_default or value != "_default"):
-                found.append(value)
+            if value is None or value in found or (value == "_default" and not include_default):
+                continue
+            found.append(value)
         return found
     options.pop(None, None)
     if not include_default:

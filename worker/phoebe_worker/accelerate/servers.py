@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from .registry import patch
+from .sources import sources
 
 _TARGET = "phoebe.dependencies.crimpl:list_servers"
 
@@ -15,7 +16,7 @@ _TARGET = "phoebe.dependencies.crimpl:list_servers"
     equal_because="the same directory is read; hidden files and names with blanks are treated as "
     "`ls` and `split` treat them",
     checked_with=("2.5.4",),
-    guards={_TARGET: "766fbfc04aef248ed05c98dbb31c9f163b17c5634ab54d0b5f993124c797cea7"},
+    guards=sources(_TARGET),
 )
 def list_servers() -> list[str]:
     directory = os.path.expanduser("~/.crimpl/servers/")

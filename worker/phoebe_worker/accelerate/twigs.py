@@ -8,6 +8,7 @@ from phoebe.parameters import parameters as phoebe_parameters
 
 from .matching import match_tag, without_defaults
 from .registry import original, patch
+from .sources import sources
 from .tags import FIELDS, twig_of
 
 _MODULE = "phoebe.parameters.parameters"
@@ -21,11 +22,11 @@ Parameter = phoebe_parameters.Parameter
     "a Bundle to match one twig",
     equal_because="the text depends on the tags alone, and it is remembered by the tags",
     checked_with=("2.5.4",),
-    guards={
-        f"{_MODULE}:Parameter.twig": "d6fc47b86dd63ce358f00c45164ed26729d5465a8fb940f9f4b647a68102d080",
-        f"{_MODULE}:Parameter.time": "3fa80d15261899f12a1fe4bf7aaf1a9b2ce927ac1bd3a5873bb8b5d66a6d2d3f",
-        f"{_MODULE}:Parameter.qualifier": "fc0df8a2cd4a3307e0a8b2af786c16178ce4699605d1f264744b2fa6eb443485",
-    },
+    guards=sources(
+        f"{_MODULE}:Parameter.twig",
+        f"{_MODULE}:Parameter.time",
+        f"{_MODULE}:Parameter.qualifier",
+    ),
 )
 def twig(self: Any) -> str:
     return twig_of(self)
@@ -38,20 +39,21 @@ def twig(self: Any) -> str:
     equal_because="each search is the one before with one tag more or less, so that it can go on "
     "from the few Parameters that have the same qualifier and context",
     checked_with=("2.5.4",),
-    guards={
-        _UNIQUETAGS: "e70576477db5c02f15cd5511a34ddd4f4002d7f6443c9af2402f926394918da3",
-        f"{_MODULE}:ParameterSet.filter": "59f818060198997dbae11923eb9b7873c8938234c2e3f5d5fc99e9293bd2ae4f",
-        f"{_MODULE}:ParameterSet.filter_or_get": "aee068d5c57d95319121d67e6a0852f0b8b0543a5b1630c4cebd0c1266e7aa34",
-        f"{_MODULE}:Parameter.tags": "7791f4bd51ba401739fa90cc454953267b3f75c7e455453b1e2f86e4520831b5",
-        f"{_MODULE}:Parameter.time": "3fa80d15261899f12a1fe4bf7aaf1a9b2ce927ac1bd3a5873bb8b5d66a6d2d3f",
-        f"{_MODULE}:Parameter.qualifier": "fc0df8a2cd4a3307e0a8b2af786c16178ce4699605d1f264744b2fa6eb443485",
-    },
+    guards=sources(
+        _UNIQUETAGS,
+        f"{_MODULE}:ParameterSet.filter",
+        f"{_MODULE}:ParameterSet.filter_or_get",
+        f"{_MODULE}:Parameter.tags",
+        f"{_MODULE}:Parameter.time",
+        f"{_MODULE}:Parameter.qualifier",
+    ),
 )
 def _uniquetags(
     self: Any, param_or_twig: Any, force_levels: list[str] = ["qualifier"],  # noqa: B006
     exclude_levels: list[str] = [],  # noqa: B006
 ) -> dict[str, Any]:
-    if not isinstance(param_or_twig, Parameter) or not set(force_levels) <= {"qualifier", "context"}:
+    usual = set(force_levels) <= {"qualifier", "context"}
+    if not (usual and isinstance(param_or_twig, Parameter)):
         return original(_UNIQUETAGS)(self, param_or_twig, force_levels, exclude_levels)
     if "context" not in force_levels:
         force_levels.append("context")  # PHOEBE alters its argument, and its default

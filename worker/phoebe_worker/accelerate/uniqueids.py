@@ -6,6 +6,7 @@ import os
 import string
 
 from .registry import patch
+from .sources import sources
 
 _TARGET = "phoebe.parameters.parameters:_uniqueid"
 _LETTERS = string.ascii_uppercase + string.ascii_lowercase
@@ -17,7 +18,7 @@ _EVEN = 256 // len(_LETTERS) * len(_LETTERS)  # bytes below share the letters ev
     reason="for each of 30 letters it made a generator and asked the kernel anew",
     equal_because="letters of the same alphabet, each as likely, from the same kernel source",
     checked_with=("2.5.4",),
-    guards={_TARGET: "a8397cb5706111007bf3fbebbdc181bd007686aa90969f630064895794ac44b9"},
+    guards=sources(_TARGET),
 )
 def _uniqueid(n: int = 30) -> str:
     letters = ""

@@ -12,6 +12,7 @@ import phoebe
 from phoebe.parameters import parameters as phoebe_parameters
 
 from .registry import original, patch
+from .sources import sources
 from .tags import FIELDS
 
 _MODULE = "phoebe.parameters.parameters"
@@ -50,13 +51,13 @@ def is_harmless(parameter: Any) -> bool:
     equal_because="the same Parameter is found by the same tags, and its value compared the same "
     "way; conditions on features and atmospheres are left to PHOEBE",
     checked_with=("2.5.4",),
-    guards={
-        _TARGET: "fed9f400688f0e869ce2ece83eb8ea3766177d0415decad3fd0e66a85b2bb59d",
-        f"{_MODULE}:Parameter.is_visible": "a433d1e9cd8ecd58afd83c080fb69a3935aece643ac83b97610dbe57ce97f5e2",
-        f"{_MODULE}:Parameter.get_meta": "0fb26c48a8117ffc6ad7febe754522dde8c0c83605f014e622cea20846bb7f13",
-        f"{_MODULE}:ParameterSet.get": "0e219686eed00bcbdf28e983f12ea60da6699362c6d31a49546451d761f09a88",
-        f"{_MODULE}:ParameterSet.filter_or_get": "aee068d5c57d95319121d67e6a0852f0b8b0543a5b1630c4cebd0c1266e7aa34",
-    },
+    guards=sources(
+        _TARGET,
+        f"{_MODULE}:Parameter.is_visible",
+        f"{_MODULE}:Parameter.get_meta",
+        f"{_MODULE}:ParameterSet.get",
+        f"{_MODULE}:ParameterSet.filter_or_get",
+    ),
 )
 def _is_visible(self: Any, visible_if: str | None = None) -> Any:
     if visible_if is None:

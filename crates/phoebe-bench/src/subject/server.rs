@@ -21,7 +21,8 @@ use super::{Session, memory};
 const READY_WITHIN: Duration = Duration::from_secs(600);
 /// The server bounds its shutdown itself; this is for one that does not.
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
-const PAUSE: Duration = Duration::from_millis(20);
+/// Between two looks at a server that starts or stops.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// In what one server differs from another.
 #[derive(Debug, Clone)]
@@ -67,9 +68,6 @@ impl Server {
             .with_context(|| format!("cannot run {}", settings.binary.display()))?;
         let mut server = Self { child, address, directory };
         server.wait_until_ready().await?;
-        // The first session of a server is not what is measured.
-        let (session, _) = Session::start(server.connect().await?).await?;
-        session.end().await?;
         Ok(server)
     }
 
@@ -103,23 +101,26 @@ impl Server {
         Ok(PathBuf::from(OsString::from_vec(program.to_vec())))
     }
 
+    /// Waits until a session could be started and ended; the first one of a server is not what is measured.
     async fn wait_until_ready(&mut self) -> Result<()> {
         let end = Instant::now() + READY_WITHIN;
-        while Instant::now() < end {
+        loop {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the server ended at its start ({status}):\n{}", self.log_tail());
             }
-            if self.is_ready().await.unwrap_or(false) {
-                return Ok(());
+            match self.start_and_end_session().await {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > end => {
+                    bail!("the server starts no session: {error:#}\n{}", self.log_tail())
+                }
+                Err(_) => tokio::time::sleep(PAUSE).await,
             }
-            tokio::time::sleep(PAUSE).await;
         }
-        bail!("the server was not ready in {READY_WITHIN:?}:\n{}", self.log_tail())
     }
 
-    async fn is_ready(&self) -> Result<bool> {
-        let reply = self.connect().await?.get("/health/ready").await?;
-        Ok(reply.status.is_success())
+    async fn start_and_end_session(&self) -> Result<()> {
+        self.session().await?.end().await?;
+        Ok(())
     }
 
     fn log_tail(&self) -> String {

@@ -44,8 +44,10 @@ table::settings! {
         trusted_proxies: Vec<IpAddr> = Vec::new();
         /// Largest request body in MiB.
         max_body_mb: u64 = 64, check(within(1, 65_536));
-        /// Origins for CORS; `*` for any.
-        cors_origins: Vec<String> = vec!["*".to_owned()];
+        /// Origins whose pages may use the API from a browser, for example `https://x.org` or, with any
+        /// port, `http://localhost:*`; `*` for any. Where none are set: any, if requests need a token or
+        /// a key; else those of this machine.
+        cors_origins: Vec<String> = Vec::new();
         /// Serve without authentication on an address that is not loopback.
         allow_unauthenticated_network: bool = false;
         /// Certificate chain (PEM) for HTTPS; none for plain HTTP.

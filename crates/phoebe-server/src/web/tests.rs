@@ -378,7 +378,14 @@ async fn other_origins_are_let_in_as_set() {
     let origin = [("origin", "https://x.org"), ("access-control-request-method", "POST")];
     let open = Server::new(|_| {});
     let headers = open.get("/health", &origin).await.headers;
-    assert_eq!(headers["access-control-allow-origin"], "*");
+    assert!(!headers.contains_key("access-control-allow-origin"));
+    let plain =
+        request("POST", "/dash/end-session/x", &[("origin", "https://x.org")], Body::empty());
+    let refused = open.ask(plain).await;
+    assert_eq!(refused.status, 403, "a page of another origin changes nothing");
+    let plain =
+        request("POST", "/dash/end-session/x", &[("origin", "http://localhost:80")], Body::empty());
+    assert_eq!(open.ask(plain).await.status, 404);
 
     let listed = Server::new(|settings| {
         settings.server.cors_origins = vec!["https://x.org".to_owned()];

@@ -248,13 +248,13 @@ async fn an_idle_session_is_ended() {
 async fn a_used_or_busy_session_is_not_idle() {
     let server = TestServer::builder()
         .fake()
-        .set("session.idle_timeout_seconds", 2.0)
+        .set("session.idle_timeout_seconds", 3.0)
         .set("session.on_idle", "terminate")
         .start()
         .await;
     let (used, busy) = tokio::join!(server.start_session(), server.start_session());
-    let computing = busy.command(slow(6.0));
-    let using = stays("the used session answers", Duration::from_secs(6), async || {
+    let computing = busy.command(slow(7.0));
+    let using = stays("the used session answers", Duration::from_secs(7), async || {
         tokio::time::sleep(Duration::from_millis(200)).await;
         used.send(&json!({"command": "ping"})).await.status == 200
     });

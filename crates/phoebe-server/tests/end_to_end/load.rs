@@ -13,7 +13,7 @@ use crate::support::{Reply, TestServer, until};
 
 const SOON: Duration = Duration::from_secs(20);
 /// `/health` is for load balancers, which give up after seconds.
-const HEALTHY: Duration = Duration::from_secs(2);
+const HEALTHY: Duration = Duration::from_secs(3);
 
 /// A number of KiB from the server's `/proc/PID/status`, in MiB.
 fn status_mb(server: &TestServer, field: &str) -> f64 {

@@ -24,6 +24,11 @@ impl Database {
         connection
     }
 
+    /// Executes a statement behind the server's back.
+    pub(crate) fn execute(&self, statement: &str) {
+        self.open().execute(statement, []).unwrap();
+    }
+
     /// All rows of a query.
     pub(crate) fn rows<T>(
         &self,

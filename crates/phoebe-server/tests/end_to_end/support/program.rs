@@ -12,7 +12,8 @@ pub(crate) const SERVER: &str = env!("CARGO_BIN_EXE_phoebe-server");
 
 /// An interpreter with PHOEBE that is named from outside; without it the server sets its own up.
 pub(crate) fn phoebe_python() -> Option<PathBuf> {
-    std::env::var_os("PHOEBE_TEST_PYTHON").map(PathBuf::from)
+    let python = std::env::var_os("PHOEBE_TEST_PYTHON").filter(|python| !python.is_empty());
+    python.map(PathBuf::from)
 }
 
 /// The fake worker's binary, built when it is not up to date: Cargo builds it for the whole workspace only.

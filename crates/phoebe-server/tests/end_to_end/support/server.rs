@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::builder::Builder;
-use super::client::Client;
+use super::client::{Client, Reply};
 use super::database::Database;
 use super::leaks;
 use super::log::Log;
@@ -51,8 +52,10 @@ impl TestServer {
     }
 
     pub(super) async fn start(setup: Setup) -> Self {
-        let (process, client) = launch(&setup).await;
-        Self { process: Some(process), client, setup }
+        let client = Client::new(String::new());
+        let mut server = Self { process: None, client, setup };
+        server.start_again().await;
+        server
     }
 
     /// A client without authentication, for a task of its own.
@@ -141,9 +144,31 @@ impl TestServer {
     /// Starts the server again, after it ended, on the same data directory.
     pub(crate) async fn start_again(&mut self) {
         assert!(self.process.is_none(), "the server still runs");
-        let (process, client) = launch(&self.setup).await;
-        self.process = Some(process);
-        self.client = client;
+        let seen = self.log().entries().len();
+        self.process = Some(self.setup.launch());
+        let address = until("the server listens", self.setup.start_deadline, async || {
+            self.assert_runs();
+            self.log().entries().into_iter().skip(seen).find_map(|entry| {
+                let listening = entry["message"].as_str()?.contains("listening");
+                listening.then(|| entry["address"].as_str().map(str::to_owned))?
+            })
+        })
+        .await;
+        self.client = Client::new(format!("http://{address}"));
+        let path = if self.setup.wait_for_python { "/health/ready" } else { "/health" };
+        until(path, Duration::from_secs(120), async || {
+            self.assert_runs();
+            let reply = Reply::try_of(self.request(Method::GET, path)).await.ok()?;
+            (reply.status == 200).then_some(())
+        })
+        .await;
+    }
+
+    fn assert_runs(&mut self) {
+        let ended = self.process.as_mut().and_then(|process| process.try_wait().unwrap());
+        if let Some(status) = ended {
+            panic!("the server ended with {status}");
+        }
     }
 
     /// Stops the server in order, if it runs, and asserts that nothing of it is left: no process, port, file or `active` row.
@@ -178,29 +203,12 @@ impl Drop for TestServer {
     }
 }
 
-async fn launch(setup: &Setup) -> (Child, Client) {
-    let seen = setup.log.entries().len();
-    let output = OpenOptions::new().create(true).append(true).open(setup.log.path()).unwrap();
-    let mut command = program::command(setup.root.path());
-    command.arg("run").arg("--config").arg(&setup.config).args(["--port", "0"]);
-    command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
-    let mut process = command.spawn().unwrap();
-
-    let address = until("the server listens", setup.start_deadline, async || {
-        if let Some(status) = process.try_wait().unwrap() {
-            panic!("the server ended with {status} while starting\n{}", setup.log.tail());
-        }
-        setup.log.entries().into_iter().skip(seen).find_map(|entry| {
-            let listening = entry["message"].as_str()?.contains("listening");
-            listening.then(|| entry["address"].as_str().map(str::to_owned))?
-        })
-    })
-    .await;
-    let client = Client::new(format!("http://{address}"));
-    let path = if setup.wait_for_python { "/health/ready" } else { "/health" };
-    until(path, Duration::from_secs(120), async || {
-        client.get(path).await.status.eq(&200).then_some(())
-    })
-    .await;
-    (process, client)
+impl Setup {
+    fn launch(&self) -> Child {
+        let output = OpenOptions::new().create(true).append(true).open(self.log.path()).unwrap();
+        let mut command = program::command(self.root.path());
+        command.arg("run").arg("--config").arg(&self.config).args(["--port", "0"]);
+        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+        command.spawn().unwrap()
+    }
 }
