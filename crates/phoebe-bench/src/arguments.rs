@@ -1,7 +1,7 @@
 //! The command line, and how many samples a run takes.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use serde::Serialize;
@@ -36,6 +36,8 @@ pub(crate) struct Arguments {
 pub(crate) struct Plan {
     /// Few samples only.
     pub(crate) quick: bool,
+    /// Where one measurement has taken so long, it takes no more samples than it has: a busy machine must not make a run endless.
+    pub(crate) spell: Duration,
     /// Sessions started and ended one after the other.
     pub(crate) starts: usize,
     /// Cold interpreters, and sessions with a fresh interpreter each.
@@ -46,9 +48,9 @@ pub(crate) struct Plan {
     pub(crate) pings: usize,
     /// How long eight clients ping.
     pub(crate) ping_flood: Duration,
-    /// `get_value` and `set_value` of each subject.
+    /// `get_value` and `set_value` of each subject, where nothing depends on the value.
     pub(crate) values: usize,
-    /// `add_dataset` and `get_bundle` of each subject.
+    /// `add_dataset`, `get_bundle`, and `set_value` where constraints depend on the value, of each subject.
     pub(crate) bundles: usize,
     /// `run_compute` of each subject, and at each number of cores.
     pub(crate) computes: usize,
@@ -77,6 +79,7 @@ impl Plan {
     fn full() -> Self {
         Self {
             quick: false,
+            spell: Duration::from_secs(90),
             starts: 200,
             cold_starts: 5,
             rush: 300,
@@ -95,12 +98,13 @@ impl Plan {
     fn quick() -> Self {
         Self {
             quick: true,
+            spell: Duration::from_secs(8),
             starts: 20,
             cold_starts: 1,
             rush: 50,
             pings: 500,
             ping_flood: Duration::from_secs(1),
-            values: 30,
+            values: 20,
             bundles: 3,
             computes: 2,
             memory_sessions: 4,
@@ -110,9 +114,45 @@ impl Plan {
         }
     }
 
+    /// A measurement of `wanted` samples begins.
+    pub(crate) fn spell(&self, wanted: usize) -> Spell {
+        Spell { wanted, end: Instant::now() + self.spell }
+    }
+
     /// The most sessions that are alive at once.
     pub(crate) fn most_sessions(&self) -> usize {
         let crowd = self.crowd.last().copied().unwrap_or(0);
         crowd.max(self.rush).max(self.memory_sessions)
+    }
+}
+
+/// One measurement's samples, bounded in number and in time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spell {
+    wanted: usize,
+    end: Instant,
+}
+
+impl Spell {
+    /// Fewer say nothing, however long they take.
+    const LEAST: usize = 2;
+
+    /// Whether one more is to be taken after `taken`.
+    pub(crate) fn goes_on(&self, taken: usize) -> bool {
+        taken < self.wanted && (taken < Self::LEAST || Instant::now() < self.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spell_ends_with_its_samples_or_its_time_but_never_with_too_few() {
+        let with_time = Spell { wanted: 3, end: Instant::now() + Duration::from_secs(3600) };
+        assert!(with_time.goes_on(2) && !with_time.goes_on(3));
+        let over = Spell { wanted: 30, end: Instant::now() };
+        assert!(over.goes_on(1) && !over.goes_on(2));
+        assert!(!Spell { wanted: 1, ..over }.goes_on(1));
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::requests;
-use crate::arguments::Plan;
+use crate::arguments::{Plan, Spell};
 use crate::samples::{Samples, Summary};
 use crate::subject::{Server, Settings, Stock, Subject};
 
@@ -16,8 +16,10 @@ use crate::subject::{Server, Settings, Stock, Subject};
 pub(crate) struct Commands {
     /// `get_value` by twig.
     pub(crate) get_value: Times,
-    /// `set_value` by twig.
+    /// `set_value` by twig; nothing depends on the value.
     pub(crate) set_value: Times,
+    /// `set_value` by twig; constraints set other parameters from the value.
+    pub(crate) set_constraining_value: Times,
     /// `add_dataset` of a light curve.
     pub(crate) add_dataset: Times,
     /// `get_bundle`.
@@ -65,12 +67,15 @@ pub(crate) async fn measure(
         subject.send(&requests::load_bundle(&bundle)).await?;
     }
 
-    let get_value = in_turns(&mut subjects, plan.values, |_| requests::get_value()).await?;
-    let set_value = in_turns(&mut subjects, plan.values, requests::set_value).await?;
-    let add_dataset = adding_datasets(&mut subjects, plan.bundles).await?;
-    let get_bundle = in_turns(&mut subjects, plan.bundles, |_| requests::get_bundle()).await?;
+    let all = &mut subjects;
+    let get_value = in_turns(all, plan.spell(plan.values), |_| requests::get_value()).await?;
+    let set_value = in_turns(all, plan.spell(plan.values), requests::set_value).await?;
+    let set_constraining_value =
+        in_turns(all, plan.spell(plan.bundles), requests::set_constraining_value).await?;
+    let add_dataset = adding_datasets(all, plan.spell(plan.bundles)).await?;
+    let get_bundle = in_turns(all, plan.spell(plan.bundles), |_| requests::get_bundle()).await?;
     let mut computes = Computes::default();
-    let run_compute = computes.run(&mut subjects, plan.computes).await?;
+    let run_compute = computes.run(all, plan.spell(plan.computes)).await?;
     for subject in subjects {
         match subject {
             Subject::Session(session) => drop(session.end().await?),
@@ -80,6 +85,7 @@ pub(crate) async fn measure(
     Ok(Commands {
         get_value,
         set_value,
+        set_constraining_value,
         add_dataset,
         get_bundle,
         run_compute,
@@ -89,14 +95,14 @@ pub(crate) async fn measure(
     })
 }
 
-/// `n` times the same command, each subject once in each turn. One turn before is not counted.
+/// The same command again and again, each subject once in each turn. One turn before is not counted.
 async fn in_turns(
     subjects: &mut Subjects,
-    n: usize,
+    spell: Spell,
     command: impl Fn(usize) -> Value,
 ) -> Result<Times> {
     let mut samples = new_samples();
-    for turn in 0..=n {
+    for turn in turns(spell) {
         for (subject, samples) in subjects.iter_mut().zip(&mut samples) {
             let answer = subject.send(&command(turn)).await?;
             if turn > 0 {
@@ -107,10 +113,10 @@ async fn in_turns(
     times(&samples)
 }
 
-/// Adds the light curve `n` times; each but the last is removed again, which is not counted.
-async fn adding_datasets(subjects: &mut Subjects, n: usize) -> Result<Times> {
+/// Adds the light curve again and again; each but the last is removed again, which is not counted.
+async fn adding_datasets(subjects: &mut Subjects, spell: Spell) -> Result<Times> {
     let mut samples = new_samples();
-    for turn in 0..=n {
+    for turn in turns(spell) {
         for (subject, samples) in subjects.iter_mut().zip(&mut samples) {
             if turn > 0 {
                 subject.send(&requests::remove_dataset()).await?;
@@ -132,13 +138,13 @@ struct Computes {
 }
 
 impl Computes {
-    /// `n` computes of each subject, of another binary in each turn. One turn before is not counted, but compared.
-    async fn run(&mut self, subjects: &mut Subjects, n: usize) -> Result<Times> {
+    /// Computes of each subject, of another binary in each turn. One turn before is not counted, but compared.
+    async fn run(&mut self, subjects: &mut Subjects, spell: Spell) -> Result<Times> {
         let mut samples = new_samples();
-        for turn in 0..=n {
+        for turn in turns(spell) {
             let mut fluxes = Vec::new();
             for (subject, samples) in subjects.iter_mut().zip(&mut samples) {
-                subject.send(&requests::set_value(turn)).await?;
+                subject.send(&requests::set_constraining_value(turn)).await?;
                 let answer = subject.send(&requests::run_compute()).await?;
                 if turn > 0 {
                     samples.push_time(answer.elapsed);
@@ -177,6 +183,11 @@ fn numbers(list: &Value) -> Result<Vec<f64>> {
 fn greatest_difference(left: &[f64], right: &[f64]) -> Result<f64> {
     ensure!(left.len() == right.len(), "{} fluxes, not {}", left.len(), right.len());
     Ok(left.iter().zip(right).map(|(left, right)| (left - right).abs()).fold(0.0, f64::max))
+}
+
+/// Turn 0, to warm up, and then those of the spell.
+fn turns(spell: Spell) -> impl Iterator<Item = usize> {
+    std::iter::once(0).chain((1..).take_while(move |turn| spell.goes_on(turn - 1)))
 }
 
 fn new_samples() -> [Samples; 3] {

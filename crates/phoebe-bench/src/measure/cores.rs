@@ -28,7 +28,8 @@ pub(crate) async fn measure(settings: &Settings, plan: &Plan) -> Result<Vec<Core
         session.send(&requests::add_dataset()).await?;
         session.send(&requests::run_compute()).await?;
         let mut times = Samples::of_time();
-        for _ in 0..plan.computes {
+        let spell = plan.spell(plan.computes);
+        while spell.goes_on(times.len()) {
             times.push_time(session.send(&requests::run_compute()).await?.elapsed);
         }
         session.end().await?;

@@ -12,8 +12,13 @@ pub(crate) fn get_value() -> Value {
     json!({"command": "get_value", "twig": "period@binary"})
 }
 
-/// Sets one parameter, that others depend on, to another value each time.
+/// Sets one parameter, on which nothing depends, to another value each time.
 pub(crate) fn set_value(round: usize) -> Value {
+    json!({"command": "set_value", "twig": "teff@primary@component", "value": 6000 + round % 100})
+}
+
+/// Sets one parameter, on which constraints depend, to another value each time.
+pub(crate) fn set_constraining_value(round: usize) -> Value {
     json!({"command": "set_value", "twig": "period@binary", "value": 1.0 + 1e-3 * (round % 100) as f64})
 }
 

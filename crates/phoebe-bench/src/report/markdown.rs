@@ -89,6 +89,7 @@ fn comparisons(results: &Results) -> String {
     for (name, times) in [
         ("`get_value`", &commands.get_value),
         ("`set_value`", &commands.set_value),
+        ("`set_value`, constraints depend on it", &commands.set_constraining_value),
         ("`add_dataset`", &commands.add_dataset),
         ("`get_bundle`", &commands.get_bundle),
         ("`run_compute`", &commands.run_compute),

@@ -43,6 +43,7 @@ fn latency(results: &Results) -> SpreadChart {
     ];
     rows.extend(compared("get_value", &commands.get_value));
     rows.extend(compared("set_value", &commands.set_value));
+    rows.extend(compared("set_value, constraining", &commands.set_constraining_value));
     rows.extend(compared("add_dataset", &commands.add_dataset));
     rows.extend(compared("get_bundle", &commands.get_bundle));
     rows.extend(compared("run_compute", &commands.run_compute));

@@ -101,6 +101,12 @@ pub(super) fn lines(results: &Results) -> Vec<Line> {
         at_most("`set_value` by twig, durable", 6.0, Figure::median(&commands.set_value.session))
             .beside(stock(&commands.set_value.stock)),
         at_most(
+            "`set_value` by twig, constraints depend on it",
+            6.0,
+            Figure::median(&commands.set_constraining_value.session),
+        )
+        .beside(stock(&commands.set_constraining_value.stock)),
+        at_most(
             "`add_dataset` lc, 201 phases",
             120.0,
             Figure::median(&commands.add_dataset.session),

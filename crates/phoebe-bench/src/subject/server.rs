@@ -88,7 +88,7 @@ impl Server {
 
     /// What `/system/info` says.
     pub(crate) async fn info(&self) -> Result<Value> {
-        self.connect().await?.get("/system/info").await?.json()
+        Ok(self.connect().await?.get("/system/info").await?.json()?["result"].take())
     }
 
     /// The interpreter that its Python processes run in. It must have one: a zygote or a session.

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{FAINT, FONT, INK};
 
@@ -30,6 +31,10 @@ pub(super) struct LineChart {
     pub(super) vertical: Axis,
     pub(super) curves: Vec<Curve>,
 }
+
+const SIZE: (u32, u32) = (900, 460);
+/// Room for the legend on the right.
+const LEGEND: u32 = 220;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -64,12 +69,12 @@ impl LineChart {
         Y: AsRangedCoord<Value = f64>,
         Y::CoordDescType: ValueFormatter<f64>,
     {
-        let area = SVGBackend::new(path, (900, 460)).into_drawing_area();
+        let area = SVGBackend::new(path, SIZE).into_drawing_area();
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&area)
             .caption(self.title, (FONT, 17).into_font().color(&INK))
             .margin(14)
-            .margin_right(24)
+            .margin_right(LEGEND)
             .x_label_area_size(46)
             .y_label_area_size(64)
             .build_cartesian_2d(x, y)?;
@@ -80,38 +85,38 @@ impl LineChart {
             .axis_style(INK)
             .x_desc(self.horizontal.name)
             .y_desc(self.vertical.name)
-            .x_label_formatter(&label)
-            .y_label_formatter(&label)
+            .x_label_formatter(&whole)
+            .y_label_formatter(&short)
             .label_style((FONT, 13).into_font().color(&INK))
             .draw()?;
-        for curve in &self.curves {
+        for (position, curve) in (0i32..).zip(&self.curves) {
             let style = curve.color.stroke_width(2);
             let points = curve.points.iter().copied();
-            let drawn = if curve.dashed {
-                chart.draw_series(DashedLineSeries::new(points, 7, 5, style))?
+            if curve.dashed {
+                chart.draw_series(DashedLineSeries::new(points, 7, 5, style))?;
             } else {
-                let marks =
-                    curve.points.iter().map(|point| Circle::new(*point, 4, curve.color.filled()));
-                chart.draw_series(marks)?;
-                chart.draw_series(LineSeries::new(points, style))?
-            };
-            drawn
-                .label(curve.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], style));
+                chart.draw_series(LineSeries::new(points.clone(), style))?;
+                let mark = |point| Circle::new(point, 4, curve.color.filled());
+                chart.draw_series(points.map(mark))?;
+            }
+            // Beside the plot, where it hides nothing.
+            let (left, height) = ((SIZE.0 - LEGEND) as i32 + 14, 60 + 24 * position);
+            area.draw(&PathElement::new([(left, height), (left + 22, height)], style))?;
+            let text = (FONT, 13).into_font().color(&INK);
+            let text = text.pos(Pos::new(HPos::Left, VPos::Center));
+            area.draw(&Text::new(curve.name, (left + 30, height), text))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.85))
-            .border_style(FAINT)
-            .label_font((FONT, 13).into_font().color(&INK))
-            .draw()?;
         area.present()?;
         Ok(())
     }
 }
 
-fn label(value: &f64) -> String {
+/// Sessions and cores are counted; a tick between two of them stays without a number.
+fn whole(value: &f64) -> String {
+    if value.fract() == 0.0 { format!("{value}") } else { String::new() }
+}
+
+fn short(value: &f64) -> String {
     let rounded = (value * 1e6).round() / 1e6;
     format!("{rounded}")
 }
