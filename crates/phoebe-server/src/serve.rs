@@ -105,7 +105,8 @@ pub async fn serve(
     let stopping = CancellationToken::new();
     let http = web::serve_http(listener, web::router(app), stopping.clone().cancelled_owned());
     let http = tokio::spawn(http);
-    info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+    let url = format!("http://{address}");
+    info!(%address, url, version = env!("CARGO_PKG_VERSION"), "listening");
 
     stop.first().await;
     let gone = async {

@@ -86,7 +86,8 @@ table::settings! {
     session: SessionSettings {
         /// Seconds without activity after which a session is idle; 0 for never.
         idle_timeout_seconds: f64 = 1800.0, check(within(0.0, 1e9));
-        /// What happens to an idle session.
+        /// What happens to an idle session: `hibernate` or `terminate`. Sleeping is not built yet: both end
+        /// it.
         on_idle: OnIdle = OnIdle::Hibernate,
             note("is not implemented yet: an idle session ends");
         /// Seconds for which a sleeping session is kept; 0 for ever.

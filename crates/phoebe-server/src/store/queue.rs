@@ -60,6 +60,8 @@ struct State {
     barriers: usize,
     /// When the oldest entry was pushed.
     oldest: Option<Instant>,
+    /// Somebody may look at the database for one of the records right now.
+    is_urgent: bool,
     /// Nothing more is accepted.
     is_closed: bool,
 }
@@ -95,6 +97,11 @@ impl Queue {
             return Pushed::Full;
         }
         state.bytes += size;
+        // Whoever is told that a session is over finds it so in the database.
+        if matches!(record, LogRecord::SessionEnded { .. }) {
+            state.is_urgent = true;
+            self.wake.notify_one();
+        }
         self.push(state, Entry::Record { record, size });
         Pushed::Queued
     }
@@ -129,7 +136,7 @@ impl Queue {
         *state = State { is_closed: true, ..State::default() };
     }
 
-    /// Waits for work. Records gather for a moment, unless somebody waits for them.
+    /// Waits for work. Records gather for a moment, unless somebody waits or is about to look for them.
     pub(super) fn take(&self) -> Work {
         let mut state = self.lock();
         loop {
@@ -144,7 +151,8 @@ impl Queue {
                 None => Duration::MAX,
             };
             let is_full = state.entries.len() >= self.bounds.batch_records;
-            if rest.is_zero() || is_full || state.is_awaited() {
+            if rest.is_zero() || is_full || state.is_urgent || state.is_awaited() {
+                state.is_urgent = false;
                 return self.pop_batch(&mut state);
             }
             state = match state.oldest {

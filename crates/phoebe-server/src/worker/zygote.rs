@@ -205,6 +205,7 @@ impl Supervisor {
     /// From its start to its end.
     async fn life(&mut self, control: &PacketSocket, process: &Process) -> Over {
         let started = Instant::now();
+        info!(pid = process.pid(), "loading PHOEBE; sessions that are asked for meanwhile wait");
         match self.wait_until_ready(control, process).await {
             Ok(info) => {
                 info!(

@@ -20,17 +20,33 @@ pub(crate) fn phoebe_python() -> Option<PathBuf> {
 pub(crate) fn fake_worker() -> &'static Path {
     static FAKE_WORKER: LazyLock<PathBuf> = LazyLock::new(|| {
         let folder = Path::new(SERVER).parent().unwrap();
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        build.args(["build", "--quiet", "--package", "phoebe-fake-worker"]);
-        build.current_dir(env!("CARGO_MANIFEST_DIR"));
-        build.arg("--target-dir").arg(folder.parent().unwrap());
-        if folder.ends_with("release") {
-            build.arg("--release");
+        let program = folder.join("phoebe-fake-worker");
+        if !is_current(&program) {
+            let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+            build.args(["build", "--quiet", "--package", "phoebe-fake-worker"]);
+            build.current_dir(env!("CARGO_MANIFEST_DIR"));
+            build.arg("--target-dir").arg(folder.parent().unwrap());
+            if folder.ends_with("release") {
+                build.arg("--release");
+            }
+            assert!(build.status().unwrap().success(), "the fake worker cannot be built");
         }
-        assert!(build.status().unwrap().success(), "the fake worker cannot be built");
-        folder.join("phoebe-fake-worker")
+        program
     });
     &FAKE_WORKER
+}
+
+/// Whether `program` is there and newer than what it is made of: a test of the whole workspace has built it already, and
+/// building it alone would build all it needs once more, with other features.
+fn is_current(program: &Path) -> bool {
+    let built = |path: &Path| std::fs::metadata(path).and_then(|found| found.modified()).ok();
+    let Some(at) = built(program) else { return false };
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let sources =
+        ["phoebe-fake-worker/src", "phoebe-protocol/src"].into_iter().flat_map(|folder| {
+            std::fs::read_dir(crates.join(folder)).unwrap().map(|entry| entry.unwrap().path())
+        });
+    sources.into_iter().all(|source| built(&source).is_some_and(|changed| changed <= at))
 }
 
 /// Runs a script with PHOEBE alone, in an interpreter in which the server's workers run, and returns what it prints last, as JSON.
