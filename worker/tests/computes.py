@@ -38,7 +38,7 @@ def _template(kind: str) -> bytes:
     }
     bundle = makers[kind]()
     for parameter in bundle.filter(qualifier="ntriangles", check_visible=False).to_list():
-        parameter.set_value(250)
+        parameter.set_value(200)
     return pickle.dumps(bundle, 5)
 
 
@@ -417,14 +417,14 @@ def gravity_darkening_and_distance(random):
 def samples_of_a_distribution(random):
     b = with_lc(bundle(), random)
     b.add_distribution({"teff@primary": phoebe.gaussian_around(100)}, distribution="around")
-    return b, {"sample_from": "around", "sample_num": 5, "sample_mode": "all"}
+    return b, {"sample_from": "around", "sample_num": 4, "sample_mode": "all"}
 
 
 @case
 def spread_of_samples(random):
     b = with_lc(bundle(), random)
     b.add_distribution({"incl@binary": phoebe.uniform_around(2)}, distribution="around")
-    return b, {"sample_from": "around", "sample_num": 4, "sample_mode": "1-sigma"}
+    return b, {"sample_from": "around", "sample_num": 3, "sample_mode": "1-sigma"}
 
 
 @case
