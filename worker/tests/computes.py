@@ -16,8 +16,8 @@ from phoebe_worker import environment
 
 os.environ.update(environment.VARIABLES)
 
-import numpy as np  # noqa: E402
-import phoebe  # noqa: E402
+import numpy as np
+import phoebe
 
 Case = Callable[[np.random.Generator], tuple[Any, dict[str, Any]]]
 CASES: dict[str, Case] = {}

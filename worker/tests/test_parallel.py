@@ -1,4 +1,4 @@
-"""Computes on several cores, with the faster backend, against PHOEBE as it is; helpers that fail."""
+"""Computes on several cores, with the faster backend, against stock PHOEBE; helpers that fail."""
 
 from __future__ import annotations
 
@@ -99,16 +99,13 @@ def assert_same(found, expected, place) -> None:
 # Helpers that fail
 
 
-def left_behind() -> list[int]:
-    return descendants(os.getpid())
-
-
 @pytest.fixture
 def three_cores():
+    before = descendants(os.getpid())  # the zygote of other tests
     parallel.grant(3)
     yield
     parallel.grant(1)
-    assert left_behind() == []
+    assert descendants(os.getpid()) == before
 
 
 def in_helper(owner: int = os.getpid()) -> bool:
@@ -232,7 +229,8 @@ def test_differential_evolution_is_the_same(forks, monkeypatch):
         parallel.grant(cores)
         b = computes.bundle()
         times = np.linspace(0, 1, 6)
-        b.add_dataset("rv", times=times, rvs=np.cos(6.28 * times) * 50, sigmas=np.full(6, 5.0), dataset="rv01")
+        rvs, sigmas = np.cos(6.28 * times) * 50, np.full(6, 5.0)
+        b.add_dataset("rv", times=times, rvs=rvs, sigmas=sigmas, dataset="rv01")
         b.set_value_all("rv_method", "dynamical")
         b.add_solver("differential_evolution", solver="de", fit_parameters=["incl@binary"])
         b.add_distribution({"incl@binary": phoebe.uniform(70, 89)}, distribution="around")
