@@ -118,7 +118,7 @@ def _resolve(target: str) -> tuple[Any, str]:
     return owner, name
 
 
-def _function(attribute: Any) -> Callable[..., Any]:
+def _function(attribute: Any) -> Any:
     if isinstance(attribute, classmethod):
         return attribute.__func__
     return attribute.fget if isinstance(attribute, property) else attribute

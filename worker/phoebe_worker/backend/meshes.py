@@ -39,7 +39,7 @@ _PLAIN = frozenset({type(None), bool, int, float, str, np.float64})
 )
 def copy_mesh(self: Any) -> Any:
     """ProtoMesh.copy: a deep copy, attribute by attribute; PHOEBE's own for what is unusual."""
-    new = type(self).__new__(type(self))
+    new: Any = object.__new__(type(self))
     attributes = vars(new)
     column_class = _column_class()
     for name, value in vars(self).items():
@@ -236,11 +236,12 @@ def transform_velocity_array(
     return np.dot(np.asarray(array) + velocities, euler_trans_matrix(*euler).T) + np.asarray(vel)
 
 
-def _adopt(cls: type, source: Any) -> Any:
+def _adopt(cls: Any, source: Any) -> Any:
     """A mesh of another class with the arrays of `source`, in columns of its own."""
-    new = cls.__new__(cls)
+    new: Any = object.__new__(cls)
     attributes, settable = vars(new), vars(source)
-    plan = _plan(cls, type(source))
+    from_class: Any = type(source)
+    plan = _plan(cls, from_class)
     attributes.update(plan.constants)
     attributes["_compute_at_vertices"] = source._compute_at_vertices
     for name, value in plan.others.items():
@@ -281,7 +282,7 @@ def _is_column(value: Any) -> bool:
 
 def _column(mesh: Any, column: Any, *, copied: bool = False) -> Any:
     """The same column as part of another mesh."""
-    new = object.__new__(_column_class())
+    new: Any = object.__new__(_column_class())
     vertices, centers = column._vertices, column._centers
     new._mesh = mesh
     new._vertices = vertices.copy(order="K") if copied and _is_array(vertices) else vertices
