@@ -138,6 +138,33 @@ async fn no_worker_survives_kill_nine_and_the_next_start_closes_the_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_survives_the_server_while_phoebe_is_being_imported() {
+    let mut server = TestServer::builder().python().alone().start().await;
+    import_phoebe_anew(&server).await;
+    server.kill_nine().await;
+    until("the zygote is gone", Duration::from_secs(2), async || {
+        server.workers().is_empty().then_some(())
+    })
+    .await;
+
+    server.start_again().await;
+    import_phoebe_anew(&server).await;
+    let elapsed = server.stop().await;
+    assert!(elapsed < Duration::from_secs(5), "the end took {elapsed:?}");
+    server.finish().await;
+}
+
+/// Kills the zygote and waits for the start of its successor, which takes seconds to import PHOEBE.
+async fn import_phoebe_anew(server: &TestServer) {
+    let before = zygote(server).unwrap();
+    kill(&before, Signal::KILL);
+    until("the zygote is replaced", SOON, async || {
+        zygote(server).filter(|zygote| zygote.pid != before.pid)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_stubborn_worker_survives_kill_nine() {
     for start in ["fork", "spawn"] {
         let mut server = TestServer::builder()
