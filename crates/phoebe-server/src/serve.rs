@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::auth::{AuthSetupError, Authenticator};
-use crate::config::{Settings, WorkerStart};
+use crate::config::{OnIdle, Settings, WorkerStart};
 use crate::session::SessionManager;
 use crate::store::{CommandFilter, DataDirectory, DataDirectoryError, Store, StoreError};
 use crate::web::{self, App};
@@ -101,6 +101,12 @@ pub async fn serve(
     let idle_watch = tokio::spawn(sessions.clone().end_idle_sessions());
     let authenticator = Authenticator::from_settings(&settings.auth, store.clone())?;
     let app = App { settings, sessions: sessions.clone(), store: store.clone(), authenticator };
+
+    if app.settings.session.on_idle == OnIdle::Hibernate {
+        info!(
+            "sessions cannot sleep yet: an idle session ends, as with [session] on_idle = \"terminate\""
+        );
+    }
 
     let stopping = CancellationToken::new();
     let http = web::serve_http(listener, web::router(app), stopping.clone().cancelled_owned());

@@ -88,8 +88,7 @@ table::settings! {
         idle_timeout_seconds: f64 = 1800.0, check(within(0.0, 1e9));
         /// What happens to an idle session: `hibernate` or `terminate`. Sleeping is not built yet: both end
         /// it.
-        on_idle: OnIdle = OnIdle::Hibernate,
-            note("is not implemented yet: an idle session ends");
+        on_idle: OnIdle = OnIdle::Hibernate;
         /// Seconds for which a sleeping session is kept; 0 for ever.
         retention_seconds: f64 = 0.0, check(within(0.0, 1e10)), note(NOT_YET);
         /// Seconds in which a worker must be ready.
