@@ -319,6 +319,38 @@ async fn a_killed_zygote_is_replaced_and_ends_no_session() {
     }
 }
 
+/// Fifty sessions are asked for at once, and the zygote is killed when some of them are there: each start succeeds or says clearly
+/// to come again, and the next is warm.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zygote_killed_amid_a_rush_loses_no_start() {
+    const RUSH: u16 = 50;
+    let server = TestServer::builder().python().ports(RUSH).start().await;
+    server.start_session().await.end().await.expect(200);
+    let mut starts = JoinSet::new();
+    for _ in 0..RUSH {
+        let client = server.client();
+        starts.spawn(async move { client.post_empty("/dash/start-session").await });
+    }
+    until("some sessions are there", SOON, async || (server.workers().len() > 10).then_some(()))
+        .await;
+    let before = zygote(&server).unwrap();
+    kill(&before, Signal::KILL);
+    while let Some(start) = starts.join_next().await {
+        let start = start.unwrap();
+        match start.status {
+            200 => {}
+            503 => assert!(start.header("retry-after").is_some()),
+            other => panic!("a start was answered with {other}"),
+        }
+    }
+    let sessions = server.sessions().await;
+    for id in sessions.as_object().unwrap().keys() {
+        server.client().post_empty(&format!("/dash/end-session/{id}")).await.expect(200);
+    }
+    server.start_session().await.ping().await;
+    server.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_zygote_is_replaced() {
     let server = TestServer::builder().fake().start().await;
