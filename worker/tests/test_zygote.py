@@ -37,10 +37,18 @@ def test_info(zygote: Zygote) -> None:
 def test_is_single_threaded_and_holds_little(zygote: Zygote) -> None:
     process = Path(f"/proc/{zygote.process.pid}")
     assert len(list((process / "task").iterdir())) == 1
-    links = [os.readlink(link) for link in (process / "fd").iterdir() if int(link.name) > 2]
-    assert len([link for link in links if link.startswith("socket:")]) == 3, links
-    assert len([link for link in links if "eventpoll" in link]) == 1, links
-    assert len(links) == 4, links
+
+    def kinds() -> list[str]:
+        held = []
+        for link in (process / "fd").iterdir():
+            try:
+                held.append(os.readlink(link).split(":")[0] if int(link.name) > 2 else "")
+            except FileNotFoundError:
+                continue  # closed since the look into the folder
+        return sorted(kind for kind in held if kind)
+
+    # What it handed to the last worker is closed only after the server was told of that worker.
+    wait_until(lambda: kinds() == ["anon_inode", "socket", "socket", "socket"], "few descriptors")
 
 
 def test_each_worker_leads_a_session_of_its_own(start_worker: Callable[..., Worker]) -> None:
