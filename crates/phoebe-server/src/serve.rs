@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -67,6 +68,7 @@ pub async fn serve(
     package: PathBuf,
 ) -> Result<(), ServeError> {
     let mut stop = StopSignals::listen()?;
+    raise_open_files();
     let settings = Arc::new(settings);
     let data = DataDirectory::open(&settings.database.path)?;
     orphans::clean(data.run(), data.instance_id())?;
@@ -133,6 +135,15 @@ pub async fn serve(
     Ok(())
 }
 
+/// Allows as many open files as an administrator permits: a session needs four, and shells allow 1024 in all.
+fn raise_open_files() {
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, files) {
+        warn!(%error, "the limit of open files stays low; many sessions may not fit");
+    }
+}
+
 async fn listen(settings: &Settings) -> Result<TcpListener, ServeError> {
     let (host, port) = (settings.server.host.clone(), settings.server.port);
     let listener = TcpListener::bind((host.as_str(), port)).await;
@@ -168,5 +179,20 @@ impl StopSignals {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_files_may_be_open_as_an_administrator_permits() {
+        let mut lower = getrlimit(Resource::Nofile);
+        // One less: other tests in this process need files meanwhile.
+        lower.current = lower.maximum.map(|maximum| maximum - 1);
+        setrlimit(Resource::Nofile, lower).unwrap();
+        raise_open_files();
+        assert_eq!(getrlimit(Resource::Nofile).current, lower.maximum);
     }
 }
