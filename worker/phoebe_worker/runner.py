@@ -7,10 +7,8 @@ until the worker adopts the new one.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pickle
-import random
 import signal
 import struct
 import sys
@@ -23,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from . import forked
 from .answer import Answer
 
 PROGRESS, ANSWER, BUNDLE = b"P", b"A", b"B"
@@ -30,8 +29,6 @@ _RECORD = struct.Struct(">cQ")
 _PROGRESS_INTERVAL_SECONDS = 0.2
 _READ_BYTES = 1 << 20
 _NICENESS = 10  # short commands of other sessions go first
-_PR_SET_PDEATHSIG = 1
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +113,7 @@ class Runner:
 
 def adopt_orphans() -> None:
     """Let processes that a dead runner leaves behind become this process's children."""
-    pr_set_child_subreaper = 36
-    _prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+    forked.prctl(forked.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def end_children() -> None:
@@ -144,16 +140,13 @@ def _child(worker: int, write_end: int, run: Callable[[], tuple[Answer, Any]], s
     """The child's whole life. It must never return, nor touch the inherited ZeroMQ socket."""
     code = 1
     try:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != worker:
-            os._exit(1)
+        forked.die_with(worker)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
         # Not the worker's sockets: the server must see the end of the worker from their closing.
-        os.closerange(3, write_end)
-        os.closerange(write_end + 1, 1 << 20)
-        _reseed()
+        forked.close_all_but(write_end)
+        forked.reseed()
         _report_progress(write_end, stage)
         answer, bundle = run()
         pickled = pickle.dumps(bundle, 5) if answer.success else b""
@@ -164,19 +157,7 @@ def _child(worker: int, write_end: int, run: Callable[[], tuple[Answer, Any]], s
     except BaseException:
         traceback.print_exc()
     finally:
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-
-
-def _reseed() -> None:
-    """Forks must not share a random sequence."""
-    import numpy
-
-    random.seed()
-    numpy.random.seed()
+        forked.leave(code)
 
 
 def _write(fd: int, tag: bytes, record: bytes) -> None:

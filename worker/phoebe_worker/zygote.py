@@ -7,17 +7,13 @@ single-threaded and never runs anything of a user's.
 from __future__ import annotations
 
 import os
-import random
 import selectors
 import signal
 import socket
-import sys
 import traceback
 from typing import Any, NoReturn
 
-from . import lifeline, memory, protocol, templates, worker
-
-_LAST_FD = 1 << 20
+from . import forked, lifeline, memory, protocol, templates, worker
 
 
 def run() -> NoReturn:
@@ -139,23 +135,13 @@ class Zygote:
             for inherited in (self._control, self._child_ended, self._wakeup):
                 inherited.detach()
             self._selector.close()
-            os.closerange(3, lifeline_fd)
-            os.closerange(lifeline_fd + 1, _LAST_FD)
+            forked.close_all_but(lifeline_fd)
             os.setsid()
             peer = socket.socket(fileno=lifeline_fd)
             lifeline.arm(peer, whole_group=True)
-            _reseed()
+            forked.reseed()
             worker.run(start, peer, self._templates, {})
         except BaseException:
             traceback.print_exc()
-            sys.stderr.flush()
         finally:
-            os._exit(1)
-
-
-def _reseed() -> None:
-    """Forks must not share a random sequence."""
-    import numpy
-
-    random.seed()
-    numpy.random.seed()
+            forked.leave(1)

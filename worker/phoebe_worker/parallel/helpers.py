@@ -8,12 +8,10 @@ the fork and send back pickled results. This module knows nothing of PHOEBE.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import gc
 import os
 import pickle
-import random
 import select
 import signal
 import struct
@@ -23,14 +21,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+from .. import forked
+
 _NUMBER = struct.Struct("=I")
 _LENGTH = struct.Struct("=Q")
 _CHUNKS_MAX = 8192  # their numbers must fit into a pipe's buffer (64 KiB)
 _PIPE_BYTES = 1 << 20
 _SEND_SECONDS = 0.1
-_PR_SET_PDEATHSIG = 1
-_LAST_FD = 1 << 20
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 Chunk = tuple[int, int]
 
@@ -261,30 +258,16 @@ class _Team:
         """The helper's whole life. It must never return."""
         code = 1
         try:
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != parent:
-                os._exit(1)
+            forked.die_with(parent)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            self._close_all_but(self._waiting, write_end)
-            _reseed()
+            forked.close_all_but(self._waiting, write_end)
+            forked.reseed()
             self._help(write_end)
             code = 0
         except BaseException:
             traceback.print_exc()
         finally:
-            try:
-                sys.stdout.flush()
-                sys.stderr.flush()
-            finally:
-                os._exit(code)
-
-    def _close_all_but(self, *kept: int) -> None:
-        """Nobody must wait for an end of file because of a helper."""
-        first = 3
-        for fd in sorted(kept):
-            os.closerange(first, fd)
-            first = fd + 1
-        os.closerange(first, _LAST_FD)
+            forked.leave(code)
 
     def _help(self, fd: int) -> None:
         while record := os.read(self._waiting, _NUMBER.size):
@@ -342,14 +325,6 @@ class _Raised(Exception):
 def _with_traceback(error: Exception, text: str) -> Exception:
     error.__cause__ = HelperTraceback("\n" + text)
     return error
-
-
-def _reseed() -> None:
-    """Helpers must not share a random sequence."""
-    import numpy
-
-    random.seed()
-    numpy.random.seed()
 
 
 def _describe_exit(code: int) -> str:
