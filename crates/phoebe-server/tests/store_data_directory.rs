@@ -90,7 +90,7 @@ fn the_second_to_open_is_told_who_has_it() {
 
 /// Not a test by itself: the process that [`a_killed_holder_frees_the_directory`] kills.
 #[test]
-#[ignore = "a helper process"]
+#[ignore = "not a test: the process that a_killed_holder_frees_the_directory starts and kills"]
 fn holder() {
     let Ok(path) = std::env::var("HELD_DATABASE") else { return };
     let _directory = DataDirectory::open(Path::new(&path)).unwrap();
