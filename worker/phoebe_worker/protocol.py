@@ -17,7 +17,7 @@ VERSION = 1
 PACKET_BYTES_MAX = 64 * 1024
 HEADER_ERROR_CHARACTERS_MAX = 500
 
-KINDS = frozenset({"request", "cancel", "reply", "progress"})
+KINDS = frozenset({"request", "cancel", "restore", "export", "reply", "progress"})
 SEQ_MAX = 2**64 - 1
 
 

@@ -30,7 +30,7 @@ pub(crate) fn run_forked(behaviour: Behaviour) -> Outcome {
     let (start, descriptors) = channel::receive::<Start>(channel::standard_input()?)?
         .ok_or("the zygote closed the hand-over socket")?;
     let lifeline = descriptors.into_iter().next().ok_or("the zygote handed no lifeline over")?;
-    run(behaviour, &start, lifeline, Info::default())
+    run(behaviour, &start, lifeline, Info { template: commands::template(), ..Info::default() })
 }
 
 /// A worker that the server started: standard input is its lifeline, the first packet its start.
@@ -117,33 +117,33 @@ impl Conversation {
             Header::reply(&self.session, self.seq, answer.error().is_none(), answer.changed);
         header.error = answer.error().map(|error| error.chars().take(500).collect());
         let body = serde_json::to_vec(&answer.body)?;
-        self.send(encode(&self.key, &header, body.into())).await
+        self.send(encode(&self.key, &header, body.into(), &[])).await
     }
 
     /// Answers successfully with a body of any bytes.
     pub(crate) async fn answer_bytes(&mut self, body: Bytes) -> Outcome {
         let header = Header::reply(&self.session, self.seq, true, false);
-        self.send(encode(&self.key, &header, body)).await
+        self.send(encode(&self.key, &header, body, &[])).await
     }
 
     /// A signed answer that belongs to another request or session.
     pub(crate) async fn answer_for(&mut self, session: Option<&str>, seq: u64) -> Outcome {
         let header = Header::reply(session.unwrap_or(&self.session), seq, true, false);
         let body = json!({"success": true, "result": "for somebody else"}).to_string();
-        self.send(encode(&self.key, &header, body.into())).await
+        self.send(encode(&self.key, &header, body.into(), &[])).await
     }
 
     /// An answer to this request that another key signed.
     pub(crate) async fn answer_unsigned(&mut self) -> Outcome {
         let header = Header::reply(&self.session, self.seq, true, false);
         let body = json!({"success": true, "result": "forged"}).to_string();
-        self.send(encode(&Key::new([7; 32]), &header, body.into())).await
+        self.send(encode(&Key::new([7; 32]), &header, body.into(), &[])).await
     }
 
     async fn progress(&mut self, fraction: f64) -> Outcome {
         let header = Header { kind: Kind::Progress, ..Header::request(&self.session, self.seq) };
         let body = json!({"fraction": fraction, "stage": "computing"}).to_string();
-        self.send(encode(&self.key, &header, body.into())).await
+        self.send(encode(&self.key, &header, body.into(), &[])).await
     }
 }
 
@@ -215,7 +215,7 @@ async fn receive_all(
                     }
                 }
             }
-            Kind::Reply | Kind::Progress => {}
+            Kind::Restore | Kind::Export | Kind::Reply | Kind::Progress => {}
         }
     }
 }

@@ -90,7 +90,7 @@ impl Commands {
     }
 
     async fn send(&mut self, header: &Header, body: Bytes) -> Result<(), ConnectionError> {
-        let mut frames = command::encode(&self.key, header, body).into_iter();
+        let mut frames = command::encode(&self.key, header, body, &[]).into_iter();
         let mut message = ZmqMessage::from(frames.next().unwrap_or_default());
         for frame in frames {
             message.push_back(frame);
@@ -109,7 +109,9 @@ impl Replies {
         let message = command::decode(&self.key, &self.session, frames)?;
         match message.header.kind {
             Kind::Reply | Kind::Progress => Ok(message),
-            kind @ (Kind::Request | Kind::Cancel) => Err(ConnectionError::Kind(kind)),
+            kind @ (Kind::Request | Kind::Cancel | Kind::Restore | Kind::Export) => {
+                Err(ConnectionError::Kind(kind))
+            }
         }
     }
 }
