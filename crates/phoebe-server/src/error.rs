@@ -164,7 +164,11 @@ impl From<SessionError> for HttpError {
             SessionError::QueueFull { .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, text).retry_later()
             }
+            SessionError::Conflict(_) => Self::new(StatusCode::CONFLICT, text),
+            SessionError::BadBundle(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, text),
+            SessionError::NoCheckpoint => Self::not_found(text),
             SessionError::NoPort { .. }
+            | SessionError::Unreadable(_)
             | SessionError::Overloaded(_)
             | SessionError::ShuttingDown => Self::unavailable(text),
             SessionError::StartFailed(cause) => {

@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::auth::{AuthSetupError, Authenticator};
-use crate::config::{OnIdle, Settings, WorkerStart};
+use crate::config::{Durability, Settings, WorkerStart};
 use crate::session::SessionManager;
+use crate::store::snapshots::{Rules, SnapshotStore};
 use crate::store::{CommandFilter, DataDirectory, DataDirectoryError, Store, StoreError};
 use crate::web::{self, App};
 use crate::worker::{Interpreter, Launcher, orphans, reap_children};
@@ -79,10 +80,9 @@ pub async fn serve(
             exclude: settings.database.log_exclude_commands.clone(),
         },
     )?;
-    match store.close_stale_sessions(FOUND_AFTER_A_CRASH).await? {
-        0 => {}
-        rows => warn!(rows, "an earlier server died without ending its sessions; they are closed"),
-    }
+    let snapshots = open_snapshots(&settings, &data)?;
+    let last_activity = store.active_sessions().await?;
+    store.close_stale_sessions(FOUND_AFTER_A_CRASH).await?;
     let listener = listen(&settings).await?;
     let address = listener.local_addr()?;
 
@@ -99,16 +99,14 @@ pub async fn serve(
         WorkerStart::Fork => Launcher::fork(interpreter, records),
         WorkerStart::Spawn => Launcher::spawn(interpreter, records),
     };
-    let sessions = SessionManager::new(Arc::clone(&settings), store.clone(), launcher);
-    let idle_watch = tokio::spawn(sessions.clone().end_idle_sessions());
+    let sessions = SessionManager::new(Arc::clone(&settings), store.clone(), launcher, snapshots);
+    match sessions.take_over(&last_activity)? {
+        0 => {}
+        sessions => info!(sessions, "sessions of an earlier run are asleep; work wakes them"),
+    }
+    let idle_watch = tokio::spawn(sessions.clone().look_after_idle_sessions());
     let authenticator = Authenticator::from_settings(&settings.auth, store.clone())?;
     let app = App { settings, sessions: sessions.clone(), store: store.clone(), authenticator };
-
-    if app.settings.session.on_idle == OnIdle::Hibernate {
-        info!(
-            "sessions cannot sleep yet: an idle session ends, as with [session] on_idle = \"terminate\""
-        );
-    }
 
     let stopping = CancellationToken::new();
     let http = web::serve_http(listener, web::router(app), stopping.clone().cancelled_owned());
@@ -133,6 +131,15 @@ pub async fn serve(
     }
     drop(data);
     Ok(())
+}
+
+/// Where sessions are kept, if they are.
+fn open_snapshots(settings: &Settings, data: &DataDirectory) -> io::Result<Option<SnapshotStore>> {
+    if settings.session.durability == Durability::Off {
+        return Ok(None);
+    }
+    let rules = Rules { fsync: settings.session.fsync, history: settings.session.undo_depth };
+    SnapshotStore::open(data.root(), rules).map(Some)
 }
 
 /// Allows as many open files as an administrator permits: a session needs four, and shells allow 1024 in all.
@@ -166,7 +173,7 @@ impl StopSignals {
 
     async fn first(&mut self) {
         self.next().await;
-        info!("stopping: sessions are ended; a second signal ends the server at once");
+        info!("stopping: sessions are written down; a second signal ends the server at once");
     }
 
     async fn second(&mut self) {

@@ -104,6 +104,9 @@ mod tests {
             user_info: Default::default(),
             metadata: Default::default(),
             status: Status::Awake,
+            unsaved: None,
+            notice: None,
+            expires_at: None,
         }
     }
 

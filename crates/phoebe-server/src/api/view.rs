@@ -37,6 +37,15 @@ pub(super) struct Session {
     /// `starting`, `awake`, `asleep` or `ended`.
     #[schema(value_type = String, example = "awake")]
     status: Status,
+    /// False while the last change is not on disk; missing else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saved: Option<bool>,
+    /// Something that its user must know, as why it is not saved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notice: Option<String>,
+    /// When it ends if nobody uses it; shown some time before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<f64>,
     /// Everything else that was given at the start.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = Object)]
@@ -62,6 +71,12 @@ impl Session {
             user_last_name: view.user_info.last_name,
             user_email: view.user_info.email,
             status: view.status,
+            saved: view.unsaved.is_some().then_some(false),
+            notice: view
+                .unsaved
+                .map(|why| format!("The last change is not saved: {why}"))
+                .or(view.notice),
+            expires_at: view.expires_at,
             metadata: view.metadata,
         }
     }
@@ -100,6 +115,9 @@ mod tests {
             user_info: UserInfo::default(),
             metadata: BTreeMap::new(),
             status: Status::Asleep,
+            unsaved: None,
+            notice: None,
+            expires_at: None,
         }
     }
 

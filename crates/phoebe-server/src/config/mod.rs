@@ -86,16 +86,22 @@ table::settings! {
     session: SessionSettings {
         /// Seconds without activity after which a session is idle; 0 for never.
         idle_timeout_seconds: f64 = 1800.0, check(within(0.0, 1e9));
-        /// What happens to an idle session: `hibernate` or `terminate`. Sleeping is not built yet: both end
-        /// it.
+        /// What happens to an idle session: it goes to sleep (`hibernate`) or ends (`terminate`).
         on_idle: OnIdle = OnIdle::Hibernate;
-        /// Seconds for which a sleeping session is kept; 0 for ever.
-        retention_seconds: f64 = 0.0, check(within(0.0, 1e10)), note(NOT_YET);
+        /// Seconds for which a sleeping session that nobody uses is kept; 0 for ever.
+        retention_seconds: f64 = 0.0, check(within(0.0, 1e10));
+        /// So many seconds before a session's end its `expires_at` is shown.
+        retention_warning_seconds: f64 = 604_800.0, check(within(0.0, 1e10));
         /// Seconds in which a worker must be ready.
         start_timeout_seconds: f64 = 30.0, check(within(0.1, 3600.0));
-        /// When a change is safe on disk: after each `command`, after each command and a sync to
-        /// the disk (`sync`), or only when the session goes to `sleep`.
-        durability: Durability = Durability::Command, note(NOT_YET);
+        /// When a change is kept on disk: before each `command` is answered, when the session is `idle` for
+        /// some seconds, or never (`off`): then a session ends with its worker, and idle ones end.
+        durability: Durability = Durability::Command;
+        /// Wait until the disk itself has a change, not just the system: then it survives the loss of power
+        /// too, and commands that change something take as long as the disk does.
+        fsync: bool = false;
+        /// Changes of a session that can be undone.
+        undo_depth: usize = 10, check(within(1, 1000));
     }
     /// The log of sessions and commands.
     database: DatabaseSettings {
@@ -112,6 +118,8 @@ table::settings! {
         max_workers_per_user: usize = 0;
         /// Memory of one worker in MiB; 0 for no limit.
         worker_memory_mb: u64 = 0, check(within(0, 16_777_216));
+        /// Where less memory than this many MiB is free, sessions that are not in use go to sleep; 0 for never.
+        memory_reserve_mb: u64 = 512, check(within(0, 16_777_216));
         /// Computations that run at the same time; 0 for one a core.
         max_concurrent_computes: usize = 0;
         /// Seconds a command may take; 0 for no limit.

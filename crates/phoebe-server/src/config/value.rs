@@ -233,7 +233,7 @@ words!(AuthMode {
     External = "external"
 });
 words!(OnIdle { Hibernate = "hibernate", Terminate = "terminate" });
-words!(Durability { Command = "command", Sync = "sync", Sleep = "sleep" });
+words!(Durability { Command = "command", Idle = "idle", Off = "off" });
 words!(WorkerStart { Fork = "fork", Spawn = "spawn" });
 words!(Sandbox { Enforce = "enforce", BestEffort = "best-effort", Off = "off" });
 

@@ -99,7 +99,9 @@ fn insert(transaction: &Transaction<'_>, record: &LogRecord) -> rusqlite::Result
                 "INSERT INTO sessions (session_id, created_at, last_activity, port,
                      client_ip, user_agent, user_id, full_name, project_name, status)
                  VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'active')
-                 ON CONFLICT (session_id) DO NOTHING",
+                 ON CONFLICT (session_id) DO UPDATE SET
+                     port = COALESCE(NULLIF(excluded.port, 0), port),
+                     status = 'active', destroyed_at = NULL, termination_reason = NULL",
             )?
             .execute(params![
                 session_id,

@@ -21,6 +21,7 @@ mod migrations;
 mod queue;
 mod reader;
 mod record;
+pub mod snapshots;
 mod users;
 mod writer;
 
@@ -34,6 +35,7 @@ pub use filter::CommandFilter;
 pub use record::LogRecord;
 pub use users::{NewUser, User};
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -145,6 +147,22 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         self.inner.queue.push_barrier(Barrier::CloseStale { reason, reply });
         self.answered(answer).await
+    }
+
+    /// When each session that is not over was used last, in Unix seconds.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn active_sessions(&self) -> Result<HashMap<String, f64>, StoreError> {
+        self.read(|connection| {
+            let mut rows = connection.prepare(
+                "SELECT session_id, COALESCE(last_activity, created_at) FROM sessions
+                 WHERE status = 'active' AND destroyed_at IS NULL",
+            )?;
+            let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
+        })
+        .await
     }
 
     /// Whether the filter lets this command into the log.

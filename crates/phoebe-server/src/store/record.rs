@@ -6,13 +6,13 @@ const TEXT_BYTES: usize = 4096;
 /// One thing to remember. Times are Unix seconds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LogRecord {
-    /// A session began.
+    /// A session began; or it goes on, with another worker or after another start of the server.
     SessionStarted {
         /// UUID of the session.
         session_id: String,
         /// When.
         created_at: f64,
-        /// Its worker's port.
+        /// Its worker's port; 0 while it sleeps.
         port: u16,
         /// Address of the client.
         client_ip: Option<String>,

@@ -50,7 +50,7 @@ impl Server {
         };
         let records = orphans::Records::open(folder.path()).unwrap();
         let launcher = Launcher::spawn(interpreter, records);
-        let sessions = SessionManager::new(Arc::clone(&settings), store.clone(), launcher);
+        let sessions = SessionManager::new(Arc::clone(&settings), store.clone(), launcher, None);
         let authenticator = Authenticator::from_settings(&settings.auth, store.clone()).unwrap();
         Self { folder, router: router(App { settings, sessions, store, authenticator }) }
     }

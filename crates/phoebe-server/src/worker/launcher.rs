@@ -144,7 +144,8 @@ impl Launcher {
             let record = self.records.add(&process)?;
             let process = Arc::new(process);
             let address = format!("tcp://127.0.0.1:{}", spec.port);
-            let worker = Worker { process, lifeline, address, _record: record };
+            let worker =
+                Worker { process, lifeline, address, template: String::new(), _record: record };
             return worker.wait_until_bound(spec.port).await;
         }
     }
@@ -176,9 +177,9 @@ async fn spawn_from(
 async fn first_word(
     lifeline: &PacketSocket,
     port: u16,
-) -> io::Result<Option<Result<(), LaunchError>>> {
+) -> io::Result<Option<Result<Info, LaunchError>>> {
     Ok(lifeline.receive().await?.map(|word| match word {
-        FromWorker::Ready { .. } => Ok(()),
+        FromWorker::Ready { ready } => Ok(ready),
         FromWorker::Failed { failed: StartFailure::AddressInUse, .. } => {
             Err(LaunchError::AddressInUse(port))
         }
@@ -200,6 +201,7 @@ pub struct Worker {
     process: Arc<Process>,
     lifeline: PacketSocket,
     address: String,
+    template: String,
     _record: Record,
 }
 
@@ -211,9 +213,12 @@ impl Drop for Worker {
 }
 
 impl Worker {
-    async fn wait_until_bound(self, port: u16) -> Result<Self, LaunchError> {
+    async fn wait_until_bound(mut self, port: u16) -> Result<Self, LaunchError> {
         match first_word(&self.lifeline, port).await? {
-            Some(word) => word.map(|()| self),
+            Some(word) => {
+                self.template = word?.template;
+                Ok(self)
+            }
             None => {
                 let exit = self.process.ended().await;
                 Err(LaunchError::Failed(format!("it ended before it was ready ({exit})")))
@@ -225,6 +230,12 @@ impl Worker {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The digest of the Bundle it began with: the same for all workers of one origin.
+    #[must_use]
+    pub fn template(&self) -> &str {
+        &self.template
     }
 
     /// Waits until the worker's process is gone.
