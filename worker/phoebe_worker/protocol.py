@@ -47,6 +47,11 @@ class Message:
         cores = self.header.get("cores", 1)
         return cores if isinstance(cores, int) and cores >= 1 else 1
 
+    @property
+    def wants_snapshot(self) -> bool:
+        """Whether the changed Bundle shall be attached to the reply."""
+        return self.header.get("snapshot") is True
+
 
 def sign(key: bytes, frames: Sequence[bytes]) -> bytes:
     """HMAC-SHA-256 over the frames, each preceded by its length (8 bytes, big-endian)."""
@@ -97,18 +102,27 @@ def unseal(key: bytes, session: str, last_seq: int | None, frames: Sequence[byte
 
 
 def reply_header(
-    session: str, seq: int, *, success: bool, changed: bool, error: str | None
+    session: str,
+    seq: int,
+    *,
+    success: bool,
+    changed: bool,
+    error: str | None,
+    snapshot_error: str | None = None,
 ) -> dict[str, Any]:
     """Header of the answer to request `seq`; `changed`: the Bundle may differ from before."""
-    return {
+    header = {
         "v": VERSION,
         "session": session,
         "seq": seq,
         "kind": "reply",
         "success": success,
         "changed": changed,
-        "error": None if error is None else _valid_text(error[:HEADER_ERROR_CHARACTERS_MAX]),
+        "error": _short(error),
     }
+    if snapshot_error is not None:
+        header["snapshot_error"] = _short(snapshot_error)
+    return header
 
 
 def progress_header(session: str, seq: int) -> dict[str, Any]:
@@ -162,6 +176,10 @@ class Start:
         if not isinstance(limits, dict):
             raise ValueError("start.limits must be a JSON object")
         return cls(session, port, key, limits)
+
+
+def _short(error: str | None) -> str | None:
+    return None if error is None else _valid_text(error[:HEADER_ERROR_CHARACTERS_MAX])
 
 
 def _valid_text(text: str) -> str:

@@ -6,6 +6,7 @@ sockets or sessions.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import platform
@@ -29,6 +30,11 @@ class Templates:
 
     pickled: dict[str, bytes]
     first: Any
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the pickled Bundle that `first` is, in hexadecimal."""
+        return hashlib.sha256(self.pickled["detached"]).hexdigest()
 
     def fresh(self, morphology: str = "detached") -> Any:
         """A new Bundle; raises ValueError for an unknown morphology."""
@@ -59,8 +65,8 @@ def prepare() -> Templates:
     return Templates(pickled, first=bundles["detached"])
 
 
-def info() -> dict[str, Any]:
-    """Versions, passbands and commands, for the server's INFO; `prepare` must have run."""
+def info(prepared: Templates) -> dict[str, Any]:
+    """Versions, passbands, commands and the first Bundle's digest, for the server's INFO."""
     import numpy
     import phoebe
 
@@ -72,6 +78,7 @@ def info() -> dict[str, Any]:
         "numpy": numpy.__version__,
         "passbands": sorted(phoebe.list_installed_passbands()),
         "commands": commands.kinds(),
+        "template": prepared.digest,
     }
 
 
