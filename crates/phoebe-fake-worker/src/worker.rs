@@ -102,6 +102,8 @@ pub(crate) struct Conversation {
     key: Key,
     session: String,
     seq: u64,
+    /// Whether the answer to a change brings the map.
+    snapshot: bool,
 }
 
 impl Conversation {
@@ -111,13 +113,23 @@ impl Conversation {
         Ok(self.sender.send(frames.try_into().map_err(|_| "a message has frames")?).await?)
     }
 
-    /// Answers the request.
+    /// Answers the request, which left the map as it is.
     pub(crate) async fn answer(&mut self, answer: &Answer) -> Outcome {
+        self.answer_with(answer, &[]).await
+    }
+
+    /// Answers the request; if it changed the map and that is wanted, with the map.
+    async fn answer_about(&mut self, answer: &Answer, bundle: Bytes) -> Outcome {
+        let attached = answer.changed && self.snapshot;
+        self.answer_with(answer, if attached { std::slice::from_ref(&bundle) } else { &[] }).await
+    }
+
+    async fn answer_with(&mut self, answer: &Answer, attachments: &[Bytes]) -> Outcome {
         let mut header =
             Header::reply(&self.session, self.seq, answer.error().is_none(), answer.changed);
         header.error = answer.error().map(|error| error.chars().take(500).collect());
         let body = serde_json::to_vec(&answer.body)?;
-        self.send(encode(&self.key, &header, body.into(), &[])).await
+        self.send(encode(&self.key, &header, body.into(), attachments)).await
     }
 
     /// Answers successfully with a body of any bytes.
@@ -147,7 +159,16 @@ impl Conversation {
     }
 }
 
-type Request = (Command, Conversation);
+type Request = (Task, Conversation);
+
+/// What is to be done in its turn.
+enum Task {
+    Command(Command),
+    /// The attachment becomes the map.
+    Restore(Bytes),
+    /// The map is wanted.
+    Export,
+}
 
 /// What the receiving and the executing side share.
 struct Shared {
@@ -160,6 +181,10 @@ struct Shared {
 impl Shared {
     fn bundle(&self) -> MutexGuard<'_, Bundle> {
         self.bundle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bundle_bytes(&self) -> Bytes {
+        commands::to_bytes(&self.bundle())
     }
 }
 
@@ -178,6 +203,8 @@ async fn serve(socket: RouterSocket, key: Key, session: String) -> Outcome {
     }
 }
 
+const GONE: &str = "the executor has ended";
+
 async fn receive_all(
     mut receiver: RouterRecvHalf,
     sender: RouterSendHalf,
@@ -190,32 +217,40 @@ async fn receive_all(
     loop {
         let mut frames = receiver.recv().await?.into_vec();
         let peer = frames.remove(0);
-        let Ok(Message { header, body, .. }) = decode(&key, &session, frames) else { continue };
+        let Ok(Message { header, body, attachments }) = decode(&key, &session, frames) else {
+            continue;
+        };
         if header.seq <= last {
             continue;
         }
         last = header.seq;
+        let mut conversation = Conversation {
+            sender: sender.clone(),
+            peer,
+            key: key.clone(),
+            session: session.clone(),
+            seq: header.seq,
+            snapshot: header.snapshot.unwrap_or(false),
+        };
         match header.kind {
             Kind::Cancel => {
                 let reason = header.reason.unwrap_or_default();
                 shared.cancelled.send_replace((header.target.unwrap_or_default(), reason));
             }
-            Kind::Request => {
-                let mut conversation = Conversation {
-                    sender: sender.clone(),
-                    peer,
-                    key: key.clone(),
-                    session: session.clone(),
-                    seq: header.seq,
-                };
-                match Command::parse(&body) {
-                    Ok(command) => dispatch(command, conversation, &queue, &shared).await?,
-                    Err(error) => {
-                        conversation.answer(&Answer::failure(&error.to_string())).await?;
-                    }
-                }
+            Kind::Request => match Command::parse(&body) {
+                Ok(command) => dispatch(command, conversation, &queue, &shared).await?,
+                Err(error) => conversation.answer(&Answer::failure(&error.to_string())).await?,
+            },
+            Kind::Restore => {
+                let bundle = attachments.into_iter().next().unwrap_or_default();
+                queue.send((Task::Restore(bundle), conversation)).map_err(|_| GONE)?;
             }
-            Kind::Restore | Kind::Export | Kind::Reply | Kind::Progress => {}
+            Kind::Export if shared.running.load(Ordering::Acquire) => {
+                let done = Answer::success(&json!({}), false);
+                conversation.answer_with(&done, &[shared.bundle_bytes()]).await?;
+            }
+            Kind::Export => queue.send((Task::Export, conversation)).map_err(|_| GONE)?,
+            Kind::Reply | Kind::Progress => {}
         }
     }
 }
@@ -235,14 +270,30 @@ async fn dispatch(
         CommandKind::Long => shared.running.store(true, Ordering::Release),
         CommandKind::Read | CommandKind::Change => {}
     }
-    queue.send((command, conversation)).map_err(|_| "the executor has ended".into())
+    queue.send((Task::Command(command), conversation)).map_err(|_| GONE.into())
 }
 
 async fn execute_all(
     mut requests: mpsc::UnboundedReceiver<Request>,
     shared: Arc<Shared>,
 ) -> Outcome {
-    while let Some((command, mut conversation)) = requests.recv().await {
+    while let Some((task, mut conversation)) = requests.recv().await {
+        let command = match task {
+            Task::Command(command) => command,
+            Task::Restore(bytes) => {
+                let answer = commands::restore(&bytes, &mut shared.bundle());
+                let bundle = shared.bundle_bytes();
+                let attached = [bundle.clone(), bundle];
+                let wanted = answer.changed && conversation.snapshot;
+                conversation.answer_with(&answer, if wanted { &attached } else { &[] }).await?;
+                continue;
+            }
+            Task::Export => {
+                let done = Answer::success(&json!({}), false);
+                conversation.answer_with(&done, &[shared.bundle_bytes()]).await?;
+                continue;
+            }
+        };
         match command.name() {
             "run_compute" => run_compute(&command, &mut conversation, &shared).await?,
             "misbehave" => {
@@ -252,7 +303,7 @@ async fn execute_all(
             }
             _ => {
                 let answer = commands::execute(&command, &mut shared.bundle());
-                conversation.answer(&answer).await?;
+                conversation.answer_about(&answer, shared.bundle_bytes()).await?;
             }
         }
     }
@@ -287,5 +338,5 @@ async fn run_compute(
         None => commands::adopt_model(steps, &mut shared.bundle()),
         Some(reason) => Answer::failure(&format!("Cancelled: {reason}")),
     };
-    conversation.answer(&answer).await
+    conversation.answer_about(&answer, shared.bundle_bytes()).await
 }

@@ -110,9 +110,9 @@ impl Awake {
         tokio::select! {
             reply = self.replies.next() => match reply {
                 Ok(message) => Event::Reply(message),
-                Err(error) => Event::Lost(how_it_was_lost(&self.worker, error).await),
+                Err(error) => Event::Broken(how_it_was_lost(&self.worker, error).await),
             },
-            exit = self.worker.ended() => Event::Lost(Lost::exited(exit)),
+            exit = self.worker.ended() => Event::Exited(Lost::exited(exit)),
             committed = self.commits.next() => Event::Committed(committed),
             measured = self.memory.measured() => Event::Measured(measured),
             () = self.cores.turn() => Event::Turn,
@@ -264,8 +264,10 @@ pub(super) enum Event {
     Measured(Option<f64>),
     /// Something may go on.
     Turn,
-    /// It is of no more use.
-    Lost(Lost),
+    /// It is gone.
+    Exited(Lost),
+    /// It is of no more use, whether it lives or not.
+    Broken(Lost),
 }
 
 impl Lost {

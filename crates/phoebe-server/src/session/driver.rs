@@ -537,7 +537,8 @@ impl Driver {
                 awake.memory.finish(measured);
             }
             Event::Turn => {}
-            Event::Lost(lost) => {
+            Event::Broken(lost) => return Some(Leave::Lost(lost)),
+            Event::Exited(lost) => {
                 // What it answered before it died still counts.
                 while let Some(message) = awake.last_words() {
                     self.note_reply(message, awake);

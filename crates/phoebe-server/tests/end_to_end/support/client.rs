@@ -79,6 +79,11 @@ impl Client {
         Session { id, port, client: self.clone() }
     }
 
+    /// A session that was started before; its port is not known.
+    pub(crate) fn session(&self, id: &str) -> Session {
+        Session { id: id.to_owned(), port: 0, client: self.clone() }
+    }
+
     /// All sessions by id.
     pub(crate) async fn sessions(&self) -> Value {
         self.get("/dash/sessions").await.expect(200)

@@ -84,6 +84,12 @@ impl TestServer {
         self.root().join("data")
     }
 
+    /// The folders of sessions that outlive the server.
+    pub(crate) fn kept_sessions(&self) -> Vec<PathBuf> {
+        let folders = fs::read_dir(self.data().join("sessions")).into_iter().flatten();
+        folders.map(|folder| folder.unwrap().path()).collect()
+    }
+
     pub(crate) fn database(&self) -> Database {
         Database::new(self.data().join("sessions.db"))
     }

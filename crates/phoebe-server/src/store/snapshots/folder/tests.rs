@@ -109,7 +109,7 @@ fn checkpoints_outlive_changes_and_names_are_no_paths() {
     for content in ["two", "three", "four"] {
         push(&mut folder, content);
     }
-    assert_eq!(folder.checkpoints().unwrap(), [made.clone()]);
+    assert_eq!(folder.checkpoints().unwrap(), vec![made.clone()]);
     assert_eq!(text(&folder.checkpoint(&made.id).unwrap().unwrap()), "one");
     for id in ["../4.snapshot", "..", "", "0000000000000000000000000000000g"] {
         assert!(folder.checkpoint(id).unwrap().is_none());
