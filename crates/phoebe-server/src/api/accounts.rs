@@ -31,7 +31,7 @@ pub(super) struct User {
     full_name: String,
     /// `student`, `instructor` or `admin`.
     #[schema(example = "student")]
-    role: String,
+    role: &'static str,
 }
 
 /// A token, to be sent as `Authorization: Bearer <token>`.
@@ -79,7 +79,7 @@ impl From<Identity> for User {
             user_id: identity.user_id,
             email: identity.email,
             full_name: identity.full_name,
-            role: identity.role,
+            role: identity.role.as_str(),
         }
     }
 }

@@ -33,6 +33,7 @@ pub(crate) struct Context {
     pub(crate) started: Instant,
 }
 
+use caller::Access;
 pub(crate) use caller::CallerId;
 // For the benchmarks.
 #[doc(hidden)]
@@ -81,25 +82,32 @@ fn open_routes() -> OpenApiRouter<Shared> {
         .routes(routes!(accounts::login))
 }
 
-/// Routes behind the authenticator: a new route here is protected by being here.
+/// Routes behind the guard: a new route here is protected by being here. Where the path names a session
+/// (`{session_id}`), only its owner and administrators get through, and the handler finds it as [`caller::OwnedSession`].
 fn protected_routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(accounts::me))
         .routes(routes!(system::passbands))
         .routes(routes!(system::info))
         .routes(routes!(sessions::start))
-        .routes(routes!(sessions::end))
         .routes(routes!(sessions::list))
         .routes(routes!(sessions::memory_of_all))
-        .routes(routes!(sessions::memory))
         .routes(routes!(sessions::port_status))
         .routes(routes!(sessions::update_user_info))
         .routes(routes!(send::send))
         .routes(routes!(send::send_batch))
 }
 
+/// The same for routes that instructors may use with the sessions of their students: nothing that reads or changes a Bundle.
+fn supervised_routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(sessions::end)).routes(routes!(sessions::memory))
+}
+
 fn documented_routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::with_openapi(Document::openapi()).merge(open_routes()).merge(protected_routes())
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(open_routes())
+        .merge(protected_routes())
+        .merge(supervised_routes())
 }
 
 /// The OpenAPI document of all routes, as pretty JSON.
@@ -113,12 +121,16 @@ pub fn openapi_json() -> Result<String, serde_json::Error> {
 /// All routes with their answers to unknown paths and methods.
 pub(crate) fn routes(app: App) -> Router {
     let context = Arc::new(Context { app, started: Instant::now() });
-    let authenticate = middleware::from_fn_with_state(Arc::clone(&context), caller::authenticate);
+    let guarded = |routes: OpenApiRouter<Shared>, access| {
+        let guard = caller::Guard { context: Arc::clone(&context), access };
+        let (routes, _) = routes.split_for_parts();
+        routes.route_layer(middleware::from_fn_with_state(guard, caller::guard))
+    };
     let (open, _) = open_routes().split_for_parts();
-    let (protected, _) = protected_routes().split_for_parts();
     Router::new()
         .merge(open)
-        .merge(protected.route_layer(authenticate))
+        .merge(guarded(protected_routes(), Access::Use))
+        .merge(guarded(supervised_routes(), Access::Supervise))
         .route("/openapi.json", get(pages::openapi))
         .route("/docs", get(pages::swagger_ui))
         .route("/redoc", get(pages::redoc))
@@ -172,6 +184,22 @@ mod tests {
             checked_in == document,
             "docs/openapi.json is not what the handlers say. Run this test with {REWRITE}=1 and look at the difference."
         );
+    }
+
+    /// The guard knows sessions by the name of the path parameter; another kind of thing needs a check of its own first.
+    #[test]
+    fn what_paths_name_is_what_the_guard_checks() {
+        let names = |routes: OpenApiRouter<Shared>| {
+            let document = serde_json::to_value(routes.into_openapi()).unwrap();
+            let paths: Vec<String> =
+                document["paths"].as_object().unwrap().keys().cloned().collect();
+            let names = paths.iter().flat_map(|path| path.split('{').skip(1));
+            names.map(|rest| rest.split('}').next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(open_routes()), [""; 0], "nothing is named without a guard");
+        for name in names(protected_routes()).into_iter().chain(names(supervised_routes())) {
+            assert_eq!(name, caller::SESSION);
+        }
     }
 
     #[test]

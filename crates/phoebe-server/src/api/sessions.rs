@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::http::header::USER_AGENT;
 use serde::{Deserialize, Serialize};
@@ -11,17 +11,14 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::body::Small;
-use super::caller::Caller;
+use super::caller::{Access, Caller, OwnedSession};
 use super::json::Fields;
 use super::view::Session;
 use super::{ErrorBody, Shared, ValidationBody};
 use crate::auth::Identity;
 use crate::error::HttpError;
-use crate::session::{EndReason, Owner, StartRequest, UserInfo};
+use crate::session::{EndReason, Owner, SessionView, StartRequest, UserInfo};
 use crate::web::ClientAddress;
-
-/// The answer where a session is unknown.
-const UNKNOWN: &str = "Session not found";
 
 /// Success without more to say.
 #[derive(Debug, Serialize, ToSchema)]
@@ -146,20 +143,18 @@ fn user_agent(headers: &HeaderMap) -> Option<String> {
 pub(super) async fn end(
     State(context): State<Shared>,
     caller: Caller,
-    Path(id): Path<String>,
+    OwnedSession(session): OwnedSession,
 ) -> Result<Json<Done>, HttpError> {
-    let sessions = &context.app.sessions;
-    let session = caller.session(sessions, &id, UNKNOWN)?;
-    let owns = caller.0.as_ref().is_none_or(|identity| {
-        session.owner.is_some_and(|owner| owner.user_id == identity.user_id)
-    });
-    sessions.end(&id, if owns { EndReason::Manual } else { EndReason::Admin }).await?;
+    let owns = caller.owns(&session);
+    let reason = if owns { EndReason::Manual } else { EndReason::Admin };
+    context.app.sessions.end(&session.session_id, reason).await?;
     Ok(Json(Done { success: true }))
 }
 
 /// List sessions
 ///
-/// Your own sessions by id, oldest first; all of them where the server knows no users, and for administrators.
+/// Your own sessions by id, oldest first; an instructor sees those of their students too. All of them where the server
+/// knows no users, and for administrators.
 #[utoipa::path(
     get, path = "/dash/sessions", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
     responses((status = 200, description = "Sessions by id", body = BTreeMap<String, Session>))
@@ -168,9 +163,8 @@ pub(super) async fn list(
     State(context): State<Shared>,
     caller: Caller,
 ) -> Json<serde_json::Map<String, Value>> {
-    let sessions = context.app.sessions.list().into_iter().filter(|view| caller.may_use(view));
     Json(
-        sessions
+        visible(&context, &caller)
             .filter_map(|view| {
                 let id = view.session_id.clone();
                 serde_json::to_value(Session::seen_by(&caller, view)).ok().map(|view| (id, view))
@@ -190,8 +184,13 @@ pub(super) async fn memory_of_all(
     State(context): State<Shared>,
     caller: Caller,
 ) -> Json<BTreeMap<String, f64>> {
-    let sessions = context.app.sessions.list().into_iter().filter(|view| caller.may_use(view));
-    Json(sessions.map(|view| (view.session_id, view.mem_used)).collect())
+    Json(visible(&context, &caller).map(|view| (view.session_id, view.mem_used)).collect())
+}
+
+/// The sessions that this caller may see.
+fn visible(context: &Shared, caller: &Caller) -> impl Iterator<Item = SessionView> {
+    let sessions = context.app.sessions.list().into_iter();
+    sessions.filter(|view| caller.may(Access::Supervise, view))
 }
 
 /// Measure a session's memory
@@ -206,11 +205,9 @@ pub(super) async fn memory_of_all(
 )]
 pub(super) async fn memory(
     State(context): State<Shared>,
-    caller: Caller,
-    Path(id): Path<String>,
+    OwnedSession(session): OwnedSession,
 ) -> Result<Json<Memory>, HttpError> {
-    caller.session(&context.app.sessions, &id, UNKNOWN)?;
-    let mem_used = context.app.sessions.measure_memory(&id).await?;
+    let mem_used = context.app.sessions.measure_memory(&session.session_id).await?;
     Ok(Json(Memory { mem_used }))
 }
 
@@ -266,12 +263,10 @@ pub(super) struct UserInfoFields {
 )]
 pub(super) async fn update_user_info(
     State(context): State<Shared>,
-    caller: Caller,
-    Path(id): Path<String>,
+    OwnedSession(session): OwnedSession,
     query: Result<Query<UserInfoFields>, axum::extract::rejection::QueryRejection>,
     Small(body): Small,
 ) -> Result<Json<Done>, HttpError> {
-    caller.session(&context.app.sessions, &id, UNKNOWN)?;
     let Query(query) = query.map_err(|rejection| super::json::bad_query(&rejection.body_text()))?;
     let mut info = UserInfo::default();
     if let Some(mut fields) = Fields::optional(&body)? {
@@ -283,7 +278,7 @@ pub(super) async fn update_user_info(
         last_name: info.last_name.or(query.last_name),
         email: info.email.or(query.email),
     };
-    context.app.sessions.update_user_info(&id, info).await?;
+    context.app.sessions.update_user_info(&session.session_id, info).await?;
     Ok(Json(Done { success: true }))
 }
 

@@ -135,12 +135,7 @@ mod tests {
 
     #[test]
     fn an_authenticated_user_sees_the_owners_name() {
-        let identity = Identity {
-            user_id: "1".to_owned(),
-            email: String::new(),
-            full_name: "Ada L".to_owned(),
-            role: "student".to_owned(),
-        };
+        let identity = Identity { full_name: "Ada L".to_owned(), ..Identity::default() };
         let owner = Owner { user_id: "1".to_owned(), full_name: "Ada L".to_owned() };
         let mut view = SessionView { owner: Some(owner), ..view() };
         view.metadata.insert("course".to_owned(), 7.into());

@@ -11,7 +11,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::password::{Passwords, hash_now};
 use super::token::{Claims, TokenSigner};
-use super::{AuthError, AuthSetupError, Identity};
+use super::{AuthError, AuthSetupError, Identity, Role};
 use crate::config::{AuthMode, AuthSettings};
 use crate::store::{NewUser, Store, StoreError};
 
@@ -249,7 +249,8 @@ impl From<Claims> for Identity {
             user_id: claims.sub,
             email: claims.email,
             full_name: claims.full_name,
-            role: claims.role,
+            role: Role::or_student(&claims.role),
+            ..Self::default()
         }
     }
 }
@@ -259,7 +260,7 @@ fn log_in(signer: &TokenSigner, identity: Identity) -> Result<LoggedIn, AuthErro
         sub: identity.user_id.clone(),
         email: identity.email.clone(),
         full_name: identity.full_name.clone(),
-        role: identity.role.clone(),
+        role: identity.role.to_string(),
     };
     Ok(LoggedIn { token: signer.sign(&claims, now())?, identity: Some(identity) })
 }

@@ -2,16 +2,21 @@
 
 mod authenticator;
 mod password;
+mod role;
 mod token;
 
 pub use authenticator::{Authenticator, LoggedIn, Registration};
+pub use role::Role;
+
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::store::{StoreError, User};
 
 /// An authenticated user.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
     /// The user's id as text.
     pub user_id: String,
@@ -19,15 +24,23 @@ pub struct Identity {
     pub email: String,
     /// First and last name; may be empty.
     pub full_name: String,
-    /// `student`, `instructor`, `admin`.
-    pub role: String,
+    /// What they are to the server.
+    pub role: Role,
+    /// Ids of the students whose sessions this user looks after; empty unless they are an instructor.
+    pub students: Arc<HashSet<String>>,
 }
 
 impl Identity {
     /// Whether this user may do everything with everybody's sessions.
     #[must_use]
     pub fn is_admin(&self) -> bool {
-        self.role == "admin"
+        self.role == Role::Admin
+    }
+
+    /// Whether this user is an instructor in a group of the student with this id.
+    #[must_use]
+    pub fn looks_after(&self, user_id: &str) -> bool {
+        self.role == Role::Instructor && self.students.contains(user_id)
     }
 }
 
@@ -37,7 +50,8 @@ impl From<&User> for Identity {
             user_id: user.id.to_string(),
             email: user.email.clone(),
             full_name: format!("{} {}", user.first_name, user.last_name).trim().to_owned(),
-            role: user.role.clone(),
+            role: Role::or_student(&user.role),
+            ..Self::default()
         }
     }
 }
