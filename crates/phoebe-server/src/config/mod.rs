@@ -50,10 +50,11 @@ table::settings! {
         cors_origins: Vec<String> = Vec::new();
         /// Serve without authentication on an address that is not loopback.
         allow_unauthenticated_network: bool = false;
-        /// Certificate chain (PEM) for HTTPS; none for plain HTTP.
-        tls_cert: Option<PathBuf> = None, note(NOT_YET);
-        /// Private key (PEM) of the certificate.
-        tls_key: Option<PathBuf> = None, note(NOT_YET);
+        /// Certificate chain for HTTPS (PEM: the server's own certificate first, then its issuers'); none for
+        /// plain HTTP. A renewed file is taken within a minute, or at SIGHUP.
+        tls_cert: Option<PathBuf> = None;
+        /// Private key of the certificate (PEM), which others may not read.
+        tls_key: Option<PathBuf> = None;
     }
     /// Who may use the server.
     auth: AuthSettings {

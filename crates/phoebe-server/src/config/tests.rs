@@ -197,7 +197,8 @@ fn unsafe_or_senseless_combinations_are_refused_with_the_way_out() {
         ("[auth]\nmode = \"password\"", "[auth] password"),
         ("[auth]\nenabled = true", "generate-key"),
         ("[auth]\nenabled = true\napi_keys = [\"\"]", "empty"),
-        ("[server]\ntls_cert = \"a.pem\"", "tls_key"),
+        ("[server]\ntls_cert = \"a.pem\"", "without tls_key"),
+        ("[server]\ntls_key = \"a.pem\"", "without tls_cert"),
     ];
     for (text, way_out) in cases {
         let told = complaint(text);

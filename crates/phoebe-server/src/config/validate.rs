@@ -15,7 +15,7 @@ const RULES: [Rule; 8] = [
     password_mode_needs_a_password,
     api_keys_are_given,
     api_keys_are_not_empty,
-    tls_is_not_served,
+    tls_needs_certificate_and_key,
     sandbox_is_not_enforced,
 ];
 
@@ -110,13 +110,17 @@ fn api_keys_are_not_empty(settings: &Settings) -> Option<(&'static [Name], Strin
     })
 }
 
-fn tls_is_not_served(settings: &Settings) -> Option<(&'static [Name], String)> {
+fn tls_needs_certificate_and_key(settings: &Settings) -> Option<(&'static [Name], String)> {
     let server = &settings.server;
-    (server.tls_cert.is_some() || server.tls_key.is_some()).then(|| {
-        let text = "this version does not serve TLS, and would answer in clear text: remove [server] \
-                    tls_cert and tls_key, and put a proxy that ends TLS in front";
-        (&[("server", "tls_cert"), ("server", "tls_key")] as &[Name], text.to_owned())
-    })
+    let (there, missing) = match (&server.tls_cert, &server.tls_key) {
+        (Some(_), None) => ("tls_cert", "tls_key"),
+        (None, Some(_)) => ("tls_key", "tls_cert"),
+        _ => return None,
+    };
+    let text = format!(
+        "[server] {there} is set without {missing}: set both for HTTPS, or neither for plain HTTP"
+    );
+    Some((&[("server", "tls_cert"), ("server", "tls_key")] as &[Name], text))
 }
 
 fn sandbox_is_not_enforced(settings: &Settings) -> Option<(&'static [Name], String)> {

@@ -14,3 +14,4 @@ mod misbehaviour;
 mod readme;
 mod start_failure;
 mod support;
+mod tls;
