@@ -20,7 +20,7 @@ use crate::config::{Durability, Settings, WorkerStart};
 use crate::session::SessionManager;
 use crate::store::snapshots::{Rules, SnapshotStore};
 use crate::store::{CommandFilter, DataDirectory, DataDirectoryError, Store, StoreError};
-use crate::web::{self, App};
+use crate::web::{self, App, Tls, TlsError};
 use crate::worker::{Interpreter, Launcher, orphans, reap_children};
 
 /// Why rows of an earlier run are closed.
@@ -40,6 +40,9 @@ pub enum ServeError {
     /// The authentication settings.
     #[error(transparent)]
     Auth(#[from] AuthSetupError),
+    /// The certificate or its key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The address to listen on.
     #[error(
         "cannot listen on {host}:{port}: {source}. Stop what uses it, or choose another with --host and --port"
@@ -71,6 +74,7 @@ pub async fn serve(
     let mut stop = StopSignals::listen()?;
     raise_open_files();
     let settings = Arc::new(settings);
+    let tls = tls(&settings)?;
     let data = DataDirectory::open(&settings.database.path)?;
     orphans::clean(data.run(), data.instance_id())?;
     let store = Store::open(
@@ -109,15 +113,20 @@ pub async fn serve(
     let app = App { settings, sessions: sessions.clone(), store: store.clone(), authenticator };
 
     let stopping = CancellationToken::new();
-    let http = web::serve_http(listener, web::router(app), stopping.clone().cancelled_owned());
-    let http = tokio::spawn(http);
-    let url = format!("http://{address}");
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let certificate_watch = tls.clone().map(|tls| tokio::spawn(watch_certificate(tls)));
+    let stopped = stopping.clone().cancelled_owned();
+    let http = tokio::spawn(web::serve_http(listener, tls, web::router(app), stopped));
+    let url = format!("{scheme}://{address}");
     info!(%address, url, version = env!("CARGO_PKG_VERSION"), "listening");
 
     stop.first().await;
     let gone = async {
         stopping.cancel();
         idle_watch.abort();
+        if let Some(watch) = certificate_watch {
+            watch.abort();
+        }
         sessions.shut_down().await;
         let _panicked = http.await;
         store.close().await;
@@ -155,6 +164,23 @@ async fn listen(settings: &Settings) -> Result<TcpListener, ServeError> {
     let (host, port) = (settings.server.host.clone(), settings.server.port);
     let listener = TcpListener::bind((host.as_str(), port)).await;
     listener.map_err(|source| ServeError::Listen { host, port, source })
+}
+
+/// The certificate and key of the settings, which name both or neither.
+fn tls(settings: &Settings) -> Result<Option<Tls>, TlsError> {
+    let server = &settings.server;
+    server
+        .tls_cert
+        .clone()
+        .zip(server.tls_key.clone())
+        .map(|(cert, key)| Tls::open(cert, key))
+        .transpose()
+}
+
+async fn watch_certificate(tls: Tls) {
+    if let Err(error) = tls.watch().await {
+        error!(%error, "a renewed certificate will not be noticed: restart the server to serve it");
+    }
 }
 
 /// SIGINT and SIGTERM.

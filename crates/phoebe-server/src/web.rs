@@ -1,4 +1,4 @@
-//! Serving: listener, connections, limits, graceful shutdown, and what holds for every route alike.
+//! Serving: listener, TLS, connections, limits, graceful shutdown, and what holds for every route alike.
 
 mod client_address;
 mod connection;
@@ -9,6 +9,7 @@ mod request_log;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use client_address::ClientAddress;
 use origins::Origins;
 pub use serve::serve_http;
+pub use tls::{Tls, TlsError};
 
 use crate::api;
 use crate::auth::Authenticator;

@@ -9,6 +9,7 @@ use axum::http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+use super::external::ExternalTokens;
 use super::password::{Passwords, hash_now};
 use super::token::{Claims, TokenSigner};
 use super::{AuthError, AuthSetupError, Identity, Role};
@@ -39,7 +40,7 @@ enum Mode {
     None,
     Password { hash: String, signer: TokenSigner },
     Jwt(TokenSigner),
-    External(TokenSigner),
+    External(ExternalTokens),
 }
 
 /// What somebody gives to get an account.
@@ -84,8 +85,11 @@ impl Authenticator {
                     .map_err(|error| AuthSetupError::Hash(error.to_string()))?;
                 Mode::Password { hash, signer: signer(&gate_secret(settings)) }
             }
+            AuthMode::Jwt if settings.jwt_algorithm.iter().any(|name| name != "HS256") => {
+                return Err(AuthSetupError::Algorithm(settings.jwt_algorithm.join(", ")));
+            }
             AuthMode::Jwt => Mode::Jwt(signer(checked_secret(settings)?)),
-            AuthMode::External => Mode::External(signer(checked_secret(settings)?)),
+            AuthMode::External => Mode::External(ExternalTokens::from_settings(settings)?),
         };
         let api_keys = settings.enabled.then(|| {
             settings.api_keys.iter().map(|key| Sha256::digest(key.expose()).into()).collect()
@@ -124,13 +128,7 @@ impl Authenticator {
             Mode::Jwt(signer) => {
                 self.current_user(signer.verify(bearer(headers)?)?).await.map(Some)
             }
-            Mode::External(signer) => {
-                let claims = signer.verify(bearer(headers)?)?;
-                if claims.sub.is_empty() {
-                    return Err(AuthError::InvalidToken("The \"sub\" claim is empty".to_owned()));
-                }
-                Ok(Some(claims.into()))
-            }
+            Mode::External(tokens) => tokens.verify(bearer(headers)?).await.map(Some),
         }
     }
 
@@ -291,13 +289,15 @@ fn check_credentials(email: &str, password: &str) -> Result<(), AuthError> {
     Err(AuthError::BadCredentials(problem))
 }
 
-fn checked_secret(settings: &AuthSettings) -> Result<&[u8], AuthSetupError> {
-    if settings.jwt_algorithm != "HS256" {
-        return Err(AuthSetupError::Algorithm(settings.jwt_algorithm.clone()));
-    }
+/// The secret that signs tokens, if nobody can guess it.
+pub(super) fn checked_secret(settings: &AuthSettings) -> Result<&[u8], AuthSetupError> {
     match settings.jwt_secret_key.expose() {
         "" => Err(AuthSetupError::WeakSecret("empty")),
         "test" => Err(AuthSetupError::WeakSecret("\"test\"")),
+        // Everybody has the public key of a pair.
+        secret if secret.contains("-----BEGIN ") => {
+            Err(AuthSetupError::WeakSecret("a key in PEM form"))
+        }
         secret => Ok(secret.as_bytes()),
     }
 }

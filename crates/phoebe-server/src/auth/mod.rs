@@ -1,6 +1,7 @@
 //! Who is asking: tokens, passwords and API keys. It decides identity only; what an identity may do is said where it is used.
 
 mod authenticator;
+mod external;
 mod password;
 mod role;
 mod token;
@@ -68,6 +69,11 @@ pub enum AuthError {
     /// The token was good once.
     #[error("Token has expired")]
     ExpiredToken,
+    /// The keys that verify tokens have never been there.
+    #[error(
+        "Tokens cannot be verified now: the keys of the service that signs them cannot be had. Try again in a moment"
+    )]
+    NoKeys,
     /// The token's user has been deleted or disabled.
     #[error("User not found or inactive")]
     UnknownUser,
@@ -116,8 +122,19 @@ pub enum AuthSetupError {
     )]
     WeakSecret(&'static str),
     /// Another algorithm.
-    #[error("[auth] jwt_algorithm is \"{0}\": only \"HS256\" is supported")]
+    #[error(
+        "[auth] jwt_algorithm is \"{0}\": a shared secret signs with \"HS256\"; others need mode external, and all but HS384 and \
+         HS512 a public key: [auth] jwt_public_key or jwks"
+    )]
     Algorithm(String),
+    /// The keys of another service.
+    #[error("[auth] {setting}: {error}")]
+    Keys {
+        /// The setting that names them.
+        setting: &'static str,
+        /// What is wrong.
+        error: String,
+    },
     /// A gate without a lock.
     #[error("[auth] mode is \"password\", but [auth] password is empty; set one")]
     NoPassword,

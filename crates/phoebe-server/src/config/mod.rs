@@ -27,7 +27,7 @@ pub use validate::is_loopback;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use value::{at_least, log_level, only_hs256, within};
+use value::{at_least, jwt_algorithms, log_level, within};
 
 const NOT_YET: &str = "is not implemented yet and has no effect";
 
@@ -50,10 +50,11 @@ table::settings! {
         cors_origins: Vec<String> = Vec::new();
         /// Serve without authentication on an address that is not loopback.
         allow_unauthenticated_network: bool = false;
-        /// Certificate chain (PEM) for HTTPS; none for plain HTTP.
-        tls_cert: Option<PathBuf> = None, note(NOT_YET);
-        /// Private key (PEM) of the certificate.
-        tls_key: Option<PathBuf> = None, note(NOT_YET);
+        /// Certificate chain for HTTPS (PEM: the server's own certificate first, then its issuers'); none for
+        /// plain HTTP. A renewed file is taken within a minute, or at SIGHUP.
+        tls_cert: Option<PathBuf> = None;
+        /// Private key of the certificate (PEM), which others may not read.
+        tls_key: Option<PathBuf> = None;
     }
     /// Who may use the server.
     auth: AuthSettings {
@@ -64,12 +65,27 @@ table::settings! {
         /// The secret that signs tokens in modes `jwt` and `external`. `$PHOEBE_JWT_SECRET_KEY`
         /// sets it too.
         jwt_secret_key: Secret = Secret::default();
-        /// How tokens are signed; only `HS256`.
-        jwt_algorithm: String = "HS256".to_owned(), check(only_hs256);
+        /// How tokens may be signed, out of `HS256`, `HS384`, `HS512`, `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`,
+        /// `ES256`, `ES384`, `EdDSA`. Where none is named: `HS256` with a secret, else what the public key's type allows. Mode
+        /// `jwt` signs with `HS256`.
+        jwt_algorithm: Vec<String> = Vec::new(), check(jwt_algorithms);
         /// Life of a token in minutes.
         jwt_expire_minutes: u64 = 1440, check(within(1, 5_256_000));
         /// Expected and written issuer (`iss`) of tokens; none where empty.
         jwt_issuer: String = String::new();
+        /// Mode `external`: the public key of the service that signs tokens, a PEM file, instead of a secret. A new
+        /// file is taken within a minute, or at SIGHUP.
+        jwt_public_key: Option<PathBuf> = None;
+        /// Mode `external`: the keys of the service that signs tokens, a JSON Web Key Set, instead of a secret: its file or its
+        /// `https://` URL, which is asked every quarter of an hour and when a token names a new key.
+        jwks: String = String::new();
+        /// Mode `external`: for whom a token must be meant (`aud`), one of these; anybody where none is named.
+        jwt_audience: Vec<String> = Vec::new();
+        /// Mode `external`: by how many seconds clocks may differ where a token begins (`nbf`) or ends (`exp`).
+        jwt_leeway_seconds: u64 = 30, check(within(0, 600));
+        /// Mode `external`: the claim that holds the user's role or roles; with dots it is a path, such as
+        /// `realm_access.roles`. A role other than `student`, `instructor` and `admin` is `student`.
+        jwt_role_claim: String = "role".to_owned(), check(value::not_blank);
         /// Ask for an API key in the header `X-API-Key`.
         enabled: bool = false;
         /// The API keys that are accepted; `phoebe-server generate-key` makes one.

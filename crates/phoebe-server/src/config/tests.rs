@@ -194,10 +194,29 @@ fn unsafe_or_senseless_combinations_are_refused_with_the_way_out() {
         ("[server]\nhost = \"0.0.0.0\"", "allow_unauthenticated_network = true"),
         ("[auth]\nmode = \"jwt\"", "PHOEBE_JWT_SECRET_KEY"),
         ("[auth]\nmode = \"external\"\njwt_secret_key = \"test\"", "generate-key"),
+        ("[auth]\nmode = \"external\"\njwks = \"k\"\njwt_public_key = \"p\"", "one kind of key"),
+        (
+            "[auth]\nmode = \"external\"\njwks = \"k\"\njwt_secret_key = \"s\"",
+            "jwt_secret_key and jwks",
+        ),
+        (
+            "[auth]\nmode = \"jwt\"\njwt_secret_key = \"-----BEGIN PUBLIC KEY-----\"",
+            "jwt_public_key",
+        ),
+        (
+            "[auth]\nmode = \"jwt\"\njwt_secret_key = \"s\"\njwt_audience = \"me\"",
+            "mode = \"external\"",
+        ),
+        (
+            "[auth]\nmode = \"jwt\"\njwt_secret_key = \"s\"\njwt_algorithm = \"RS256\"",
+            "mode = \"external\"",
+        ),
+        ("[auth]\njwt_algorithm = \"none\"", "HS256"),
         ("[auth]\nmode = \"password\"", "[auth] password"),
         ("[auth]\nenabled = true", "generate-key"),
         ("[auth]\nenabled = true\napi_keys = [\"\"]", "empty"),
-        ("[server]\ntls_cert = \"a.pem\"", "tls_key"),
+        ("[server]\ntls_cert = \"a.pem\"", "without tls_key"),
+        ("[server]\ntls_key = \"a.pem\"", "without tls_cert"),
     ];
     for (text, way_out) in cases {
         let told = complaint(text);

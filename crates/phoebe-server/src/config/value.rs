@@ -316,11 +316,15 @@ pub(super) fn not_blank(text: &str) -> Result<(), String> {
     if text.trim().is_empty() { Err("expected text, found none".to_owned()) } else { Ok(()) }
 }
 
-/// Accepts the one way of signing that there is.
-pub(super) fn only_hs256(text: &str) -> Result<(), String> {
-    match text {
-        "HS256" => Ok(()),
-        other => Err(format!("expected \"HS256\", the only algorithm supported, found {other:?}")),
+/// Accepts the names of algorithms that sign tokens.
+pub(super) fn jwt_algorithms(names: &[String]) -> Result<(), String> {
+    const KNOWN: [&str; 12] = [
+        "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
+        "ES384", "EdDSA",
+    ];
+    match names.iter().find(|name| !KNOWN.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(other) => Err(unknown_word(&KNOWN.join(", "), other, &KNOWN)),
     }
 }
 

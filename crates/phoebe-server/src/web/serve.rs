@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::connection;
 use super::gate::Gate;
+use super::tls::Tls;
 
 /// How long requests in flight may take after the server was told to stop.
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
@@ -26,17 +27,23 @@ const MAX_CONNECTIONS: u64 = 20_000;
 /// waits a whole second.
 const BACKLOG: i32 = 1024;
 
-/// Serves `router` on `listener` until `shutdown` resolves.
+/// Serves `router` on `listener`, inside TLS where there is `tls`, until `shutdown` resolves.
 ///
 /// Then nothing more is accepted, requests in flight have two seconds to finish, and every task has ended when this returns.
-pub async fn serve_http(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
-    serve_at_most(connection_limit(), listener, router, shutdown).await;
+pub async fn serve_http(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+) {
+    serve_at_most(connection_limit(), listener, tls, router, shutdown).await;
 }
 
 /// [`serve_http`] with at most `limit` connections.
-async fn serve_at_most(
+pub(super) async fn serve_at_most(
     limit: usize,
     listener: TcpListener,
+    tls: Option<Tls>,
     router: Router,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -58,7 +65,8 @@ async fn serve_at_most(
             () = &mut shutdown => break,
             next = next => next,
         };
-        let served = connection::serve(stream, peer, router.clone(), place, stop.clone());
+        let acceptor = tls.as_ref().map(Tls::acceptor);
+        let served = connection::serve(stream, peer, router.clone(), acceptor, place, stop.clone());
         let abandon = abandon.clone();
         connections.spawn(async move { abandon.run_until_cancelled(served).await });
     }
@@ -150,7 +158,7 @@ mod tests {
                 Router::new().route("/health", get(|| async { "ok" })).route("/slow", get(slow));
             let stop = CancellationToken::new();
             let stopped = stop.clone().cancelled_owned();
-            let task = tokio::spawn(serve_at_most(limit, listener, router, stopped));
+            let task = tokio::spawn(serve_at_most(limit, listener, None, router, stopped));
             Self { address, reached, go_on, stop, task }
         }
 

@@ -334,6 +334,23 @@ async fn a_token_of_somebody_else_is_believed_in_mode_external_only() {
 }
 
 #[tokio::test]
+async fn without_the_keys_of_the_other_service_a_token_is_asked_for_again_later() {
+    let server = Server::new(|settings| {
+        settings.auth.mode = AuthMode::External;
+        settings.auth.jwt_secret_key = Secret::default();
+        // Nobody listens on the discard port.
+        settings.auth.jwks = "http://127.0.0.1:9/keys".to_owned();
+    });
+    let local = Server::in_mode(AuthMode::Jwt);
+    let token = bearer(&local.register("ada@x.org").await);
+    let answer = server.get("/dash/sessions", &[("authorization", &token)]).await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.headers.contains_key("retry-after"));
+    assert!(answer.body["detail"].as_str().unwrap().contains("keys"));
+    assert_eq!(server.get("/dash/sessions", &[]).await.status, 401);
+}
+
+#[tokio::test]
 async fn api_keys_are_asked_for_where_set() {
     let server = Server::new(|settings| {
         settings.auth.enabled = true;

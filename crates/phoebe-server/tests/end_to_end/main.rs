@@ -15,3 +15,4 @@ mod misbehaviour;
 mod readme;
 mod start_failure;
 mod support;
+mod tls;

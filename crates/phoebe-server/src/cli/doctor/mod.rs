@@ -6,6 +6,7 @@ mod finding;
 mod kernel;
 mod ports;
 mod python;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -13,8 +14,8 @@ use super::{Failure, print};
 use crate::config::Settings;
 use finding::{Finding, Level};
 
-const CHECKS: [fn(&Settings) -> Vec<Finding>; 5] =
-    [python::check, data::check, ports::check, kernel::check, kernel::check_limits];
+const CHECKS: [fn(&Settings) -> Vec<Finding>; 6] =
+    [python::check, data::check, ports::check, tls::check, kernel::check, kernel::check_limits];
 
 /// Checks the machine; prints each finding as soon as it is known. Exit code 1 if anything failed.
 pub(super) fn execute(settings: &Settings) -> Result<ExitCode, Failure> {

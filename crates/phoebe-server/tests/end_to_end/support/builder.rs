@@ -82,8 +82,18 @@ impl Builder {
         let config = self.write_config(&root, &ports, python.as_deref());
         let log = Log::new(root.path().join("server.log"));
         let wait_for_python = matches!(self.python, Python::Real);
-        let setup =
-            Setup { config, log, ports, start_deadline, wait_for_python, root, _place: place };
+        let is_https =
+            self.settings.get("server").is_some_and(|server| server.get("tls_cert").is_some());
+        let setup = Setup {
+            config,
+            log,
+            ports,
+            start_deadline,
+            wait_for_python,
+            is_https,
+            root,
+            _place: place,
+        };
         TestServer::start(setup).await
     }
 

@@ -40,7 +40,7 @@ impl Client {
 
     /// `host:port` of the server.
     pub(crate) fn address(&self) -> &str {
-        self.base.trim_start_matches("http://")
+        self.base.split_once("://").map_or("", |(_, address)| address)
     }
 
     /// A request to be completed by the caller.

@@ -32,6 +32,8 @@ pub(super) struct Setup {
     pub(super) ports: PortRange,
     pub(super) start_deadline: Duration,
     pub(super) wait_for_python: bool,
+    /// Inside TLS only the test knows whom to trust: it is not asked whether it is ready.
+    pub(super) is_https: bool,
     pub(super) root: TempDir,
     pub(super) _place: Place,
 }
@@ -160,6 +162,10 @@ impl TestServer {
             })
         })
         .await;
+        if self.setup.is_https {
+            self.client = Client::new(format!("https://{address}"));
+            return;
+        }
         self.client = Client::new(format!("http://{address}"));
         let path = if self.setup.wait_for_python { "/health/ready" } else { "/health" };
         until(path, Duration::from_secs(120), async || {
