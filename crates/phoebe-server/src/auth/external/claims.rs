@@ -1,11 +1,11 @@
 //! What the claims of another service's token say of a user.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
-use crate::auth::{AuthError, Identity};
+use crate::auth::{AuthError, Identity, Role};
 
-/// The least and the most that a role can be.
-const ROLES: [&str; 3] = ["student", "instructor", "admin"];
 /// Longer ids and names are no ids and names.
 const MAX_TEXT: usize = 255;
 
@@ -28,7 +28,8 @@ pub(super) fn identity(claims: &Claims, role_claim: &str) -> Result<Identity, Au
         user_id,
         email: text(claims, "email").unwrap_or_default(),
         full_name: full_name(claims),
-        role: role(claims, role_claim).to_owned(),
+        role: role(claims, role_claim),
+        students: Arc::default(),
     })
 }
 
@@ -55,13 +56,14 @@ fn full_name(claims: &Claims) -> String {
 }
 
 /// The greatest role that the claim names, a text or a list of texts; unknown ones say nothing.
-fn role(claims: &Claims, claim: &str) -> &'static str {
+fn role(claims: &Claims, claim: &str) -> Role {
     let named: Vec<&str> = match find(claims, claim) {
         Some(Value::String(role)) => vec![role],
         Some(Value::Array(roles)) => roles.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
-    ROLES.into_iter().rev().find(|role| named.contains(role)).unwrap_or(ROLES[0])
+    let raised = [Role::Admin, Role::Instructor];
+    raised.into_iter().find(|role| named.contains(&role.as_str())).unwrap_or_default()
 }
 
 /// A claim by its name, or by its path with dots, e.g. `realm_access.roles`.
@@ -117,7 +119,7 @@ mod tests {
         ] {
             let mut claims = claims;
             claims["sub"] = json!("7");
-            assert_eq!(of(claims.clone(), claim).role, role, "{claims} {claim}");
+            assert_eq!(of(claims.clone(), claim).role.as_str(), role, "{claims} {claim}");
         }
     }
 
