@@ -185,6 +185,7 @@ impl From<StoreError> for HttpError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::EmailTaken => Self::new(StatusCode::CONFLICT, error.to_string()),
+            StoreError::NoUser(_) => Self::not_found(error.to_string()),
             StoreError::Database { .. } => {
                 tracing::error!(%error, "the database did not answer a request");
                 Self::unavailable("The database is not available; try again in a moment")

@@ -73,7 +73,7 @@ pub(super) fn is(text: &str, key: &ApiKey) -> bool {
 
 impl Holder {
     /// The holder of a key that `identity` makes in this mode.
-    pub(super) fn of(mode: &'static str, identity: &Identity) -> Self {
+    pub(crate) fn of(mode: &'static str, identity: &Identity) -> Self {
         Self {
             mode,
             user_id: identity.user_id.clone(),

@@ -8,6 +8,8 @@ mod memory;
 pub(crate) mod password;
 pub(crate) mod registration;
 mod role;
+#[cfg(test)]
+mod tests;
 mod throttle;
 mod token;
 

@@ -34,6 +34,11 @@ impl Rules {
         }
     }
 
+    /// Least number of characters of a password.
+    pub(crate) fn min_password_length(&self) -> usize {
+        self.min_password_length
+    }
+
     /// Whether somebody may make an account of this for themself.
     pub(super) fn check(&self, wish: &Registration) -> Result<(), AuthError> {
         if !self.is_open {

@@ -18,7 +18,7 @@ mod types;
 mod validate;
 mod value;
 
-pub use load::{Flag, Origin, Origins, Resolved, Sources, load};
+pub use load::{Flag, Origin, Origins, Resolved, Sources, load, load_values};
 pub use problem::{ConfigError, Place, Problem};
 pub use table::{Key, Section};
 pub use types::{
