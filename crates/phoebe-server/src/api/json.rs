@@ -126,6 +126,16 @@ impl Fields {
         }
     }
 
+    /// Takes a whole number, 0 or more, that may be missing or null.
+    pub(super) fn optional_number(&mut self, name: &str) -> Option<u32> {
+        let value = self.fields.remove(name).filter(|value| !value.is_null())?;
+        let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+        if number.is_none() {
+            self.wrong("int_type", "Input should be a valid integer, 0 or more", name, value);
+        }
+        number
+    }
+
     /// Everything that was not taken, if nothing was wrong.
     pub(super) fn rest(self) -> Result<Map<String, Value>, HttpError> {
         if self.problems.is_empty() {
@@ -136,10 +146,14 @@ impl Fields {
     }
 
     fn wrong_text(&mut self, name: &str, value: Value) {
+        self.wrong("string_type", "Input should be a valid string", name, value);
+    }
+
+    fn wrong(&mut self, kind: &'static str, message: &str, name: &str, value: Value) {
         self.problems.push(Problem {
-            kind: "string_type",
+            kind,
             loc: vec!["body".into(), name.into()],
-            msg: "Input should be a valid string".to_owned(),
+            msg: message.to_owned(),
             input: serde_json::value::to_raw_value(&value).ok(),
             ctx: None,
         });

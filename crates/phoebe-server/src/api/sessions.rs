@@ -18,6 +18,7 @@ use super::{ErrorBody, Shared, ValidationBody};
 use crate::auth::Identity;
 use crate::error::HttpError;
 use crate::session::{EndReason, Owner, SessionView, StartRequest, UserInfo};
+use crate::store::Deed;
 use crate::web::ClientAddress;
 
 /// Success without more to say.
@@ -25,6 +26,12 @@ use crate::web::ClientAddress;
 pub(super) struct Done {
     /// Always true.
     success: bool,
+}
+
+impl Done {
+    pub(super) fn new() -> Self {
+        Self { success: true }
+    }
 }
 
 /// Memory of one session.
@@ -148,7 +155,16 @@ pub(super) async fn end(
     let owns = caller.owns(&session);
     let reason = if owns { EndReason::Manual } else { EndReason::Admin };
     context.app.sessions.end(&session.session_id, reason).await?;
-    Ok(Json(Done { success: true }))
+    if let (false, Some(identity)) = (owns, caller.0) {
+        let owner = session.owner.map(|owner| owner.user_id).unwrap_or_default();
+        context.app.store.log_deed(Deed {
+            actor: identity.user_id,
+            action: "session.end",
+            subject: session.session_id,
+            detail: format!("owner {owner}"),
+        });
+    }
+    Ok(Json(Done::new()))
 }
 
 /// List sessions
@@ -279,7 +295,7 @@ pub(super) async fn update_user_info(
         email: info.email.or(query.email),
     };
     context.app.sessions.update_user_info(&session.session_id, info).await?;
-    Ok(Json(Done { success: true }))
+    Ok(Json(Done::new()))
 }
 
 #[cfg(test)]
