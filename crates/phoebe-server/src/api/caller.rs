@@ -10,6 +10,7 @@ use super::Shared;
 use crate::auth::Identity;
 use crate::error::HttpError;
 use crate::session::{SessionManager, SessionView};
+use crate::web::{ClientAddress, Counted};
 
 /// Who sent the request; nobody in particular in the modes that know no users.
 #[derive(Debug, Clone)]
@@ -36,6 +37,21 @@ pub(super) async fn authenticate(
         response.extensions_mut().insert(id);
     }
     response
+}
+
+/// Refuses a request of somebody who has too many in flight.
+pub(super) async fn bound(
+    State(context): State<Shared>,
+    caller: Caller,
+    ClientAddress(address): ClientAddress,
+    request: Request,
+    next: Next,
+) -> Response {
+    let user = caller.0.map(|identity| Counted::User(identity.user_id));
+    match user.or(address.map(Counted::Address)) {
+        Some(counted) => context.per_caller.bound(counted, request, next).await,
+        None => next.run(request).await,
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Caller {

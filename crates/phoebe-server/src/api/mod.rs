@@ -23,7 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::error::HttpError;
-use crate::web::App;
+use crate::web::{App, PerCaller};
 
 /// What every handler sees.
 pub(crate) struct Context {
@@ -31,6 +31,8 @@ pub(crate) struct Context {
     pub(crate) app: App,
     /// When it began to serve.
     pub(crate) started: Instant,
+    /// The bound on each caller's requests.
+    pub(crate) per_caller: PerCaller,
 }
 
 pub(crate) use caller::CallerId;
@@ -112,13 +114,15 @@ pub fn openapi_json() -> Result<String, serde_json::Error> {
 
 /// All routes with their answers to unknown paths and methods.
 pub(crate) fn routes(app: App) -> Router {
-    let context = Arc::new(Context { app, started: Instant::now() });
+    let per_caller = PerCaller::new(app.settings.server.max_requests_per_caller);
+    let context = Arc::new(Context { app, started: Instant::now(), per_caller });
+    let bound = middleware::from_fn_with_state(Arc::clone(&context), caller::bound);
     let authenticate = middleware::from_fn_with_state(Arc::clone(&context), caller::authenticate);
     let (open, _) = open_routes().split_for_parts();
     let (protected, _) = protected_routes().split_for_parts();
     Router::new()
         .merge(open)
-        .merge(protected.route_layer(authenticate))
+        .merge(protected.route_layer(bound).route_layer(authenticate))
         .route("/openapi.json", get(pages::openapi))
         .route("/docs", get(pages::swagger_ui))
         .route("/redoc", get(pages::redoc))
