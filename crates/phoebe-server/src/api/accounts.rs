@@ -52,9 +52,10 @@ pub(super) struct Token {
     reason = "describes the request in the OpenAPI document; the body is read field by field"
 )]
 pub(super) struct RegistrationBody {
-    #[schema(example = "ada@example.org")]
+    #[schema(example = "ada@example.org", min_length = 1, max_length = 320)]
     email: String,
     /// At most 72 bytes.
+    #[schema(min_length = 1, max_length = 72)]
     password: String,
     first_name: Option<String>,
     last_name: Option<String>,
@@ -162,7 +163,7 @@ pub(super) async fn login(
 
 /// Who am I
 #[utoipa::path(
-    get, path = "/auth/me", tag = "accounts", security(("token" = [])),
+    get, path = "/auth/me", tag = "accounts", security((), ("token" = []), ("api_key" = [])),
     responses(
         (status = 200, description = "You", body = User),
         (status = 401, description = "The token is missing or not valid", body = ErrorBody),

@@ -3,6 +3,7 @@
 mod accounts;
 mod body;
 mod caller;
+mod common_answers;
 mod json;
 mod pages;
 mod send;
@@ -109,7 +110,7 @@ fn documented_routes() -> OpenApiRouter<Shared> {
 /// # Errors
 /// Never in practice: the document is plain data.
 pub fn openapi_json() -> Result<String, serde_json::Error> {
-    documented_routes().into_openapi().to_pretty_json()
+    common_answers::add(documented_routes().into_openapi()).to_pretty_json()
 }
 
 /// All routes with their answers to unknown paths and methods.
