@@ -20,7 +20,7 @@ use crate::config::{Durability, Settings, WorkerStart};
 use crate::session::SessionManager;
 use crate::store::snapshots::{Rules, SnapshotStore};
 use crate::store::{CommandFilter, DataDirectory, DataDirectoryError, Store, StoreError};
-use crate::web::{self, App, Tls, TlsError};
+use crate::web::{self, App, ConnectionLimits, Tls, TlsError};
 use crate::worker::{Interpreter, Launcher, orphans, reap_children};
 
 /// Why rows of an earlier run are closed.
@@ -116,7 +116,8 @@ pub async fn serve(
     let scheme = if tls.is_some() { "https" } else { "http" };
     let certificate_watch = tls.clone().map(|tls| tokio::spawn(watch_certificate(tls)));
     let stopped = stopping.clone().cancelled_owned();
-    let http = tokio::spawn(web::serve_http(listener, tls, web::router(app), stopped));
+    let limits = ConnectionLimits::of(&app.settings.server);
+    let http = tokio::spawn(web::serve_http(listener, tls, limits, web::router(app), stopped));
     let url = format!("{scheme}://{address}");
     info!(%address, url, version = env!("CARGO_PKG_VERSION"), "listening");
 

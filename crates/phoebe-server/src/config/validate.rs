@@ -54,8 +54,9 @@ fn port_pool_is_not_empty(settings: &Settings) -> Option<(&'static [Name], Strin
 
 fn network_needs_authentication(settings: &Settings) -> Option<(&'static [Name], String)> {
     let server = &settings.server;
-    let open = settings.auth.mode == AuthMode::None && !settings.auth.enabled;
-    let refused = open && !is_loopback(&server.host) && !server.allow_unauthenticated_network;
+    let refused = settings.auth.asks_nobody()
+        && !is_loopback(&server.host)
+        && !server.allow_unauthenticated_network;
     refused.then(|| {
         let text = format!(
             "without authentication the server listens on loopback only, not on {}: whoever \
