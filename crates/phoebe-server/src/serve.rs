@@ -20,6 +20,7 @@ use crate::config::{OnIdle, Settings, WorkerStart};
 use crate::session::SessionManager;
 use crate::store::{CommandFilter, DataDirectory, DataDirectoryError, Store, StoreError};
 use crate::web::{self, App};
+use crate::worker::sandbox::{self, Containment, SandboxError};
 use crate::worker::{Interpreter, Launcher, orphans, reap_children};
 
 /// Why rows of an earlier run are closed.
@@ -36,6 +37,9 @@ pub enum ServeError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The containment of workers.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// The authentication settings.
     #[error(transparent)]
     Auth(#[from] AuthSetupError),
@@ -95,9 +99,11 @@ pub async fn serve(
         passband_dir: settings.worker.passband_dir.clone(),
     };
     let records = orphans::Records::open(data.run())?;
+    let containment = Containment::plan(&settings.worker, data.run(), data.instance_id())?;
+    sandbox::announce(containment.as_ref());
     let launcher = match settings.worker.start {
-        WorkerStart::Fork => Launcher::fork(interpreter, records),
-        WorkerStart::Spawn => Launcher::spawn(interpreter, records),
+        WorkerStart::Fork => Launcher::fork(interpreter, records, containment),
+        WorkerStart::Spawn => Launcher::spawn(interpreter, records, containment),
     };
     let sessions = SessionManager::new(Arc::clone(&settings), store.clone(), launcher);
     let idle_watch = tokio::spawn(sessions.clone().end_idle_sessions());

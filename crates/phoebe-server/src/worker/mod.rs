@@ -14,6 +14,7 @@ pub mod orphans;
 mod packet_socket;
 mod process;
 mod readiness;
+pub mod sandbox;
 mod usage;
 mod zygote;
 
