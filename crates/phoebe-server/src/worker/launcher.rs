@@ -23,7 +23,7 @@ use super::orphans::{Record, Records};
 use super::packet_socket::{self, PacketSocket};
 use super::process::Process;
 use super::readiness::{self, Readiness};
-use super::sandbox::{Containment, Scratch};
+use super::sandbox::{Containment, Scratch, Watch};
 use super::usage;
 use super::zygote::{ForkError, Zygote};
 
@@ -65,6 +65,7 @@ pub struct Launcher {
     source: Source,
     records: Records,
     containment: Option<Containment>,
+    watch: Watch,
     readiness: watch::Receiver<Readiness>,
     closing: CancellationToken,
 }
@@ -85,7 +86,8 @@ impl Launcher {
         let closing = CancellationToken::new();
         let zygote = Zygote::supervise(interpreter, records.clone(), closing.clone());
         let readiness = zygote.readiness();
-        Self { source: Source::Zygote(zygote), records, containment, readiness, closing }
+        let watch = Watch::start(closing.clone());
+        Self { source: Source::Zygote(zygote), records, containment, watch, readiness, closing }
     }
 
     /// A fresh interpreter for every worker: slow, and independent of how well a fork is supported.
@@ -97,7 +99,8 @@ impl Launcher {
     ) -> Self {
         let closing = CancellationToken::new();
         let readiness = readiness::ask(interpreter.clone(), closing.clone());
-        Self { source: Source::Spawn(interpreter), records, containment, readiness, closing }
+        let watch = Watch::start(closing.clone());
+        Self { source: Source::Spawn(interpreter), records, containment, watch, readiness, closing }
     }
 
     /// What the Python side says of itself. Waits until PHOEBE is imported.
@@ -156,6 +159,9 @@ impl Launcher {
             let process = Arc::new(process);
             let address = format!("tcp://127.0.0.1:{}", spec.port);
             let scratch = scratch.take();
+            if let Some(scratch) = &scratch {
+                self.watch.add(&process, &spec.session, scratch.path());
+            }
             let worker = Worker { process, lifeline, address, scratch, _record: record };
             return worker.wait_until_bound(spec.port).await;
         }

@@ -7,6 +7,7 @@ mod accuracy;
 mod cli;
 mod contract;
 mod death;
+mod escape;
 mod harness;
 mod lifecycle;
 mod load;

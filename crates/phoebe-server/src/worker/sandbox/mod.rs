@@ -8,6 +8,7 @@ mod account;
 mod calls;
 mod kernel;
 mod scratch;
+mod watch;
 
 use std::io;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use account::AccountError;
 pub use kernel::{Part, missing};
 pub(super) use scratch::Scratch;
 use scratch::ScratchSpace;
+pub(super) use watch::Watch;
 
 use crate::config;
 
@@ -35,8 +37,8 @@ const READABLE: [&str; 9] = [
     "/etc/localtime",
     "/dev/urandom",
 ];
-/// The largest file a worker may write, in MiB.
-const FILE_MB: u64 = 64;
+/// What a scratch directory may hold, in MiB.
+const SCRATCH_MB: u64 = 256;
 /// Files that each process of a worker may hold open.
 const OPEN_FILES: u64 = 1024;
 /// Processes and threads of a worker besides one a core.
@@ -128,7 +130,7 @@ impl Containment {
     pub(super) fn limits(&self) -> Limits {
         Limits {
             memory_mb: None,
-            file_mb: Some(FILE_MB),
+            file_mb: Some(SCRATCH_MB),
             open_files: Some(OPEN_FILES),
             processes: Some(most_processes()),
         }

@@ -18,6 +18,7 @@ use super::server::{Setup, TestServer};
 #[derive(Debug)]
 pub(crate) struct Builder {
     settings: Table,
+    environment: Vec<(&'static str, String)>,
     python: Python,
     ports: u16,
     alone: bool,
@@ -32,7 +33,13 @@ enum Python {
 
 impl Builder {
     pub(super) fn new() -> Self {
-        Self { settings: Table::new(), python: Python::Fake(None), ports: 10, alone: false }
+        Self {
+            settings: Table::new(),
+            environment: Vec::new(),
+            python: Python::Fake(None),
+            ports: 10,
+            alone: false,
+        }
     }
 
     /// Workers without Python that behave well until they are told otherwise. The default.
@@ -71,6 +78,12 @@ impl Builder {
         self
     }
 
+    /// One variable of the server's environment.
+    pub(crate) fn environment(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.environment.push((name, value.into()));
+        self
+    }
+
     /// Starts the server and waits until it answers.
     pub(crate) async fn start(self) -> TestServer {
         let place = Place::take(self.alone).await;
@@ -82,8 +95,17 @@ impl Builder {
         let config = self.write_config(&root, &ports, python.as_deref());
         let log = Log::new(root.path().join("server.log"));
         let wait_for_python = matches!(self.python, Python::Real);
-        let setup =
-            Setup { config, log, ports, start_deadline, wait_for_python, root, _place: place };
+        let environment = self.environment;
+        let setup = Setup {
+            config,
+            environment,
+            log,
+            ports,
+            start_deadline,
+            wait_for_python,
+            root,
+            _place: place,
+        };
         TestServer::start(setup).await
     }
 
