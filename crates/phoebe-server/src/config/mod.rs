@@ -169,8 +169,11 @@ table::settings! {
         python: Option<PathBuf> = None;
         /// Where workers come from: forked from a prepared process, or a fresh interpreter each.
         start: WorkerStart = WorkerStart::Fork;
-        /// Contain workers by the kernel.
-        sandbox: Sandbox = Sandbox::BestEffort, note(NOT_YET);
+        /// Contain workers by the kernel: `enforce` (no start where the kernel cannot), `best-effort` or
+        /// `off`.
+        sandbox: Sandbox = Sandbox::default();
+        /// The user, by name or number, to whom workers change where the server is root; empty to stay.
+        user: String = String::new();
         /// Use faster equivalents of some of PHOEBE's functions.
         accelerate: bool = true;
         /// Additional folder of passbands.

@@ -19,7 +19,7 @@ const RULES: [Rule; 11] = [
     api_keys_are_given,
     api_keys_are_not_empty,
     tls_needs_certificate_and_key,
-    sandbox_is_not_enforced,
+    another_user_needs_the_sandbox,
 ];
 
 /// Everything that is wrong with the combination.
@@ -180,10 +180,11 @@ fn tls_needs_certificate_and_key(settings: &Settings) -> Option<(&'static [Name]
     Some((&[("server", "tls_cert"), ("server", "tls_key")] as &[Name], text))
 }
 
-fn sandbox_is_not_enforced(settings: &Settings) -> Option<(&'static [Name], String)> {
-    (settings.worker.sandbox == Sandbox::Enforce).then(|| {
-        let text = "this version cannot contain workers, so it does not start with [worker] sandbox = \
-                    \"enforce\": set \"best-effort\" or \"off\" if you trust your users with this account";
-        (&[("worker", "sandbox")] as &[Name], text.to_owned())
+fn another_user_needs_the_sandbox(settings: &Settings) -> Option<(&'static [Name], String)> {
+    let worker = &settings.worker;
+    (worker.sandbox == Sandbox::Off && !worker.user.is_empty()).then(|| {
+        let text = "[worker] user has no effect with sandbox = \"off\": remove it, or set sandbox to \"enforce\" or \
+                    \"best-effort\"";
+        (&[("worker", "user"), ("worker", "sandbox")] as &[Name], text.to_owned())
     })
 }

@@ -51,7 +51,7 @@ impl Server {
             passband_dir: None,
         };
         let records = orphans::Records::open(folder.path()).unwrap();
-        let launcher = Launcher::spawn(interpreter, records);
+        let launcher = Launcher::spawn(interpreter, records, None);
         let sessions = SessionManager::new(Arc::clone(&settings), store.clone(), launcher, None);
         let authenticator = Authenticator::from_settings(&settings.auth, store.clone()).unwrap();
         Self { folder, router: router(App { settings, sessions, store, authenticator }) }

@@ -9,6 +9,7 @@ mod cli;
 mod contract;
 mod death;
 mod durability;
+mod escape;
 mod harness;
 mod lifecycle;
 mod load;
