@@ -20,7 +20,14 @@ from astropy.units import Quantity, UnitBase
 
 unit_types = Quantity | UnitBase
 # What PHOEBE looks up anew where it is needed, and keeps meanwhile.
-_LOOKED_UP = {"_params", "_hierarchy_param", "_var_params", "_addl_var_params", "_user_label"}
+_LOOKED_UP = {
+    "_params",
+    "_hierarchy_param",
+    "_var_params",
+    "_addl_var_params",
+    "_user_label",
+    "_curly_label",
+}
 
 
 def exact(bundle: Any) -> list[Any]:
@@ -78,6 +85,8 @@ def _python_floats(told: Any) -> Any:
     """JSON does not tell NumPy's numbers from Python's."""
     if isinstance(told, list | tuple):
         return type(told)(map(_python_floats, told))
+    if isinstance(told, dict):
+        return {key: _python_floats(each) for key, each in told.items()}
     return "float" if told == "float64" else told
 
 

@@ -5,6 +5,8 @@ writes, `phoebe-VERSION.phoebe.gz` and, where that PHOEBE can, `phoebe-1-by-VERS
 lies beside it.
 """
 
+# ruff: noqa: UP - it runs on Python 2.7 too
+
 from __future__ import print_function
 
 import gzip
