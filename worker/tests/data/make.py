@@ -5,7 +5,8 @@ writes, `phoebe-VERSION.phoebe.gz` and, where that PHOEBE can, `phoebe-1-by-VERS
 lies beside it.
 """
 
-# ruff: noqa: UP - it runs on Python 2.7 too
+# It runs on Python 2.7 too.
+# ruff: noqa: UP010, UP031
 
 from __future__ import print_function
 
