@@ -133,7 +133,12 @@ async fn tokens_that_are_not_ours_are_refused() {
         ] {
             let refused = server.bearer(&token).await;
             assert!(
-                matches!(refused, Err(AuthError::InvalidToken(_) | AuthError::ExpiredToken)),
+                matches!(
+                    refused,
+                    Err(AuthError::InvalidToken(_)
+                        | AuthError::ExpiredToken
+                        | AuthError::UnknownUser)
+                ),
                 "{mode:?}, {what}: {refused:?}"
             );
         }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod access;
+mod accounts;
 mod accuracy;
 mod cli;
 mod contract;
@@ -13,5 +14,6 @@ mod lifecycle;
 mod load;
 mod misbehaviour;
 mod readme;
+mod secrets;
 mod start_failure;
 mod support;
