@@ -2,8 +2,8 @@
 //! nor the database.
 //!
 //! Only failures count, so a class behind one address logs in as fast as it can type. An account is throttled for one
-//! address before it is for all: a single guesser cannot keep its user out. Where many do, addresses from which the
-//! account has been logged in to before still get in.
+//! address before it is for all: a single guesser cannot keep its user out. Where many guess, or one behind the same
+//! address, an account still gets in from where it has been logged in to before.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -73,12 +73,21 @@ impl Throttle {
     ) -> Result<(), Duration> {
         let (account, address) = (account(email), network(address));
         let counts = self.lock();
-        counts.addresses.check(&address, now)?;
         counts.accounts_from_addresses.check(&(account, address), now)?;
         if counts.known.contains(&(account, address)) {
             return Ok(());
         }
+        counts.addresses.check(&address, now)?;
         counts.accounts.check(&account, now)
+    }
+
+    /// The same where there are no accounts.
+    pub(super) fn check_address(
+        &self,
+        address: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        self.lock().addresses.check(&network(address), now)
     }
 
     /// An attempt had the wrong password.
@@ -90,6 +99,11 @@ impl Throttle {
         if !counts.known.contains(&(account, address)) {
             counts.accounts.charge(account, now);
         }
+    }
+
+    /// The same where there are no accounts.
+    pub(super) fn failed_at(&self, address: Option<IpAddr>, now: Instant) {
+        self.lock().addresses.charge(network(address), now);
     }
 
     /// An attempt had the right password.
@@ -241,6 +255,10 @@ mod tests {
         }
         assert!(throttle.check("ada@x.org", address(8), now).is_err(), "a hundred guessers");
         assert_eq!(throttle.check("ada@x.org", HERE, now), Ok(()), "she has been here before");
+        for number in 0..200 {
+            throttle.failed(&format!("{number}@x.org"), HERE, now);
+        }
+        assert!(throttle.check("eve@x.org", HERE, now).is_err(), "a guesser behind her address");
         assert_eq!(guess(&throttle, "ada@x.org", HERE, now).0, 10);
     }
 
