@@ -87,13 +87,13 @@ impl Authenticator {
 
     /// The key with this public beginning, and whether the database said so just now.
     async fn find(&self, prefix: &str) -> Result<Option<(ApiKey, bool)>, AuthError> {
-        let remembered = self.shared.keys.found.get(&prefix.to_owned());
+        let remembered = self.shared.keys.found.get(prefix);
         match remembered {
             Some(key) if key.is_fresh => Ok(Some((key.value, false))),
             remembered => match self.shared.store.api_key(prefix).await {
                 Ok(key) => {
                     if key.is_none() {
-                        self.shared.keys.found.forget(&prefix.to_owned());
+                        self.shared.keys.found.forget(prefix);
                     }
                     Ok(key.map(|key| (key, true)))
                 }
@@ -144,7 +144,7 @@ impl Authenticator {
         let keys = self.keys_of(identity).await?;
         let key = keys.into_iter().find(|key| key.id == id).ok_or(AuthError::UnknownKey)?;
         self.shared.store.revoke_api_key(key.id).await?;
-        self.shared.keys.found.forget(&key.prefix);
+        self.shared.keys.found.forget(key.prefix.as_str());
         Ok(())
     }
 
