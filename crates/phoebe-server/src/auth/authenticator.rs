@@ -199,9 +199,8 @@ impl Authenticator {
                 let turn = self.shared.passwords.turn().await?;
                 // Again: those who were before in the line may have used up the attempts.
                 check()?;
-                let fits = turn.matches(password, hash).await?;
-                if !fits {
-                    throttle.failed(email, address, Instant::now());
+                throttle.count(email, address, Instant::now());
+                if !turn.matches(password, hash).await? {
                     return Err(AuthError::WrongCredentials);
                 }
                 throttle.succeeded(email, address);
