@@ -69,7 +69,7 @@ pub(super) async fn send(
     State(context): State<Shared>,
     caller: Caller,
     Path(id): Path<String>,
-    Whole(body): Whole,
+    Whole(body, _room): Whole,
 ) -> Result<Response, HttpError> {
     let name = json::command_name(&body)?;
     let sessions = &context.app.sessions;
@@ -98,7 +98,7 @@ pub(super) async fn send_batch(
     State(context): State<Shared>,
     caller: Caller,
     Path(id): Path<String>,
-    Whole(body): Whole,
+    Whole(body, _room): Whole,
 ) -> Result<Response, HttpError> {
     let commands = json::commands(&body, MAX_BATCH)?;
     caller.session(&context.app.sessions, &id, UNKNOWN)?;

@@ -180,8 +180,10 @@ async fn a_half_sent_request_holds_nobody_up() {
     let server = TestServer::builder().fake().start().await;
     let session = server.start_session().await;
     let mut half = TcpStream::connect(server.address()).unwrap();
-    let head =
-        format!("POST /send/{} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{{", session.id);
+    let head = format!(
+        "POST /send/{} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{{",
+        session.id
+    );
     half.write_all(head.as_bytes()).unwrap();
     session.ping().await;
     assert_healthy(&server).await;
