@@ -337,6 +337,39 @@ async fn a_token_of_somebody_else_is_believed_in_mode_external_only() {
 }
 
 #[tokio::test]
+async fn a_token_that_another_service_signed_says_who_somebody_is() {
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let folder = TempDir::new().unwrap();
+    let public = folder.path().join("public.pem");
+    std::fs::write(&public, pair.public_key_pem()).unwrap();
+    let server = Server::new(|settings| {
+        settings.auth.mode = AuthMode::External;
+        settings.auth.jwt_secret_key = Secret::default();
+        settings.auth.jwt_public_key = Some(public);
+        settings.auth.jwt_audience = vec!["phoebe".to_owned()];
+        settings.auth.jwt_role_claim = "realm.roles".to_owned();
+    });
+    let signed = |audience: &str| {
+        let key = jsonwebtoken::EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
+        let claims = json!({
+            "sub": "4f2a", "name": "Ada L", "email": "ada@x.org", "aud": audience,
+            "exp": 4_000_000_000_u64, "realm": {"roles": ["offline", "instructor"]},
+        });
+        let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
+        bearer(&jsonwebtoken::encode(&header, &claims, &key).unwrap())
+    };
+    let me = server.get("/auth/me", &[("authorization", &signed("phoebe"))]).await;
+    let ada = json!({
+        "user_id": "4f2a", "email": "ada@x.org", "full_name": "Ada L", "role": "instructor",
+    });
+    assert_eq!((me.status.as_u16(), me.body), (200, ada));
+    let foreign = server.get("/auth/me", &[("authorization", &signed("mail"))]).await;
+    assert_eq!(foreign.status, 401);
+    let login = json!({"email": "ada@x.org", "password": "pw"});
+    assert_eq!(server.post("/auth/login", login).await.status, 404, "there are no local users");
+}
+
+#[tokio::test]
 async fn without_the_keys_of_the_other_service_a_token_is_asked_for_again_later() {
     let server = Server::new(|settings| {
         settings.auth.mode = AuthMode::External;
