@@ -126,6 +126,22 @@ impl Fields {
         }
     }
 
+    /// Notes what is wrong with a text that was taken, if it has more than `most` characters.
+    pub(super) fn bound(&mut self, name: &str, text: &str, most: usize) {
+        if text.chars().count() > most {
+            let message = format!("String should have at most {most} characters");
+            self.wrong("string_too_long", &message, name, Value::Null);
+        }
+    }
+
+    /// Notes what is wrong with a text that was taken, if there is nothing in it.
+    pub(super) fn not_blank(&mut self, name: &str, text: &str) {
+        if text.trim().is_empty() {
+            let message = "String should have at least 1 character";
+            self.wrong("string_too_short", message, name, Value::from(text));
+        }
+    }
+
     /// Everything that was not taken, if nothing was wrong.
     pub(super) fn rest(self) -> Result<Map<String, Value>, HttpError> {
         if self.problems.is_empty() {
@@ -136,10 +152,14 @@ impl Fields {
     }
 
     fn wrong_text(&mut self, name: &str, value: Value) {
+        self.wrong("string_type", "Input should be a valid string", name, value);
+    }
+
+    fn wrong(&mut self, kind: &'static str, message: &str, name: &str, value: Value) {
         self.problems.push(Problem {
-            kind: "string_type",
+            kind,
             loc: vec!["body".into(), name.into()],
-            msg: "Input should be a valid string".to_owned(),
+            msg: message.to_owned(),
             input: serde_json::value::to_raw_value(&value).ok(),
             ctx: None,
         });

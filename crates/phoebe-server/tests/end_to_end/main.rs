@@ -5,9 +5,11 @@
 
 mod access;
 mod accuracy;
+mod checkpoints;
 mod cli;
 mod contract;
 mod death;
+mod files;
 mod harness;
 mod lifecycle;
 mod load;
