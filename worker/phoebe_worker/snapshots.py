@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import files, portable
+from . import files, portable, script
 from .answer import describe
 
 _PICKLE_PROTOCOL = 5
@@ -65,4 +65,5 @@ FORMATS = {
     "pickle": Format(lambda bundle, _: pack(bundle), unpack),
     "portable": Format(lambda bundle, _: portable.write(bundle), portable.read),
     "file": Format(lambda bundle, _: portable.write(bundle), files.read),
+    "script": Format(script.write, None),
 }

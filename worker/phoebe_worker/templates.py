@@ -59,7 +59,7 @@ def prepare() -> Templates:
         accelerate.install()
     # A progress bar starts a thread and writes to the log; runners report progress instead.
     phoebe.progressbars_off()
-    bundles = {name: _default_bundle(options) for name, options in MORPHOLOGIES.items()}
+    bundles = {name: default_bundle(**options) for name, options in MORPHOLOGIES.items()}
     pickled = {name: pickle.dumps(bundle, 5) for name, bundle in bundles.items()}
     _warm_up(pickle.loads(pickled["detached"]))
     return Templates(pickled, first=bundles["detached"])
@@ -82,7 +82,7 @@ def info(prepared: Templates) -> dict[str, Any]:
     }
 
 
-def _default_bundle(options: dict[str, Any]) -> Any:
+def default_bundle(**options: Any) -> Any:
     """PHOEBE's default binary, but the masses are set, not sma and q; and a solver to fit with."""
     import phoebe
 

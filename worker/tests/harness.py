@@ -161,9 +161,12 @@ class Connection:
 
     def restore(self, form: Any, *attachments: bytes, **fields: Any) -> protocol.Message:
         """Replace the Bundle; the answer."""
+        return self.reply_message(self.start_restore(form, *attachments, **fields))
+
+    def start_restore(self, form: Any, *attachments: bytes, **fields: Any) -> int:
         header = self.header("restore", format=form, **fields)
         self.endpoint.send_multipart(protocol.seal(self.key, header, b"", attachments))
-        return self.reply_message(self.seq)
+        return self.seq
 
     def export(self, form: Any, body: bytes = b"") -> protocol.Message:
         """The answer with the Bundle in this form."""

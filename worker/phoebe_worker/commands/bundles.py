@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .. import portable
+from ..templates import MORPHOLOGIES
 from .registry import Session, command
+from .statements import keywords
 
 
-@command("new_bundle", kind="change")
+@command("new_bundle", kind="change", script=lambda _: "b = default_bundle()")
 def new_bundle(session: Session, /) -> dict[str, Any]:
     session.bundle = session.templates.fresh()
     return {}
 
 
-@command("set_morphology", kind="change", older_names=("change_morphology",))
+def _morphology_script(arguments: Mapping[str, Any]) -> str:
+    options = MORPHOLOGIES[arguments["morphology"]]
+    return f"b = default_bundle({', '.join(keywords(options))})"
+
+
+@command(
+    "set_morphology",
+    kind="change",
+    script=_morphology_script,
+    older_names=("change_morphology",),
+)
 def set_morphology(session: Session, /, morphology: str) -> dict[str, Any]:
     """Begin anew with the default Bundle of a morphology: detached, semi-detached or contact."""
     session.bundle = session.templates.fresh(morphology)
@@ -29,7 +42,11 @@ def get_bundle(session: Session, /) -> dict[str, str]:
     return {"bundle": portable.write(bundle).decode()}
 
 
-@command("load_bundle", kind="change")
+@command(
+    "load_bundle",
+    kind="change",
+    script=lambda arguments: f"b = opened_bundle({arguments['bundle']!r})",
+)
 def load_bundle(session: Session, /, bundle: str) -> dict[str, Any]:
     """Replace the Bundle by one in PHOEBE's JSON, as text."""
     if not isinstance(bundle, str):
