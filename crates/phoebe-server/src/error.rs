@@ -119,7 +119,11 @@ impl HttpError {
     }
 
     fn retry_later(self) -> Self {
-        Self { header: Some((RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))), ..self }
+        self.retry_after(RETRY_AFTER_SECONDS)
+    }
+
+    fn retry_after(self, seconds: u64) -> Self {
+        Self { header: Some((RETRY_AFTER, HeaderValue::from(seconds))), ..self }
     }
 
     fn challenge(self, scheme: &'static str) -> Self {
@@ -207,6 +211,7 @@ impl From<StoreError> for HttpError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::EmailTaken => Self::new(StatusCode::CONFLICT, error.to_string()),
+            StoreError::NoUser(_) => Self::not_found(error.to_string()),
             StoreError::Database { .. } => {
                 tracing::error!(%error, "the database did not answer a request");
                 Self::unavailable("The database is not available; try again in a moment")
@@ -228,17 +233,25 @@ impl From<AuthError> for HttpError {
             AuthError::MissingApiKey => {
                 Self::new(StatusCode::UNAUTHORIZED, text).challenge("ApiKey")
             }
-            AuthError::InvalidApiKey | AuthError::InactiveAccount => {
-                Self::new(StatusCode::FORBIDDEN, text)
+            AuthError::InvalidApiKey
+            | AuthError::ExpiredApiKey
+            | AuthError::NeedsLogin
+            | AuthError::RegistrationClosed
+            | AuthError::ForeignDomain(_)
+            | AuthError::InactiveAccount => Self::new(StatusCode::FORBIDDEN, text),
+            AuthError::Throttled { seconds } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, text).retry_after(seconds)
             }
+            AuthError::TooManyKeys => Self::new(StatusCode::CONFLICT, text),
             AuthError::WrongCredentials | AuthError::WrongGatePassword => {
                 Self::new(StatusCode::UNAUTHORIZED, text)
             }
             AuthError::NoKeys => Self::unavailable(text),
             AuthError::BadCredentials(_) => Self::new(StatusCode::BAD_REQUEST, text),
-            AuthError::NoRegistration | AuthError::NoLogin | AuthError::NoIdentity => {
-                Self::not_found(text)
-            }
+            AuthError::NoRegistration
+            | AuthError::NoLogin
+            | AuthError::NoIdentity
+            | AuthError::UnknownKey => Self::not_found(text),
             AuthError::Store(error) => error.into(),
             AuthError::Internal(cause) => {
                 tracing::error!(%cause, "authentication failed for an internal reason");

@@ -11,6 +11,7 @@ use super::json::Fields;
 use super::{ErrorBody, Shared, ValidationBody};
 use crate::auth::{AuthError, Identity, LoggedIn, Registration};
 use crate::error::HttpError;
+use crate::web::ClientAddress;
 
 /// How users prove who they are.
 #[derive(Debug, Serialize, ToSchema)]
@@ -54,7 +55,7 @@ pub(super) struct Token {
 pub(super) struct RegistrationBody {
     #[schema(example = "ada@example.org")]
     email: String,
-    /// At most 72 bytes.
+    /// As long as the settings ask for, and at most 1024 bytes.
     password: String,
     first_name: Option<String>,
     last_name: Option<String>,
@@ -111,13 +112,16 @@ pub(super) async fn config(State(context): State<Shared>) -> Json<AuthConfig> {
     responses(
         (status = 200, description = "A token for the new account", body = Token),
         (status = 400, description = "The credentials cannot be used", body = ErrorBody),
+        (status = 403, description = "Registration is closed, or for other addresses", body = ErrorBody),
         (status = 404, description = "There are no accounts in this mode", body = ErrorBody),
         (status = 409, description = "The address has an account", body = ErrorBody),
         (status = 422, description = "A field is missing or no text", body = ValidationBody),
+        (status = 429, description = "Too many accounts were made from your address", body = ErrorBody),
     )
 )]
 pub(super) async fn register(
     State(context): State<Shared>,
+    ClientAddress(address): ClientAddress,
     Small(body): Small,
 ) -> Result<Json<Token>, HttpError> {
     let mut fields = Fields::required(&body)?;
@@ -128,7 +132,7 @@ pub(super) async fn register(
         last_name: fields.optional_text("last_name").unwrap_or_default(),
     };
     fields.rest()?;
-    Ok(Json(context.app.authenticator.register(wish).await?.into()))
+    Ok(Json(context.app.authenticator.register(wish, address).await?.into()))
 }
 
 /// Log in
@@ -142,10 +146,12 @@ pub(super) async fn register(
         (status = 403, description = "The account is disabled", body = ErrorBody),
         (status = 404, description = "There is no login in this mode", body = ErrorBody),
         (status = 422, description = "A field is missing or no text", body = ValidationBody),
+        (status = 429, description = "Too many wrong passwords", body = ErrorBody),
     )
 )]
 pub(super) async fn login(
     State(context): State<Shared>,
+    ClientAddress(address): ClientAddress,
     Small(body): Small,
 ) -> Result<Json<Token>, HttpError> {
     let authenticator = &context.app.authenticator;
@@ -157,7 +163,7 @@ pub(super) async fn login(
     };
     let password = fields.text("password");
     fields.rest()?;
-    Ok(Json(authenticator.login(&email, password).await?.into()))
+    Ok(Json(authenticator.login(&email, password, address).await?.into()))
 }
 
 /// Who am I

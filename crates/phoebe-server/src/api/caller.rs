@@ -11,6 +11,7 @@ use super::Shared;
 use crate::auth::Identity;
 use crate::error::HttpError;
 use crate::session::{SessionManager, SessionView};
+use crate::web::ClientAddress;
 
 /// The name of the path parameter that holds a session's id.
 pub(super) const SESSION: &str = "session_id";
@@ -53,7 +54,8 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     let app = &guard.context.app;
-    let caller = match app.authenticator.authenticate(request.headers()).await {
+    let address = request.extensions().get().and_then(|ClientAddress(address)| *address);
+    let caller = match app.authenticator.authenticate(request.headers(), address).await {
         Ok(identity) => Caller(identity),
         Err(error) => return HttpError::from(error).into_response(),
     };

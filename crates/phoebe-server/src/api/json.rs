@@ -142,6 +142,16 @@ impl Fields {
         }
     }
 
+    /// Takes a whole number, 0 or more, that may be missing or null.
+    pub(super) fn optional_number(&mut self, name: &str) -> Option<u32> {
+        let value = self.fields.remove(name).filter(|value| !value.is_null())?;
+        let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+        if number.is_none() {
+            self.wrong("int_type", "Input should be a valid integer, 0 or more", name, value);
+        }
+        number
+    }
+
     /// Everything that was not taken, if nothing was wrong.
     pub(super) fn rest(self) -> Result<Map<String, Value>, HttpError> {
         if self.problems.is_empty() {

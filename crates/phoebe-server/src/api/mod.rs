@@ -1,6 +1,7 @@
 //! Every route: HTTP in, one call, HTTP out. Nothing here keeps state or knows Python.
 
 mod accounts;
+mod api_keys;
 mod body;
 mod caller;
 mod json;
@@ -90,6 +91,8 @@ fn open_routes() -> OpenApiRouter<Shared> {
 fn protected_routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(accounts::me))
+        .routes(routes!(api_keys::create, api_keys::list))
+        .routes(routes!(api_keys::revoke))
         .routes(routes!(system::passbands))
         .routes(routes!(system::info))
         .routes(routes!(sessions::start))
@@ -206,8 +209,8 @@ mod tests {
         };
         assert_eq!(names(open_routes()), [""; 0], "nothing is named without a guard");
         for name in names(protected_routes()).into_iter().chain(names(supervised_routes())) {
-            // A link's token is itself the right to what it opens.
-            assert!([caller::SESSION, "token"].contains(&name.as_str()), "{name}");
+            // A link's token is itself the right to what it opens, and a user's own keys are all that `api_keys` looks at.
+            assert!([caller::SESSION, "token", "key_id"].contains(&name.as_str()), "{name}");
         }
     }
 

@@ -19,6 +19,7 @@ use super::{ErrorBody, Shared, ValidationBody};
 use crate::auth::Identity;
 use crate::error::HttpError;
 use crate::session::{EndReason, Owner, SessionView, StartRequest, UserInfo};
+use crate::store::Deed;
 use crate::web::ClientAddress;
 
 /// Success without more to say.
@@ -171,6 +172,15 @@ pub(super) async fn end(
     let owns = caller.owns(&session);
     let reason = if owns { EndReason::Manual } else { EndReason::Admin };
     context.app.sessions.end(&session.session_id, reason).await?;
+    if let (false, Some(identity)) = (owns, caller.0) {
+        let owner = session.owner.map(|owner| owner.user_id).unwrap_or_default();
+        context.app.store.log_deed(Deed {
+            actor: identity.user_id,
+            action: "session.end",
+            subject: session.session_id,
+            detail: format!("owner {owner}"),
+        });
+    }
     Ok(Json(Done::new()))
 }
 

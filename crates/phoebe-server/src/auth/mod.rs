@@ -1,16 +1,27 @@
 //! Who is asking: tokens, passwords and API keys. It decides identity only; what an identity may do is said where it is used.
 
+pub(crate) mod api_key;
 mod authenticator;
 mod external;
-mod password;
+mod gate;
+mod keys;
+mod memory;
+pub(crate) mod password;
+pub(crate) mod registration;
 mod role;
+#[cfg(test)]
+mod tests;
+mod throttle;
 mod token;
 
-pub use authenticator::{Authenticator, LoggedIn, Registration};
+pub use authenticator::{Authenticator, LoggedIn};
+pub use keys::KeyWish;
+pub use registration::Registration;
 pub use role::Role;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
@@ -29,6 +40,18 @@ pub struct Identity {
     pub role: Role,
     /// Ids of the students whose sessions this user looks after; empty unless they are an instructor.
     pub students: Arc<HashSet<String>>,
+    /// How they proved who they are.
+    pub credential: Credential,
+}
+
+/// How a user proved who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Credential {
+    /// By a token, which a login gave.
+    #[default]
+    Token,
+    /// By an API key of theirs.
+    ApiKey,
 }
 
 impl Identity {
@@ -94,7 +117,33 @@ pub enum AuthError {
     InactiveAccount,
     /// An account cannot be made of this.
     #[error("{0}")]
-    BadCredentials(&'static str),
+    BadCredentials(String),
+    /// Nobody may make an account for themself.
+    #[error("Registration is closed; ask the server's administrator for an account")]
+    RegistrationClosed,
+    /// Not everybody may make an account for themself.
+    #[error(
+        "Registration is for e-mail addresses of {0}; ask the server's administrator for an account"
+    )]
+    ForeignDomain(String),
+    /// Too many attempts to get in.
+    #[error("Too many attempts; try again in {seconds} s")]
+    Throttled {
+        /// When the next one is accepted.
+        seconds: u64,
+    },
+    /// The API key was good once.
+    #[error("API key has expired")]
+    ExpiredApiKey,
+    /// A user has as many keys as allowed.
+    #[error("You have {} API keys, which is the limit; revoke one first", api_key::MOST_KEYS)]
+    TooManyKeys,
+    /// The user has no such key.
+    #[error("API key not found")]
+    UnknownKey,
+    /// Keys are managed by somebody who logged in.
+    #[error("API keys are managed with a token, not with an API key; log in")]
+    NeedsLogin,
     /// There are no local accounts.
     #[error("Registration is only available in jwt auth mode")]
     NoRegistration,
@@ -143,7 +192,15 @@ pub enum AuthSetupError {
         "[auth] enabled is true, but [auth] api_keys is empty; `phoebe-server generate-key` makes one"
     )]
     NoApiKeys,
-    /// The password could not be hashed.
-    #[error("the password of mode \"password\" could not be hashed: {0}")]
-    Hash(String),
+}
+
+impl AuthError {
+    fn throttled(wait: Duration) -> Self {
+        Self::Throttled { seconds: wait.as_secs() + u64::from(wait.subsec_nanos() > 0) }
+    }
+}
+
+/// Unix seconds.
+fn unix_now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }

@@ -1,6 +1,7 @@
 //! The command line: arguments to calls, errors to exit codes. Each command has a file of its own;
 //! what they do is done elsewhere.
 
+mod api_key;
 mod cleanup;
 mod completions;
 mod config;
@@ -10,6 +11,7 @@ mod failure;
 mod generate_key;
 pub mod init_db;
 mod run;
+mod user;
 mod wiring;
 
 pub use failure::Failure;
@@ -19,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Flag, Resolved, Sources};
+use crate::config::{Flag, Resolved, Settings, Sources};
 
 /// PHOEBE sessions over HTTP: every user gets an own, isolated PHOEBE Bundle.
 #[derive(Debug, Parser)]
@@ -50,6 +52,10 @@ enum Command {
     ///
     /// `run` does so too. Of an existing database a copy is kept, after a question.
     InitDb(InitDbArguments),
+    /// Make, list and change accounts, one by one or a class at once
+    User(user::Arguments),
+    /// Make, list and revoke API keys of users
+    ApiKey(api_key::Arguments),
     /// Make a random API key or secret
     ///
     /// Prints PREFIX_ and 64 random hexadecimal digits, for [auth] api_keys or jwt_secret_key.
@@ -102,6 +108,8 @@ impl Command {
             Self::InitDb(arguments) => {
                 wiring::init_db(&settings(file, Vec::new())?.settings, arguments.force)?;
             }
+            Self::User(arguments) => user::execute(arguments, &values(file)?)?,
+            Self::ApiKey(arguments) => api_key::execute(arguments, &values(file)?)?,
             Self::GenerateKey(arguments) => generate_key::execute(&arguments)?,
             Self::Config(arguments) => {
                 config::execute(&arguments, || settings(file, Vec::new()))?;
@@ -117,6 +125,11 @@ impl Command {
 
 fn settings(file: Option<PathBuf>, flags: Vec<Flag>) -> Result<Resolved, Failure> {
     Ok(crate::config::load(&Sources::of_process(file, flags))?)
+}
+
+/// The settings for a command that needs some of them: the server's secrets may be for the server alone.
+fn values(file: Option<PathBuf>) -> Result<Settings, Failure> {
+    Ok(crate::config::load_values(&Sources::of_process(file, Vec::new()))?.settings)
 }
 
 /// Writes `text` to standard output; a reader that went away (`| head`) is no failure.

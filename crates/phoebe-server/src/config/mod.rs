@@ -18,14 +18,17 @@ mod types;
 mod validate;
 mod value;
 
-pub use load::{Flag, Origin, Origins, Resolved, Sources, load};
+pub use load::{Flag, Origin, Origins, Resolved, Sources, load, load_values};
 pub use problem::{ConfigError, Place, Problem};
 pub use table::{Key, Section};
-pub use types::{AuthMode, Durability, LogFormat, OnIdle, Sandbox, Secret, WorkerStart};
+pub use types::{
+    AuthMode, Durability, LogFormat, OnIdle, RegistrationPolicy, Sandbox, Secret, WorkerStart,
+};
 pub use validate::is_loopback;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
+
+use ipnet::IpNet;
 
 use value::{at_least, jwt_algorithms, log_level, within};
 
@@ -40,8 +43,8 @@ table::settings! {
         port: u16 = 8001;
         /// Processes that serve: one serves all requests.
         workers: u64 = 1, note("is accepted for existing files and ignored");
-        /// Proxies whose `X-Forwarded-For` is believed: IP addresses.
-        trusted_proxies: Vec<IpAddr> = Vec::new();
+        /// Proxies whose `X-Forwarded-For` is believed: IP addresses, or ranges such as `10.0.0.0/8`.
+        trusted_proxies: Vec<IpNet> = Vec::new();
         /// Largest request body in MiB.
         max_body_mb: u64 = 64, check(within(1, 65_536));
         /// Origins whose pages may use the API from a browser, for example `https://x.org` or, with any
@@ -86,6 +89,13 @@ table::settings! {
         /// Mode `external`: the claim that holds the user's role or roles; with dots it is a path, such as
         /// `realm_access.roles`. A role other than `student`, `instructor` and `admin` is `student`.
         jwt_role_claim: String = "role".to_owned(), check(value::not_blank);
+        /// Who may make an account for themself in mode `jwt`: everybody (`open`) or nobody (`closed`).
+        registration: RegistrationPolicy = RegistrationPolicy::Open;
+        /// If not empty: only e-mail addresses of these domains may register, for example `uni.edu`. Nobody checks
+        /// that an address is its user's own.
+        registration_domains: Vec<String> = Vec::new();
+        /// Least number of characters of a new password. Clients in use take short ones; 10 is better.
+        min_password_length: usize = 1, check(within(1, 128));
         /// Ask for an API key in the header `X-API-Key`.
         enabled: bool = false;
         /// The API keys that are accepted; `phoebe-server generate-key` makes one.
@@ -134,6 +144,8 @@ table::settings! {
     resources: ResourceSettings {
         /// Sessions one user may have; 0 for no limit.
         max_workers_per_user: usize = 0;
+        /// Sessions one user may have, awake or asleep; 0 for no limit.
+        max_sessions_per_user: usize = 0, note(NOT_YET);
         /// Memory of one worker in MiB; 0 for no limit.
         worker_memory_mb: u64 = 0, check(within(0, 16_777_216));
         /// Where less memory than this many MiB is free, sessions that are not in use go to sleep; 0 for never.

@@ -14,6 +14,16 @@ pub enum AuthMode {
     External,
 }
 
+/// Who may make an account for themself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RegistrationPolicy {
+    /// Everybody.
+    #[default]
+    Open,
+    /// Nobody.
+    Closed,
+}
+
 /// What happens to an idle session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnIdle {

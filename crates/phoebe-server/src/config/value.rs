@@ -5,10 +5,13 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use toml::Value;
 
 use super::suggest::nearest;
-use super::types::{AuthMode, Durability, LogFormat, OnIdle, Sandbox, Secret, WorkerStart};
+use super::types::{
+    AuthMode, Durability, LogFormat, OnIdle, RegistrationPolicy, Sandbox, Secret, WorkerStart,
+};
 
 /// A type that a setting can have.
 pub(super) trait Setting: Sized {
@@ -136,7 +139,7 @@ macro_rules! text_setting {
     )+};
 }
 text_setting!(String, Secret, PathBuf, Option<PathBuf>);
-text_setting!(AuthMode, OnIdle, Durability, WorkerStart, Sandbox, LogFormat);
+text_setting!(AuthMode, OnIdle, Durability, WorkerStart, Sandbox, LogFormat, RegistrationPolicy);
 
 impl Text for String {
     fn kind() -> String {
@@ -193,15 +196,24 @@ impl Text for Option<PathBuf> {
     }
 }
 
-impl Text for IpAddr {
+impl Text for IpNet {
     fn kind() -> String {
-        "an IP address".to_owned()
+        "an IP address or range".to_owned()
     }
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| format!("{text:?} is no IP address such as 10.0.0.1 or ::1"))
+        let range = text.parse::<Self>().map(|range| range.trunc());
+        let address = || text.parse::<IpAddr>().map(|address| address.to_canonical().into());
+        range.or_else(|_| address()).map_err(|_| {
+            format!(
+                "{text:?} is no IP address such as 10.0.0.1 or ::1, and no range such as 10.0.0.0/8"
+            )
+        })
     }
     fn show(&self) -> String {
-        self.to_string()
+        match self.prefix_len() == self.max_prefix_len() {
+            true => self.addr().to_string(),
+            false => self.to_string(),
+        }
     }
 }
 
@@ -232,6 +244,7 @@ words!(AuthMode {
     Jwt = "jwt" | "internal",
     External = "external"
 });
+words!(RegistrationPolicy { Open = "open", Closed = "closed" });
 words!(OnIdle { Hibernate = "hibernate", Terminate = "terminate" });
 words!(Durability { Command = "command", Idle = "idle", Off = "off" });
 words!(WorkerStart { Fork = "fork", Spawn = "spawn" });

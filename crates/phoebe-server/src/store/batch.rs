@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 
-use super::LogRecord;
+use super::{LogRecord, audit};
 
 /// Records of one transaction. Of a session's activity only the latest moment counts.
 #[derive(Default)]
@@ -138,6 +138,12 @@ fn insert(transaction: &Transaction<'_>, record: &LogRecord) -> rusqlite::Result
                  VALUES (?1, ?2, ?3)",
             )?
             .execute(params![session_id, at, memory_used_mb]),
+        LogRecord::Deed(deed) => audit::record(transaction, deed),
+        LogRecord::ApiKeyUsed { id, at } => transaction
+            .prepare_cached(
+                "UPDATE api_keys SET last_used_at = MAX(COALESCE(last_used_at, ?2), ?2) WHERE id = ?1",
+            )?
+            .execute(params![id, at]),
         LogRecord::UserInfo { session_id, at, first_name, last_name, email } => transaction
             .prepare_cached(
                 "INSERT INTO session_user_info (session_id, first_name, last_name, email, updated_at)

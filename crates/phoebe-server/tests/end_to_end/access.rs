@@ -26,7 +26,7 @@ enum For {
 }
 
 /// Every route, whom it is for, and the body of a request to it.
-const ROUTES: [(&str, For, &str); 35] = [
+const ROUTES: [(&str, For, &str); 38] = [
     ("GET /", For::All, ""),
     ("GET /health", For::All, ""),
     ("GET /health/ready", For::All, ""),
@@ -35,6 +35,9 @@ const ROUTES: [(&str, For, &str); 35] = [
     ("POST /auth/register", For::All, r#"{"email": "", "password": ""}"#),
     ("POST /auth/login", For::All, "{}"),
     ("GET /auth/me", For::Guests, ""),
+    ("GET /v1/api-keys", For::Guests, ""),
+    ("POST /v1/api-keys", For::Guests, r#"{"name": "notebook"}"#),
+    ("DELETE /v1/api-keys/{key_id}", For::Guests, ""),
     ("GET /system/passbands", For::Guests, ""),
     ("GET /system/info", For::Guests, ""),
     ("POST /dash/start-session", For::Guests, "{}"),
@@ -86,6 +89,14 @@ impl Who {
         format!("{self:?}@x.org").to_lowercase()
     }
 
+    fn group(self) -> Option<&'static str> {
+        match self {
+            Self::Owner | Self::Instructor => Some("stars"),
+            Self::OtherStudent | Self::OtherInstructor => Some("planets"),
+            Self::Nobody | Self::Admin => None,
+        }
+    }
+
     fn role(self) -> &'static str {
         match self {
             Self::Nobody | Self::Owner | Self::OtherStudent => "student",
@@ -114,7 +125,7 @@ impl Mode {
             return Expected::Unknown;
         }
         let is_owner = who == Who::Owner || self == Self::Password;
-        let supervises = false;
+        let supervises = who == Who::Instructor && self == Self::Jwt;
         let may = match route {
             For::All | For::Guests => true,
             For::Owner => is_owner || who == Who::Admin,
@@ -191,6 +202,10 @@ async fn accounts_reach_what_is_theirs() {
         let (role, email) = (who.role(), who.email());
         let database = server.database();
         database.execute(&format!("UPDATE users SET role = '{role}' WHERE email = '{email}'"));
+        if let Some(group) = who.group() {
+            let user = format!("SELECT '{group}', id FROM users WHERE email = '{email}'");
+            database.execute(&format!("INSERT INTO user_groups (group_name, user_id) {user}"));
+        }
         *client = server.with_token(account["access_token"].as_str().unwrap());
     }
     ask_everything(server, Mode::Jwt, clients).await;

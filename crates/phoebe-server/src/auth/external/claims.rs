@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::auth::{AuthError, Identity, Role};
+use crate::auth::{AuthError, Credential, Identity, Role};
 
 /// Longer ids and names are no ids and names.
 const MAX_TEXT: usize = 255;
@@ -30,6 +30,7 @@ pub(super) fn identity(claims: &Claims, role_claim: &str) -> Result<Identity, Au
         full_name: full_name(claims),
         role: role(claims, role_claim),
         students: Arc::default(),
+        credential: Credential::Token,
     })
 }
 
