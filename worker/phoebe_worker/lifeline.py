@@ -12,7 +12,22 @@ import select
 import signal
 import socket
 
+from . import protocol
+
 F_SETSIG = 10  # not in the fcntl module before Python 3.14
+
+
+def receive_start(peer: socket.socket) -> protocol.Start:
+    """The one packet that the server writes to a lifeline. Where there is none, or a wrong one, the
+    process ends."""
+    data = peer.recv(protocol.PACKET_BYTES_MAX)
+    if not data:
+        os._exit(0)
+    try:
+        return protocol.Start.parse(protocol.parse_packet(data))
+    except ValueError as error:
+        peer.send(protocol.packet({"failed": "error", "error": str(error)}))
+        os._exit(1)
 
 
 def arm(peer: socket.socket, *, whole_group: bool) -> None:

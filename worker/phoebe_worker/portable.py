@@ -1,9 +1,8 @@
 """A Bundle as PHOEBE's own JSON, which any version of Python and PHOEBE at or above it can read.
 
-Stock PHOEBE opens it too. It keeps what PHOEBE's own `save` loses: parameters in contexts of
-clients' own (`ui`), times of models to the last digit, choices of units, and which constraints are
-still to be run. It loses the order of parameters across contexts, and the order in which
-constraints came to be, which nothing is computed from.
+Stock PHOEBE opens it too. It keeps more than PHOEBE's own `save`: see `parameter_json`, and which
+constraints are still to be run. It loses the order of parameters across contexts, the order in
+which constraints came to be, and which colours figures have used: nothing is computed from them.
 """
 
 from __future__ import annotations
@@ -11,12 +10,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from . import migration
+from .parameter_json import parameters_of
+
 _UNFINISHED = "phoebe_server_unfinished_constraints"
 
 
 def write(bundle: Any) -> bytes:
     """The Bundle as it is: no constraint is run."""
-    parameters = [_parameter(parameter) for parameter in _sorted_by_context(bundle)]
+    parameters = parameters_of(bundle)
     unfinished = {
         "delayed": list(bundle._delayed_constraints),
         "failed": list(bundle._failed_constraints),
@@ -31,7 +33,6 @@ def read(data: bytes, *, from_newer: bool = True) -> Any:
 
     `from_newer`: also one of a newer PHOEBE, for which PHOEBE promises nothing.
     """
-    import phoebe
     from phoebe.utils import parse_json
 
     parameters = json.loads(data, object_pairs_hook=parse_json)
@@ -42,32 +43,11 @@ def read(data: bytes, *, from_newer: bool = True) -> Any:
     for note in notes:
         parameters.remove(note)
         unfinished.update(note["value"])
-    bundle = phoebe.Bundle.open(parameters, import_from_newer=from_newer)
+    bundle = migration.opened(parameters, from_newer=from_newer)
     known = {constraint.uniqueid for constraint in bundle._params}
     bundle._delayed_constraints += [each for each in unfinished["delayed"] if each in known]
     bundle._failed_constraints += [each for each in unfinished["failed"] if each in known]
     return bundle
-
-
-def _sorted_by_context(bundle: Any) -> list[Any]:
-    """In PHOEBE's order, which reading relies on: what is referred to comes first."""
-    from phoebe.parameters.parameters import _contexts
-
-    place = {context: index for index, context in enumerate(_contexts)}
-    return sorted(bundle._params, key=lambda each: place.get(each.context, len(place)))
-
-
-def _parameter(parameter: Any) -> dict[str, Any]:
-    fields: dict[str, Any] = parameter.to_json(incl_uniqueid=True)
-    time = parameter._time
-    if time is not None and not isinstance(time, str):
-        fields["time"] = float(time)  # PHOEBE rounds it to 6 digits
-    if parameter._advanced:
-        fields["advanced"] = True
-    choices = getattr(parameter, "_choices", None)
-    if choices is not None:
-        fields["choices"] = list(choices)
-    return fields
 
 
 def _note(unfinished: dict[str, list[str]]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Only bytes in and bytes out. This module opens no socket, keeps no queue and kno
 
 from __future__ import annotations
 
+import base64
 import hmac
 import struct
 from collections.abc import Sequence
@@ -148,13 +149,48 @@ def parse_packet(data: bytes) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class Account:
+    """A user of the operating system."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """How a worker shuts itself in. `enforced`: it does not start where a part fails."""
+
+    enforced: bool
+    filters: list[bytes]
+    readable: list[str]
+    scratch: str
+    account: Account | None
+
+    @classmethod
+    def parse(cls, value: Any) -> Sandbox:
+        """Check the fields; raises ValueError naming what is wrong."""
+        try:
+            account = value.get("account")
+            return cls(
+                enforced={"enforce": True, "best-effort": False}[value["level"]],
+                filters=[base64.b64decode(each, validate=True) for each in value["filters"]],
+                readable=[str(path) for path in value["readable"]],
+                scratch=str(value["scratch"]),
+                account=account and Account(int(account["uid"]), int(account["gid"])),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"start.sandbox cannot be used: {error!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """What a worker is told at its start. The key does not show when printed."""
 
     session: str
     port: int
     key: bytes = field(repr=False)
-    limits: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, int] = field(default_factory=dict)
+    sandbox: Sandbox | None = None
 
     @classmethod
     def parse(cls, value: Any) -> Start:
@@ -173,9 +209,10 @@ class Start:
             key = b""
         if len(key) != 32:
             raise ValueError("start.key must be 64 hex digits")
-        if not isinstance(limits, dict):
-            raise ValueError("start.limits must be a JSON object")
-        return cls(session, port, key, limits)
+        if not isinstance(limits, dict) or not all(type(each) is int for each in limits.values()):
+            raise ValueError("start.limits must be a JSON object of whole numbers")
+        sandbox = value.get("sandbox")
+        return cls(session, port, key, limits, sandbox and Sandbox.parse(sandbox))
 
 
 def _short(error: str | None) -> str | None:

@@ -7,6 +7,7 @@ until the worker adopts the new one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import struct
@@ -28,6 +29,8 @@ _RECORD = struct.Struct(">cQ")
 _PROGRESS_INTERVAL_SECONDS = 0.2
 _READ_BYTES = 1 << 20
 _NICENESS = 10  # short commands of other sessions go first
+
+_children_fd = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +113,14 @@ class Runner:
 
 
 def adopt_orphans() -> None:
-    """Let processes that a dead runner leaves behind become this process's children."""
+    """Let processes that a dead runner leaves behind become this process's children.
+
+    To be called before the sandbox, in which the list of children cannot be opened any more.
+    """
+    global _children_fd
     forked.prctl(forked.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    with contextlib.suppress(OSError):
+        _children_fd = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY)
 
 
 def end_children() -> None:
@@ -126,12 +135,10 @@ def end_children() -> None:
 
 
 def _children() -> list[int]:
-    path = f"/proc/self/task/{os.getpid()}/children"
     try:
-        with open(path, encoding="ascii") as listing:
-            return [int(pid) for pid in listing.read().split()]
-    except OSError:
-        return []
+        return [int(pid) for pid in os.pread(_children_fd, _READ_BYTES, 0).split()]
+    except (OSError, ValueError):
+        return []  # code of a Bundle may have closed it
 
 
 def _child(worker: int, write_end: int, run: Callable[[], tuple[Answer, Any]], stage: str) -> None:

@@ -19,11 +19,8 @@ def run() -> NoReturn:
     """A worker whose lifeline is standard input; the one packet on it is START."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the server's terminal is the server's
     peer = take_stdin()
-    data = peer.recv(protocol.PACKET_BYTES_MAX)
-    if not data:
-        os._exit(0)
+    start = lifeline.receive_start(peer)
     try:
-        start = protocol.Start.parse(protocol.parse_packet(data))
         try:
             os.setsid()
         except PermissionError:

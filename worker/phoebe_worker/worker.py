@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import orjson
 import zmq
 
-from . import parallel, protocol, restore, runner, snapshots
+from . import parallel, protocol, restore, runner, sandbox, snapshots
 from .answer import Answer, describe
 from .commands import COMMANDS, Command, Session
 from .runner import Runner
@@ -26,6 +26,7 @@ from .templates import Templates
 
 _MESSAGE_BYTES_MAX = 512 * 1024 * 1024
 _MESSAGES_PER_TURN = 100
+_BACKLOG = 8
 
 
 def _replace_bundle(session: Session, /, name: Any, payload: bytes) -> dict[str, Any]:
@@ -61,14 +62,17 @@ def run(
     start: protocol.Start, lifeline: socket.socket, templates: Templates, info: dict[str, Any]
 ) -> NoReturn:
     """Bind, say `ready`, serve. Returns never: it ends with the process."""
-    context = zmq.Context(io_threads=1)
     try:
         _limit_memory(start.limits.get("memory_mb"))
-        endpoint = _bind(context, start.port)
+        runner.adopt_orphans()
+        listener = _listen(start.port)  # in its sandbox it could not
+        sandbox.enter(start)
+        endpoint = _serve_on(listener)
     except Exception as error:
-        in_use = isinstance(error, zmq.ZMQError) and error.errno == errno.EADDRINUSE
+        in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         failed = "address_in_use" if in_use else "error"
-        lifeline.send(protocol.packet({"failed": failed, "error": f"port {start.port}: {error}"}))
+        text = f"port {start.port}: {error}" if in_use else str(error)
+        lifeline.send(protocol.packet({"failed": failed, "error": text}))
         os._exit(3)
     worker = Worker(start, endpoint, Session(templates.first, templates))
     lifeline.send(protocol.packet({"ready": info}))
@@ -98,7 +102,6 @@ class Worker:
         self._poller.register(self._restore.signalled, zmq.POLLIN)
 
     def serve(self) -> NoReturn:
-        runner.adopt_orphans()
         while True:
             ready = dict(self._poller.poll())
             if self._restore.signalled in ready:
@@ -304,22 +307,35 @@ class Worker:
             print(f"a reply could not be sent: {error}", flush=True)
 
 
-def _bind(context: zmq.Context[Any], port: int) -> zmq.Socket[bytes]:
-    endpoint: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setblocking(False)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def _serve_on(listener: socket.socket) -> zmq.Socket[bytes]:
+    """The command socket. Its threads start here."""
+    endpoint: zmq.Socket[bytes] = zmq.Context(io_threads=1).socket(zmq.ROUTER)
     endpoint.linger = 0
     endpoint.maxmsgsize = _MESSAGE_BYTES_MAX
-    endpoint.bind(f"tcp://127.0.0.1:{port}")
+    endpoint.setsockopt(zmq.USE_FD, listener.fileno())
+    host, port = listener.getsockname()
+    endpoint.bind(f"tcp://{host}:{port}")
+    listener.detach()  # it is ZeroMQ's now
     return endpoint
 
 
-def _limit_memory(memory_mb: Any) -> None:
+def _limit_memory(memory_mb: int | None) -> None:
     """Bound what this process may allocate beyond what it shares with the zygote."""
-    if not isinstance(memory_mb, int | float) or memory_mb <= 0:
+    if memory_mb is None:
         return
     with open("/proc/self/status", encoding="ascii") as status:
         fields = dict(line.split(":", 1) for line in status)
     shared = int(fields["VmData"].split()[0]) * 1024
-    limit = shared + int(memory_mb * 1024 * 1024)
+    limit = shared + memory_mb * 1024 * 1024
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 

@@ -109,8 +109,7 @@ class Zygote:
             number = request.get("fork")
             if len(fds) != 2:
                 raise ValueError(f"a fork needs 2 descriptors (lifeline, log), got {len(fds)}")
-            start = protocol.Start.parse(request.get("start"))
-            pid = self._fork(start, *fds)
+            pid = self._fork(*fds)
         except (ValueError, OSError) as error:
             self._send({"failed": number, "error": str(error)})
         else:
@@ -119,13 +118,13 @@ class Zygote:
             for fd in fds:
                 os.close(fd)
 
-    def _fork(self, start: protocol.Start, lifeline_fd: int, log_fd: int) -> int:
+    def _fork(self, lifeline_fd: int, log_fd: int) -> int:
         pid = os.fork()
         if pid == 0:
-            self._become_worker(start, lifeline_fd, log_fd)
+            self._become_worker(lifeline_fd, log_fd)
         return pid
 
-    def _become_worker(self, start: protocol.Start, lifeline_fd: int, log_fd: int) -> NoReturn:
+    def _become_worker(self, lifeline_fd: int, log_fd: int) -> NoReturn:
         """The child's whole life."""
         try:
             signal.set_wakeup_fd(-1)
@@ -139,6 +138,7 @@ class Zygote:
             forked.close_all_but(lifeline_fd)
             os.setsid()
             peer = socket.socket(fileno=lifeline_fd)
+            start = lifeline.receive_start(peer)
             lifeline.arm(peer, whole_group=True)
             forked.reseed()
             worker.run(start, peer, self._templates, {"template": self._digest})

@@ -111,9 +111,9 @@ class Zygote:
         self.info = receive_packet(self.control)["ready"]
         return self.info
 
-    def send_fork(self, start: Any, *fds: int) -> int:
+    def send_fork(self, *fds: int) -> int:
         self._requests += 1
-        packet = orjson.dumps({"fork": self._requests, "start": start})
+        packet = orjson.dumps({"fork": self._requests})
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self.control.sendmsg([packet], ancillary)
         return self._requests
@@ -250,7 +250,11 @@ class Worker:
     """A worker forked by a zygote, its lifeline, its log and a connection to it."""
 
     def __init__(
-        self, zygote: Zygote, limits: dict[str, Any] | None = None, port: int | None = None
+        self,
+        zygote: Zygote,
+        limits: dict[str, Any] | None = None,
+        port: int | None = None,
+        sandbox: dict[str, Any] | None = None,
     ) -> None:
         self.zygote = zygote
         self.session, self.key = str(uuid.uuid4()), secrets.token_bytes(32)
@@ -263,8 +267,10 @@ class Worker:
             "port": self.port,
             "key": self.key.hex(),
             "limits": limits or {},
+            "sandbox": sandbox,
         }
-        number = zygote.send_fork(start, theirs.fileno(), log_write)
+        self.lifeline.send(orjson.dumps(start))
+        number = zygote.send_fork(theirs.fileno(), log_write)
         theirs.close()
         os.close(log_write)
         packet = zygote.next_packet()

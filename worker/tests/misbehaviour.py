@@ -160,3 +160,18 @@ def _open_descriptors() -> list[int]:
         except OSError:
             pass
     return found
+
+
+@command("test_execute", kind="change")
+def execute(session: Session, /, code: str) -> Any:
+    """Run code, as a Bundle could; gives what it leaves in `result`."""
+    names: dict[str, Any] = {"session": session}
+    exec(code, names)
+    return names.get("result")
+
+
+@command("test_sleep_with_child", kind="long")
+def sleep_with_child(session: Session, /) -> None:
+    if os.fork() == 0:
+        time.sleep(600)
+    time.sleep(600)

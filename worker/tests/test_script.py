@@ -165,7 +165,8 @@ def test_every_other_change(journal: Journal, tmp_path: Path) -> None:
     done("add_dataset", kind="mesh", dataset="mesh01", compute_times=[1 / 3], columns=["teffs"])
     assert not journal.do("set_value", **PERIOD, value="text")["success"]
     assert not journal.do("set_value", twig="ecc@binary", value=1.5)["success"]
-    assert not journal.do("add_dataset", kind="lc", dataset="x", **{"no name": "'\n\"\\"})["success"]
+    odd = {"no name": "'\n\"\\"}
+    assert not journal.do("add_dataset", kind="lc", dataset="x", **odd)["success"]
     assert not journal.do("add_dataset", kind="nosuch\nimport os")["success"]
     done(
         "attach_params",

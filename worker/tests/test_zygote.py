@@ -68,7 +68,8 @@ def test_a_worker_holds_only_its_own_descriptors(start_worker: Callable[..., Wor
         link for link in links if link.startswith("socket:") and f" {link[8:-1]}" in unix_sockets
     ]
     assert len(held) == 1, links  # the lifeline
-    assert not [link for link in links if link.startswith("/") and link != os.devnull], links
+    files = [link for link in links if link.startswith("/") and link != os.devnull]
+    assert [Path(file).name for file in files] == ["children"], links
 
 
 def test_workers_differ_in_their_random_numbers(start_worker: Callable[..., Worker]) -> None:
@@ -95,29 +96,41 @@ def test_exits_are_reported(zygote: Zygote, start_worker: Callable[..., Worker])
         assert zygote.wait_exit(left.pid) == {"exited": left.pid, "code": 0, "signal": None}
 
 
-@pytest.mark.parametrize(
-    ("start", "descriptors", "said"),
-    [
-        (GOOD, 0, "2 descriptors"),
-        (GOOD, 1, "2 descriptors"),
-        (GOOD, 3, "2 descriptors"),
-        ({**GOOD, "key": "ab"}, 2, "start.key"),
-        ({**GOOD, "port": -1}, 2, "start.port"),
-        (None, 2, "start must be"),
-    ],
-)
-def test_a_bad_request_is_answered(
-    zygote: Zygote, start: object, descriptors: int, said: str
-) -> None:
+@pytest.mark.parametrize("descriptors", [0, 1, 3])
+def test_a_bad_request_is_answered(zygote: Zygote, descriptors: int) -> None:
     ends = socket_pair() + socket_pair()
     try:
-        number = zygote.send_fork(start, *[end.fileno() for end in ends[:descriptors]])
+        number = zygote.send_fork(*[end.fileno() for end in ends[:descriptors]])
     finally:
         for end in ends:
             end.close()
     packet = zygote.next_packet()
     assert packet["failed"] == number
-    assert said in packet["error"]
+    assert "2 descriptors" in packet["error"]
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ({**GOOD, "key": "ab"}, "start.key"),
+        ({**GOOD, "port": -1}, "start.port"),
+        ({**GOOD, "limits": {"memory_mb": "5"}}, "start.limits"),
+        ({**GOOD, "sandbox": {"level": "maybe"}}, "start.sandbox"),
+        ([], "must be a JSON object"),
+    ],
+)
+def test_a_bad_start_is_answered(zygote: Zygote, start: object, said: str) -> None:
+    lifeline, theirs = socket_pair()
+    log = os.open(os.devnull, os.O_WRONLY)
+    with lifeline, theirs:
+        lifeline.send(json.dumps(start).encode())
+        zygote.send_fork(theirs.fileno(), log)
+        os.close(log)
+        pid = zygote.next_packet()["pid"]
+        said_by_worker = receive_packet(lifeline)
+    assert said_by_worker["failed"] == "error"
+    assert said in said_by_worker["error"]
+    assert zygote.wait_exit(pid)["code"] == 1
 
 
 def test_garbage_is_answered(zygote: Zygote) -> None:

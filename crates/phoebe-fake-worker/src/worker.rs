@@ -25,18 +25,21 @@ use crate::commands::{self, Answer, Bundle, Command};
 use crate::misbehaviour::misbehave;
 use crate::{Outcome, channel, lifeline};
 
-/// A worker that the zygote started: standard input brings its start and its lifeline.
+/// A worker that the zygote started: standard input is its lifeline, the first packet its start.
 pub(crate) fn run_forked(behaviour: Behaviour) -> Outcome {
-    let (start, descriptors) = channel::receive::<Start>(channel::standard_input()?)?
-        .ok_or("the zygote closed the hand-over socket")?;
-    let lifeline = descriptors.into_iter().next().ok_or("the zygote handed no lifeline over")?;
+    let (start, lifeline) = take_start()?;
     run(behaviour, &start, lifeline, Info { template: commands::template(), ..Info::default() })
 }
 
-/// A worker that the server started: standard input is its lifeline, the first packet its start.
-pub(crate) fn run_spawned(behaviour: Behaviour) -> Outcome {
+fn take_start() -> Outcome<(Start, OwnedFd)> {
     let lifeline = channel::standard_input()?;
     let (start, _) = channel::receive::<Start>(&lifeline)?.ok_or("the server has gone")?;
+    Ok((start, lifeline))
+}
+
+/// A worker that the server started, in the same way.
+pub(crate) fn run_spawned(behaviour: Behaviour) -> Outcome {
+    let (start, lifeline) = take_start()?;
     if behaviour == Behaviour::Fatal {
         return report(&lifeline, failed(StartFailure::Error, FATAL_TEXT));
     }

@@ -1,20 +1,18 @@
 //! Stands for the zygote: starts a process for each fork request and reports what becomes of it.
 
 use std::env;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, exit};
 use std::sync::Arc;
 use std::thread;
 
 use phoebe_protocol::packet::{ForkRequest, FromZygote};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::behaviour::{Behaviour, FATAL_TEXT};
 use crate::{Outcome, channel, commands};
 
-/// The mode in which the zygote starts its workers. Standard input is a socket on which the worker gets its
-/// `Start` and its lifeline.
+/// The mode in which the zygote starts its workers. Standard input is the lifeline, on which `Start` waits.
 pub(crate) const FORKED: &str = "forked";
 
 /// Serves fork requests until the control channel closes.
@@ -32,7 +30,7 @@ pub(crate) fn run(program: &str, behaviour: Behaviour) -> Outcome {
     }
     while let Some((request, descriptors)) = channel::receive::<ForkRequest>(&*control)? {
         let number = request.fork;
-        match start_worker(program, behaviour, &request, descriptors) {
+        match start_worker(program, behaviour, descriptors) {
             Ok(child) => {
                 channel::send(&*control, &forked(number, &child), &[])?;
                 report_exit(child, Arc::clone(&control));
@@ -46,24 +44,16 @@ pub(crate) fn run(program: &str, behaviour: Behaviour) -> Outcome {
     Ok(())
 }
 
-fn start_worker(
-    program: &str,
-    behaviour: Behaviour,
-    request: &ForkRequest,
-    descriptors: Vec<OwnedFd>,
-) -> Outcome<Child> {
+fn start_worker(program: &str, behaviour: Behaviour, descriptors: Vec<OwnedFd>) -> Outcome<Child> {
     if behaviour == Behaviour::ForkFails {
         return Err("the fork failed: Cannot allocate memory".into());
     }
     let [lifeline, log] = <[OwnedFd; 2]>::try_from(descriptors)
         .map_err(|others| format!("a fork request has 2 descriptors, not {}", others.len()))?;
-    let (ours, theirs) =
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    channel::send(&ours, &request.start, &[lifeline.as_fd()])?;
     let child = Command::new(env::current_exe()?)
         .arg0(program)
         .arg(FORKED)
-        .stdin(theirs)
+        .stdin(lifeline)
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()?;

@@ -37,15 +37,59 @@ pub struct Info {
     pub template: String,
 }
 
-/// Bounds that a worker sets on itself before it reads user input.
+/// Bounds that a worker sets on itself before it reads user input; none where absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Memory of the worker in MiB; none where absent.
+    /// Memory of each of its processes in MiB, beyond what it shares with the zygote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mb: Option<u64>,
+    /// Size of a file in MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_mb: Option<u64>,
+    /// Open files of each of its processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u64>,
+    /// Its processes and their threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
 }
 
-/// What a worker needs to start.
+/// What a worker does where the kernel cannot do a part of its sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SandboxLevel {
+    /// It does not start.
+    Enforce,
+    /// It goes on without.
+    BestEffort,
+}
+
+/// How a worker shuts itself in before it reads user input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// What to do where the kernel cannot.
+    pub level: SandboxLevel,
+    /// seccomp programs: arrays of `struct sock_filter` in base64, installed in this order.
+    pub filters: Vec<String>,
+    /// Files and folders that may be read, besides those of the interpreter.
+    pub readable: Vec<String>,
+    /// The one folder that may be written: the worker's own, empty.
+    pub scratch: String,
+    /// The account to change to, where the server may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
+}
+
+/// A user of the operating system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// What a worker needs to start: the one packet that the server writes to its lifeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
     /// The session's id.
@@ -57,15 +101,16 @@ pub struct Start {
     /// Bounds to set before user input.
     #[serde(default)]
     pub limits: Limits,
+    /// How to shut itself in; not at all where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
 }
 
-/// Server → zygote.
+/// Server → zygote. What the worker is told waits in its lifeline: the zygote, of which every worker is a copy, must not see keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForkRequest {
     /// Names the request in the answer.
     pub fork: u64,
-    /// What the worker is told.
-    pub start: Start,
 }
 
 /// Zygote → server.

@@ -118,7 +118,9 @@ impl HttpError {
         )
     }
 
-    fn retry_later(self) -> Self {
+    /// Tells the client when to try again.
+    #[must_use]
+    pub fn retry_later(self) -> Self {
         self.retry_after(RETRY_AFTER_SECONDS)
     }
 

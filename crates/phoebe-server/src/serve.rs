@@ -20,7 +20,8 @@ use crate::config::{Durability, Settings, WorkerStart};
 use crate::session::SessionManager;
 use crate::store::snapshots::{Rules, SnapshotStore};
 use crate::store::{CommandFilter, DataDirectory, DataDirectoryError, Store, StoreError};
-use crate::web::{self, App, Tls, TlsError};
+use crate::web::{self, App, ConnectionLimits, Tls, TlsError};
+use crate::worker::sandbox::{self, Containment, SandboxError};
 use crate::worker::{Interpreter, Launcher, orphans, reap_children};
 
 /// Why rows of an earlier run are closed.
@@ -37,6 +38,9 @@ pub enum ServeError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The containment of workers.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// The authentication settings.
     #[error(transparent)]
     Auth(#[from] AuthSetupError),
@@ -99,9 +103,11 @@ pub async fn serve(
         passband_dir: settings.worker.passband_dir.clone(),
     };
     let records = orphans::Records::open(data.run())?;
+    let containment = Containment::plan(&settings.worker, data.run(), data.instance_id())?;
+    sandbox::announce(containment.as_ref());
     let launcher = match settings.worker.start {
-        WorkerStart::Fork => Launcher::fork(interpreter, records),
-        WorkerStart::Spawn => Launcher::spawn(interpreter, records),
+        WorkerStart::Fork => Launcher::fork(interpreter, records, containment),
+        WorkerStart::Spawn => Launcher::spawn(interpreter, records, containment),
     };
     let sessions = SessionManager::new(Arc::clone(&settings), store.clone(), launcher, snapshots);
     match sessions.take_over(&last_activity)? {
@@ -116,7 +122,8 @@ pub async fn serve(
     let scheme = if tls.is_some() { "https" } else { "http" };
     let certificate_watch = tls.clone().map(|tls| tokio::spawn(watch_certificate(tls)));
     let stopped = stopping.clone().cancelled_owned();
-    let http = tokio::spawn(web::serve_http(listener, tls, web::router(app), stopped));
+    let limits = ConnectionLimits::of(&app.settings.server);
+    let http = tokio::spawn(web::serve_http(listener, tls, limits, web::router(app), stopped));
     let url = format!("{scheme}://{address}");
     info!(%address, url, version = env!("CARGO_PKG_VERSION"), "listening");
 

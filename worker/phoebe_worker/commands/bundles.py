@@ -17,17 +17,12 @@ def new_bundle(session: Session, /) -> dict[str, Any]:
     return {}
 
 
-def _morphology_script(arguments: Mapping[str, Any]) -> str:
+def _anew(arguments: Mapping[str, Any]) -> str:
     options = MORPHOLOGIES[arguments["morphology"]]
     return f"b = default_bundle({', '.join(keywords(options))})"
 
 
-@command(
-    "set_morphology",
-    kind="change",
-    script=_morphology_script,
-    older_names=("change_morphology",),
-)
+@command("set_morphology", kind="change", script=_anew, older_names=("change_morphology",))
 def set_morphology(session: Session, /, morphology: str) -> dict[str, Any]:
     """Begin anew with the default Bundle of a morphology: detached, semi-detached or contact."""
     session.bundle = session.templates.fresh(morphology)
@@ -42,11 +37,11 @@ def get_bundle(session: Session, /) -> dict[str, str]:
     return {"bundle": portable.write(bundle).decode()}
 
 
-@command(
-    "load_bundle",
-    kind="change",
-    script=lambda arguments: f"b = opened_bundle({arguments['bundle']!r})",
-)
+def _opened(arguments: Mapping[str, Any]) -> str:
+    return f"b = opened_bundle({arguments['bundle']!r})"
+
+
+@command("load_bundle", kind="change", script=_opened)
 def load_bundle(session: Session, /, bundle: str) -> dict[str, Any]:
     """Replace the Bundle by one in PHOEBE's JSON, as text."""
     if not isinstance(bundle, str):

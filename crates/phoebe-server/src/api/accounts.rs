@@ -53,9 +53,10 @@ pub(super) struct Token {
     reason = "describes the request in the OpenAPI document; the body is read field by field"
 )]
 pub(super) struct RegistrationBody {
-    #[schema(example = "ada@example.org")]
+    #[schema(example = "ada@example.org", min_length = 1, max_length = 320)]
     email: String,
     /// As long as the settings ask for, and at most 1024 bytes.
+    #[schema(min_length = 1, max_length = 1024)]
     password: String,
     first_name: Option<String>,
     last_name: Option<String>,
@@ -168,7 +169,7 @@ pub(super) async fn login(
 
 /// Who am I
 #[utoipa::path(
-    get, path = "/auth/me", tag = "accounts", security(("token" = [])),
+    get, path = "/auth/me", tag = "accounts", security((), ("token" = []), ("api_key" = [])),
     responses(
         (status = 200, description = "You", body = User),
         (status = 401, description = "The token is missing or not valid", body = ErrorBody),

@@ -11,7 +11,7 @@ use super::Shared;
 use crate::auth::Identity;
 use crate::error::HttpError;
 use crate::session::{SessionManager, SessionView};
-use crate::web::ClientAddress;
+use crate::web::{ClientAddress, Counted};
 
 /// The name of the path parameter that holds a session's id.
 pub(super) const SESSION: &str = "session_id";
@@ -78,6 +78,21 @@ pub(super) async fn guard(
 pub(super) fn unknown(route: &str) -> HttpError {
     let is_command = route.starts_with("/send/");
     HttpError::not_found(if is_command { "Invalid session ID" } else { "Session not found" })
+}
+
+/// Refuses a request of somebody who has too many in flight.
+pub(super) async fn bound(
+    State(context): State<Shared>,
+    caller: Caller,
+    ClientAddress(address): ClientAddress,
+    request: Request,
+    next: Next,
+) -> Response {
+    let user = caller.0.map(|identity| Counted::User(identity.user_id));
+    match user.or(address.map(Counted::Address)) {
+        Some(counted) => context.per_caller.bound(counted, request, next).await,
+        None => next.run(request).await,
+    }
 }
 
 impl Caller {

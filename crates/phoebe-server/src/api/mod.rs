@@ -4,6 +4,7 @@ mod accounts;
 mod api_keys;
 mod body;
 mod caller;
+mod common_answers;
 mod json;
 mod pages;
 mod send;
@@ -25,7 +26,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::error::HttpError;
-use crate::web::App;
+use crate::web::{App, PerCaller};
 
 /// What every handler sees.
 pub(crate) struct Context {
@@ -33,6 +34,8 @@ pub(crate) struct Context {
     pub(crate) app: App,
     /// When it began to serve.
     pub(crate) started: Instant,
+    /// The bound on each caller's requests.
+    pub(crate) per_caller: PerCaller,
 }
 
 use caller::Access;
@@ -125,15 +128,18 @@ fn documented_routes() -> OpenApiRouter<Shared> {
 /// # Errors
 /// Never in practice: the document is plain data.
 pub fn openapi_json() -> Result<String, serde_json::Error> {
-    documented_routes().into_openapi().to_pretty_json()
+    common_answers::add(documented_routes().into_openapi()).to_pretty_json()
 }
 
 /// All routes with their answers to unknown paths and methods.
 pub(crate) fn routes(app: App) -> Router {
-    let context = Arc::new(Context { app, started: Instant::now() });
+    let per_caller = PerCaller::new(app.settings.server.max_requests_per_caller);
+    let context = Arc::new(Context { app, started: Instant::now(), per_caller });
+    let bound = middleware::from_fn_with_state(Arc::clone(&context), caller::bound);
     let guarded = |routes: OpenApiRouter<Shared>, access| {
         let guard = caller::Guard { context: Arc::clone(&context), access };
         let (routes, _) = routes.split_for_parts();
+        let routes = routes.route_layer(bound.clone());
         routes.route_layer(middleware::from_fn_with_state(guard, caller::guard))
     };
     let (open, _) = open_routes().split_for_parts();

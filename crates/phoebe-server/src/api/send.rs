@@ -25,9 +25,9 @@ const MAX_BATCH: usize = 1000;
     reason = "describes the request in the OpenAPI document; the body is passed on unread"
 )]
 pub(super) struct CommandBody {
-    /// What to do.
-    #[schema(example = "get_value")]
-    command: String,
+    /// What to do: a text. Without one the command fails with `success: false`.
+    #[schema(value_type = Option<Value>, example = "get_value")]
+    command: (),
 }
 
 /// What the worker says.

@@ -47,6 +47,14 @@ table::settings! {
         trusted_proxies: Vec<IpNet> = Vec::new();
         /// Largest request body in MiB.
         max_body_mb: u64 = 64, check(within(1, 65_536));
+        /// Requests that may be in flight at a time, those that wait for a computation included. More get a 503.
+        max_requests_in_flight: usize = 4096, check(at_least(1));
+        /// Requests of one caller that may be in flight: of a user, or of an address where users are not known.
+        /// More get a 429.
+        max_requests_per_caller: usize = 512, check(at_least(1));
+        /// Connections that one address may have open; 0 for no limit of its own. This machine and `trusted_proxies`
+        /// have none. More get a 503.
+        max_connections_per_address: usize = 1024;
         /// Origins whose pages may use the API from a browser, for example `https://x.org` or, with any
         /// port, `http://localhost:*`; `*` for any. Where none are set: any, if requests need a token or
         /// a key; else those of this machine.
@@ -163,8 +171,11 @@ table::settings! {
         python: Option<PathBuf> = None;
         /// Where workers come from: forked from a prepared process, or a fresh interpreter each.
         start: WorkerStart = WorkerStart::Fork;
-        /// Contain workers by the kernel.
-        sandbox: Sandbox = Sandbox::BestEffort, note(NOT_YET);
+        /// Contain workers by the kernel: `enforce` (no start where the kernel cannot), `best-effort` or
+        /// `off`.
+        sandbox: Sandbox = Sandbox::default();
+        /// The user, by name or number, to whom workers change where the server is root; empty to stay.
+        user: String = String::new();
         /// Use faster equivalents of some of PHOEBE's functions.
         accelerate: bool = true;
         /// Additional folder of passbands.
@@ -177,5 +188,13 @@ table::settings! {
         level: String = "INFO".to_owned(), check(log_level);
         /// How log lines look: `text` or `json`; a Python format string is read as `text`.
         format: LogFormat = LogFormat::Text;
+    }
+}
+
+impl AuthSettings {
+    /// Whether whoever reaches the server may use it.
+    #[must_use]
+    pub fn asks_nobody(&self) -> bool {
+        self.mode == AuthMode::None && !self.enabled
     }
 }

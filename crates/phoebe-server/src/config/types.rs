@@ -60,9 +60,10 @@ pub enum WorkerStart {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sandbox {
     /// Always; the server does not start where the kernel cannot do it.
+    #[cfg_attr(target_os = "linux", default)]
     Enforce,
     /// As far as the kernel can.
-    #[default]
+    #[cfg_attr(not(target_os = "linux"), default)]
     BestEffort,
     /// Not at all.
     Off,

@@ -19,7 +19,7 @@ const RULES: [Rule; 11] = [
     api_keys_are_given,
     api_keys_are_not_empty,
     tls_needs_certificate_and_key,
-    sandbox_is_not_enforced,
+    another_user_needs_the_sandbox,
 ];
 
 /// Everything that is wrong with the combination.
@@ -54,8 +54,9 @@ fn port_pool_is_not_empty(settings: &Settings) -> Option<(&'static [Name], Strin
 
 fn network_needs_authentication(settings: &Settings) -> Option<(&'static [Name], String)> {
     let server = &settings.server;
-    let open = settings.auth.mode == AuthMode::None && !settings.auth.enabled;
-    let refused = open && !is_loopback(&server.host) && !server.allow_unauthenticated_network;
+    let refused = settings.auth.asks_nobody()
+        && !is_loopback(&server.host)
+        && !server.allow_unauthenticated_network;
     refused.then(|| {
         let text = format!(
             "without authentication the server listens on loopback only, not on {}: whoever \
@@ -179,10 +180,11 @@ fn tls_needs_certificate_and_key(settings: &Settings) -> Option<(&'static [Name]
     Some((&[("server", "tls_cert"), ("server", "tls_key")] as &[Name], text))
 }
 
-fn sandbox_is_not_enforced(settings: &Settings) -> Option<(&'static [Name], String)> {
-    (settings.worker.sandbox == Sandbox::Enforce).then(|| {
-        let text = "this version cannot contain workers, so it does not start with [worker] sandbox = \
-                    \"enforce\": set \"best-effort\" or \"off\" if you trust your users with this account";
-        (&[("worker", "sandbox")] as &[Name], text.to_owned())
+fn another_user_needs_the_sandbox(settings: &Settings) -> Option<(&'static [Name], String)> {
+    let worker = &settings.worker;
+    (worker.sandbox == Sandbox::Off && !worker.user.is_empty()).then(|| {
+        let text = "[worker] user has no effect with sandbox = \"off\": remove it, or set sandbox to \"enforce\" or \
+                    \"best-effort\"";
+        (&[("worker", "user"), ("worker", "sandbox")] as &[Name], text.to_owned())
     })
 }

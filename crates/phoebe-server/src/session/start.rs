@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use phoebe_protocol::command::{Message, SnapshotFormat};
-use phoebe_protocol::packet::Limits;
 use phoebe_protocol::sign::Key;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
@@ -94,7 +93,7 @@ async fn launch(shared: &Shared, session: &str) -> Result<(Worker, PortLease, Ke
             session: session.to_owned(),
             port: lease.port(),
             key: key.clone(),
-            limits: Limits { memory_mb: (memory_mb > 0).then_some(memory_mb) },
+            memory_mb: (memory_mb > 0).then_some(memory_mb),
         };
         match shared.launcher.start(&spec).await {
             Ok(worker) => return Ok((worker, lease, key)),

@@ -2,17 +2,14 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::http::StatusCode;
-use axum::http::header::EXPECT;
-use bytes::Bytes;
-use hyper::body::{Frame, Incoming, SizeHint};
+use axum::http::header::{CONNECTION, EXPECT};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -26,6 +23,7 @@ use tower::ServiceExt as _;
 
 use super::client_address::Peer;
 use super::gate::{Busy, Place};
+use super::held_body::HeldBody;
 use super::lent_body;
 use crate::error::HttpError;
 
@@ -65,6 +63,7 @@ pub(super) async fn serve(
             }
         }
     }
+    let router = if place.is_one_too_many() { too_many() } else { router };
     // Boxed, so that the many bytes of a connection's state are spent on those who speak only.
     match tls {
         None => Box::pin(converse(stream, peer, router, place, stop)).await,
@@ -83,6 +82,16 @@ fn https_only() -> Router {
             StatusCode::BAD_REQUEST,
             "This server speaks HTTPS only: use https:// in its address",
         )
+    })
+}
+
+/// What is said to an address that has as many connections as it may.
+fn too_many() -> Router {
+    Router::new().fallback(|| async {
+        let refusal = HttpError::unavailable(
+            "Your address has as many connections open as it may; close some, or try again in a moment",
+        );
+        ([(CONNECTION, "close")], refusal)
     })
 }
 
@@ -151,7 +160,7 @@ async fn answer(
     peer: SocketAddr,
     router: Router,
     busy: Busy,
-) -> Result<Response<Answer>, Infallible> {
+) -> Result<Response<HeldBody<Busy>>, Infallible> {
     // A client that asked for leave to send its body does not send it once it has its answer.
     let waits_for_leave = request.headers().contains_key(EXPECT);
     let (parts, body) = request.into_parts();
@@ -162,31 +171,6 @@ async fn answer(
     if !waits_for_leave {
         lender.discard_rest().await;
     }
-    Ok(response.map(|body| Answer { body, _busy: busy }))
-}
-
-/// A response's body, whose connection is busy until it has been read.
-struct Answer {
-    body: Body,
-    _busy: Busy,
-}
-
-impl hyper::body::Body for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+    // The connection is busy until its answer has been read.
+    Ok(response.map(|body| HeldBody::new(body, busy)))
 }

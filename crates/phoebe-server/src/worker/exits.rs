@@ -19,8 +19,30 @@ pub enum Exit {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
+    /// The server killed it, because it took more than it may.
+    Overstepped(Bound),
     /// It is gone; nobody saw how.
     Unknown,
+}
+
+/// A bound that the server keeps for a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// So many processes and threads.
+    Processes(u64),
+    /// So many MiB in its scratch directory.
+    Scratch(u64),
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Processes(most) => write!(formatter, "more than {most} processes and threads"),
+            Self::Scratch(most) => {
+                write!(formatter, "more than {most} MiB or too many files in its scratch directory")
+            }
+        }
+    }
 }
 
 impl Exit {
@@ -42,6 +64,7 @@ impl fmt::Display for Exit {
                 Some(name) => write!(formatter, "signal {name}"),
                 None => write!(formatter, "signal {signal}"),
             },
+            Self::Overstepped(bound) => write!(formatter, "killed by the server: {bound}"),
             Self::Unknown => formatter.write_str("unknown cause"),
         }
     }
@@ -159,5 +182,7 @@ mod tests {
         assert_eq!(Exit::Signal(11).to_string(), "signal SIGSEGV");
         assert_eq!(Exit::Code(1).to_string(), "exit code 1");
         assert_eq!(Exit::Signal(64).to_string(), "signal 64");
+        let bomb = Exit::Overstepped(Bound::Processes(66)).to_string();
+        assert_eq!(bomb, "killed by the server: more than 66 processes and threads");
     }
 }

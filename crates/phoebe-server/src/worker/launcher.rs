@@ -23,6 +23,7 @@ use super::orphans::{Record, Records};
 use super::packet_socket::{self, PacketSocket};
 use super::process::Process;
 use super::readiness::{self, Readiness};
+use super::sandbox::{Containment, Scratch, Watch};
 use super::usage;
 use super::zygote::{ForkError, Zygote};
 
@@ -38,8 +39,8 @@ pub struct WorkerSpec {
     pub port: u16,
     /// The key that signs its commands.
     pub key: Key,
-    /// Bounds it sets on itself.
-    pub limits: Limits,
+    /// Memory of each of its processes in MiB; none for no limit.
+    pub memory_mb: Option<u64>,
 }
 
 /// Why a worker could not be started.
@@ -63,6 +64,8 @@ pub enum LaunchError {
 pub struct Launcher {
     source: Source,
     records: Records,
+    containment: Option<Containment>,
+    watch: Watch,
     readiness: watch::Receiver<Readiness>,
     closing: CancellationToken,
 }
@@ -75,19 +78,29 @@ enum Source {
 impl Launcher {
     /// Workers forked from a zygote, which starts at once.
     #[must_use]
-    pub fn fork(interpreter: Interpreter, records: Records) -> Self {
+    pub fn fork(
+        interpreter: Interpreter,
+        records: Records,
+        containment: Option<Containment>,
+    ) -> Self {
         let closing = CancellationToken::new();
         let zygote = Zygote::supervise(interpreter, records.clone(), closing.clone());
         let readiness = zygote.readiness();
-        Self { source: Source::Zygote(zygote), records, readiness, closing }
+        let watch = Watch::start(closing.clone());
+        Self { source: Source::Zygote(zygote), records, containment, watch, readiness, closing }
     }
 
     /// A fresh interpreter for every worker: slow, and independent of how well a fork is supported.
     #[must_use]
-    pub fn spawn(interpreter: Interpreter, records: Records) -> Self {
+    pub fn spawn(
+        interpreter: Interpreter,
+        records: Records,
+        containment: Option<Containment>,
+    ) -> Self {
         let closing = CancellationToken::new();
         let readiness = readiness::ask(interpreter.clone(), closing.clone());
-        Self { source: Source::Spawn(interpreter), records, readiness, closing }
+        let watch = Watch::start(closing.clone());
+        Self { source: Source::Spawn(interpreter), records, containment, watch, readiness, closing }
     }
 
     /// What the Python side says of itself. Waits until PHOEBE is imported.
@@ -120,10 +133,11 @@ impl Launcher {
     /// # Errors
     /// Nothing is left of the worker then.
     pub async fn start(&self, spec: &WorkerSpec) -> Result<Worker, LaunchError> {
+        let (start, mut scratch) = self.start_packet(spec)?;
         loop {
             let (lifeline, process) = match &self.source {
                 Source::Zygote(zygote) => {
-                    let (lifeline, forked) = fork_from(zygote, spec).await?;
+                    let (lifeline, forked) = fork_from(zygote, &start).await?;
                     match forked {
                         Ok(process) => (lifeline, process),
                         Err(ForkError::Lost) => continue,
@@ -139,37 +153,58 @@ impl Launcher {
                         }
                     }
                 }
-                Source::Spawn(interpreter) => spawn_from(interpreter, spec).await?,
+                Source::Spawn(interpreter) => spawn_from(interpreter, &start).await?,
             };
             let record = self.records.add(&process)?;
             let process = Arc::new(process);
             let address = format!("tcp://127.0.0.1:{}", spec.port);
-            let worker =
-                Worker { process, lifeline, address, template: String::new(), _record: record };
+            let scratch = scratch.take();
+            if let Some(scratch) = &scratch {
+                self.watch.add(&process, &spec.session, scratch.path());
+            }
+            let template = String::new();
+            let worker = Worker { process, lifeline, address, template, scratch, _record: record };
             return worker.wait_until_bound(spec.port).await;
         }
+    }
+
+    /// What a worker is told, and the scratch directory that it is told of.
+    fn start_packet(&self, spec: &WorkerSpec) -> io::Result<(Start, Option<Scratch>)> {
+        let mut start = Start {
+            session: spec.session.clone(),
+            port: spec.port,
+            key: spec.key.to_hex(),
+            limits: Limits { memory_mb: spec.memory_mb, ..Limits::default() },
+            sandbox: None,
+        };
+        let Some(containment) = &self.containment else { return Ok((start, None)) };
+        let (sandbox, scratch) = containment.for_one()?;
+        start.limits = Limits { memory_mb: spec.memory_mb, ..containment.limits() };
+        start.sandbox = Some(sandbox);
+        Ok((start, Some(scratch)))
     }
 }
 
 async fn fork_from(
     zygote: &Zygote,
-    spec: &WorkerSpec,
+    start: &Start,
 ) -> io::Result<(PacketSocket, Result<Process, ForkError>)> {
     let (lifeline, theirs) = packet_socket::pair()?;
-    let log = log_pipe::open(spec.session.clone())?;
-    Ok((lifeline, zygote.fork(start_packet(spec), theirs, log).await))
+    let log = log_pipe::open(start.session.clone())?;
+    lifeline.send(start, &[]).await?;
+    Ok((lifeline, zygote.fork(theirs, log).await))
 }
 
 async fn spawn_from(
     interpreter: &Interpreter,
-    spec: &WorkerSpec,
+    start: &Start,
 ) -> io::Result<(PacketSocket, Process)> {
     let (lifeline, theirs) = packet_socket::pair()?;
-    let output = log_pipe::open(spec.session.clone())?;
+    let output = log_pipe::open(start.session.clone())?;
     let error = output.try_clone()?;
     let process = interpreter.start("spawn", Stdio::from(theirs), output, error)?;
     // Where it is gone already, its last word or its exit code is the better explanation.
-    let _gone = lifeline.send(&start_packet(spec), &[]).await;
+    let _gone = lifeline.send(start, &[]).await;
     Ok((lifeline, process))
 }
 
@@ -187,21 +222,13 @@ async fn first_word(
     }))
 }
 
-fn start_packet(spec: &WorkerSpec) -> Start {
-    Start {
-        session: spec.session.clone(),
-        port: spec.port,
-        key: spec.key.to_hex(),
-        limits: spec.limits.clone(),
-    }
-}
-
 /// A living worker process.
 pub struct Worker {
     process: Arc<Process>,
     lifeline: PacketSocket,
     address: String,
     template: String,
+    scratch: Option<Scratch>,
     _record: Record,
 }
 
@@ -244,13 +271,19 @@ impl Worker {
     }
 
     /// Asks the worker to end, and after `grace` makes it. Returns when it is gone.
-    pub async fn stop(self, grace: Duration) -> Exit {
+    pub async fn stop(mut self, grace: Duration) -> Exit {
         self.process.signal(Signal::TERM);
-        if let Ok(exit) = timeout(grace, self.process.ended()).await {
-            return exit;
-        }
+        let in_time = timeout(grace, self.process.ended()).await;
+        // Whatever else is left of its group goes too.
         self.kill();
-        timeout(KILL_PATIENCE, self.process.ended()).await.unwrap_or(Exit::Unknown)
+        let exit = match in_time {
+            Ok(exit) => exit,
+            Err(_) => timeout(KILL_PATIENCE, self.process.ended()).await.unwrap_or(Exit::Unknown),
+        };
+        if let Some(scratch) = self.scratch.take() {
+            scratch.remove().await;
+        }
+        exit
     }
 
     /// Ends the worker and its runners at once.

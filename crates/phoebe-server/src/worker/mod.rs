@@ -14,10 +14,11 @@ pub mod orphans;
 mod packet_socket;
 mod process;
 mod readiness;
+pub mod sandbox;
 mod usage;
 mod zygote;
 
-pub use exits::{Exit, reap_children};
+pub use exits::{Bound, Exit, reap_children};
 pub(crate) use interpreter::BOOTSTRAP;
 pub use interpreter::Interpreter;
 pub use launcher::{LaunchError, Launcher, Worker, WorkerSpec};

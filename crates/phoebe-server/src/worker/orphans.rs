@@ -83,7 +83,7 @@ pub fn clean(run: &Path, instance: &str) -> io::Result<Vec<Orphan>> {
                 fs::remove_file(&record)?;
             }
         } else {
-            // Of an earlier boot: its processes are gone, and their ids belong to others now.
+            // Of an earlier boot: its processes are gone, and their ids belong to others now. Or scratch of workers, which are gone.
             fs::remove_dir_all(&folder)?;
         }
     }

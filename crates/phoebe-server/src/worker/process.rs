@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
@@ -11,16 +12,18 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::descriptor;
-use super::exits::{self, Exit};
+use super::exits::{self, Bound, Exit};
 
 /// How long to wait for the word on how a process ended, once it is known to be gone.
 const EXIT_REPORT: Duration = Duration::from_millis(500);
 
 /// A process that leads its own process group (or is about to).
+#[derive(Debug)]
 pub(crate) struct Process {
     pid: Pid,
     start_time: u64,
     descriptor: AsyncFd<OwnedFd>,
+    overstepped: OnceLock<Bound>,
 }
 
 impl Process {
@@ -34,7 +37,7 @@ impl Process {
         let descriptor = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
         let start_time = start_time(pid.as_raw_nonzero().get()).ok_or_else(gone)?;
         let descriptor = descriptor::watch(descriptor, Interest::READABLE)?;
-        Ok(Self { pid, start_time, descriptor })
+        Ok(Self { pid, start_time, descriptor, overstepped: OnceLock::new() })
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -51,7 +54,16 @@ impl Process {
         // A pidfd is readable from the process's end on; an error would mean the descriptor itself is broken.
         let _ready = self.descriptor.readable().await;
         let exit = tokio::time::timeout(EXIT_REPORT, exits::claim(self.pid())).await;
-        exit.unwrap_or(Exit::Unknown)
+        match self.overstepped.get() {
+            Some(bound) => Exit::Overstepped(*bound),
+            None => exit.unwrap_or(Exit::Unknown),
+        }
+    }
+
+    /// Notes why it is about to be killed.
+    pub(crate) fn overstepped(&self, bound: Bound) {
+        // The first bound is the reason.
+        let _noted = self.overstepped.set(bound);
     }
 
     /// Signals the process and the group it leads. What is gone already is no error.

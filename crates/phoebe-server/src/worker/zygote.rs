@@ -14,7 +14,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use phoebe_protocol::packet::{ForkRequest, FromZygote, Info, Start};
+use phoebe_protocol::packet::{ForkRequest, FromZygote, Info};
 use rustix::process::Signal;
 use thiserror::Error;
 use tokio::sync::mpsc::error::TrySendError;
@@ -63,7 +63,6 @@ pub(crate) enum ForkError {
 
 /// A wish for a worker.
 struct Fork {
-    start: Start,
     lifeline: OwnedFd,
     log: OwnedFd,
     answer: oneshot::Sender<Result<Process, ForkError>>,
@@ -103,15 +102,10 @@ impl Zygote {
         self.supervisor.wait().await;
     }
 
-    /// Asks for a worker that gets these two descriptors.
-    pub(crate) async fn fork(
-        &self,
-        start: Start,
-        lifeline: OwnedFd,
-        log: OwnedFd,
-    ) -> Result<Process, ForkError> {
+    /// Asks for a worker that gets these two descriptors. Its start must wait in the lifeline.
+    pub(crate) async fn fork(&self, lifeline: OwnedFd, log: OwnedFd) -> Result<Process, ForkError> {
         let (answer, answered) = oneshot::channel();
-        let fork = Fork { start, lifeline, log, answer };
+        let fork = Fork { lifeline, log, answer };
         self.forks.try_send(fork).map_err(|error| match error {
             TrySendError::Full(_) => ForkError::Overloaded,
             TrySendError::Closed(_) => ForkError::Refused("the server is stopping".to_owned()),
@@ -256,7 +250,7 @@ impl Supervisor {
                         heard = Instant::now();
                     }
                     number += 1;
-                    let request = ForkRequest { fork: number, start: fork.start };
+                    let request = ForkRequest { fork: number };
                     let descriptors = [fork.lifeline.as_fd(), fork.log.as_fd()];
                     asked.insert(number, fork.answer);
                     if let Err(error) = control.send(&request, &descriptors).await {

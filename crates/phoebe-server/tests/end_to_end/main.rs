@@ -11,6 +11,7 @@ mod contract;
 mod death;
 mod durability;
 mod files;
+mod escape;
 mod harness;
 mod lifecycle;
 mod load;

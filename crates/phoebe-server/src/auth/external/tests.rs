@@ -553,8 +553,10 @@ async fn keys_come_over_https_from_whom_this_machine_trusts() {
     let router = Router::new().route("/keys", get(move || async move { keys }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let serving =
-        tokio::spawn(crate::web::serve_http(listener, Some(tls), router, std::future::pending()));
+    let limits = crate::web::ConnectionLimits::of(&crate::config::ServerSettings::default());
+    let served =
+        crate::web::serve_http(listener, Some(tls), limits, router, std::future::pending());
+    let serving = tokio::spawn(served);
 
     let url: Uri = format!("https://localhost:{port}/keys").parse().unwrap();
     let good = signer.sign(Algorithm::ES256, "k", json!({}));

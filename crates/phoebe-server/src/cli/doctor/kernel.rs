@@ -1,20 +1,18 @@
 //! What the kernel offers for watching and containing workers, and the limit of open files.
 
-use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope,
-};
 use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
 
 use super::finding::Finding;
-use crate::config::Settings;
+use crate::config::{Sandbox, Settings};
+use crate::worker::sandbox::{Part, missing};
 
 /// Descriptors that the server holds for one worker: lifeline, log, connection; and its user's.
 const FILES_PER_WORKER: u64 = 4;
 /// Descriptors that it holds besides.
 const FILES_OF_SERVER: u64 = 256;
 
-pub(super) fn check(_settings: &Settings) -> Vec<Finding> {
-    vec![pidfd(), landlock(), seccomp()]
+pub(super) fn check(settings: &Settings) -> Vec<Finding> {
+    vec![pidfd(), sandbox(settings)]
 }
 
 fn pidfd() -> Finding {
@@ -28,38 +26,32 @@ fn pidfd() -> Finding {
     }
 }
 
-/// Asks the kernel for rules without putting them in force.
-fn landlock() -> Finding {
-    let rules = || Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-    let files = rules().handle_access(AccessFs::from_all(ABI::V1)).and_then(Ruleset::create);
-    let network = rules().handle_access(AccessNet::from_all(ABI::V4)).and_then(Ruleset::create);
-    let signals = rules().scope(Scope::from_all(ABI::V6)).and_then(Ruleset::create);
-    let offered: Vec<&str> =
-        [("files", files.is_ok()), ("network", network.is_ok()), ("signals", signals.is_ok())]
-            .into_iter()
-            .filter_map(|(name, offered)| offered.then_some(name))
-            .collect();
-    let advice = "use Linux 6.12 or newer with Landlock switched on (`lsm=landlock,…`); else \
-                  workers are contained less, and only people you trust should have sessions";
-    match offered.len() {
-        3 => Finding::ok("Landlock", "files, network and signals"),
-        0 => Finding::warning("Landlock", "not available", advice),
-        _ => Finding::warning("Landlock", format!("only for {}", offered.join(", ")), advice),
+/// What contains workers, against what the settings ask for.
+fn sandbox(settings: &Settings) -> Finding {
+    let subject = "sandbox";
+    if settings.worker.sandbox == Sandbox::Off {
+        let advice = "set [worker] sandbox to \"enforce\", unless you trust everybody who may have a session with this account";
+        return Finding::warning(subject, "off: workers are not contained", advice);
     }
-}
-
-fn seccomp() -> Finding {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let known = status.lines().any(|line| line.starts_with("Seccomp_filters:"));
-    let actions = std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail");
-    if known || actions.is_ok_and(|actions| actions.contains("errno")) {
-        return Finding::ok("seccomp", "filters are available");
+    let missing = missing();
+    let names = |wanted: fn(&[Part], Part) -> bool| {
+        let parts = Part::ALL.into_iter().filter(|part| wanted(&missing, *part));
+        parts.map(Part::name).collect::<Vec<_>>().join(", ")
+    };
+    let contained = names(|missing, part| !missing.contains(&part));
+    if missing.is_empty() {
+        return Finding::ok(subject, format!("workers are contained: {contained}"));
     }
-    Finding::warning(
-        "seccomp",
-        "filters are not available",
-        "use a kernel with CONFIG_SECCOMP_FILTER; else workers are contained less",
-    )
+    let lacking = names(|missing, part| missing.contains(&part));
+    let text = format!("this kernel cannot contain: {lacking}; it can: {contained}");
+    let advice = "use Linux 6.12 or newer with Landlock switched on (`lsm=landlock,…`)";
+    if settings.worker.sandbox == Sandbox::Enforce {
+        let advice = format!(
+            "{advice}, or set [worker] sandbox = \"best-effort\" and give sessions to people you trust"
+        );
+        return Finding::failed(subject, text, advice);
+    }
+    Finding::warning(subject, text, format!("{advice}; else give sessions to people you trust"))
 }
 
 /// The limit of open files against the size of the port pool.
@@ -98,9 +90,9 @@ mod tests {
     }
 
     #[test]
-    fn asking_for_landlock_contains_nobody() {
-        landlock();
-        assert!(std::fs::read_dir("/").is_ok());
-        assert!(std::net::TcpListener::bind("127.0.0.1:0").is_ok());
+    fn a_sandbox_that_is_off_is_told() {
+        let mut settings = Settings::default();
+        settings.worker.sandbox = Sandbox::Off;
+        assert_eq!(sandbox(&settings).level, Level::Warning);
     }
 }

@@ -22,7 +22,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::web::serve::serve_at_most;
+use crate::web::{ConnectionLimits, serve_http};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const ASK: &[u8] = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -84,11 +84,12 @@ impl Server {
         Self::listen(listener, address, tls, limit)
     }
 
-    fn listen(listener: TcpListener, address: SocketAddr, tls: &Tls, limit: usize) -> Self {
+    fn listen(listener: TcpListener, address: SocketAddr, tls: &Tls, total: usize) -> Self {
+        let limits = ConnectionLimits { total, per_address: 0, shared_addresses: Vec::new() };
         let router = Router::new().route("/health", get(|| async { "all is well" }));
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
-        let task = tokio::spawn(serve_at_most(limit, listener, Some(tls.clone()), router, stopped));
+        let task = tokio::spawn(serve_http(listener, Some(tls.clone()), limits, router, stopped));
         Self { address, stop, task }
     }
 

@@ -18,6 +18,7 @@ use super::server::{Setup, TestServer};
 #[derive(Debug)]
 pub(crate) struct Builder {
     settings: Table,
+    environment: Vec<(&'static str, String)>,
     python: Python,
     ports: u16,
     alone: bool,
@@ -32,7 +33,13 @@ enum Python {
 
 impl Builder {
     pub(super) fn new() -> Self {
-        Self { settings: Table::new(), python: Python::Fake(None), ports: 10, alone: false }
+        Self {
+            settings: Table::new(),
+            environment: Vec::new(),
+            python: Python::Fake(None),
+            ports: 10,
+            alone: false,
+        }
     }
 
     /// Workers without Python that behave well until they are told otherwise. The default.
@@ -71,6 +78,12 @@ impl Builder {
         self
     }
 
+    /// One variable of the server's environment.
+    pub(crate) fn environment(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.environment.push((name, value.into()));
+        self
+    }
+
     /// Starts the server and waits until it answers.
     pub(crate) async fn start(self) -> TestServer {
         let place = Place::take(self.alone).await;
@@ -84,8 +97,10 @@ impl Builder {
         let wait_for_python = matches!(self.python, Python::Real);
         let is_https =
             self.settings.get("server").is_some_and(|server| server.get("tls_cert").is_some());
+        let environment = self.environment;
         let setup = Setup {
             config,
+            environment,
             log,
             ports,
             start_deadline,

@@ -28,6 +28,7 @@ const END_DEADLINE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) config: PathBuf,
+    pub(super) environment: Vec<(&'static str, String)>,
     pub(super) log: Log,
     pub(super) ports: PortRange,
     pub(super) start_deadline: Duration,
@@ -223,6 +224,7 @@ impl Setup {
     fn launch(&self) -> Child {
         let output = OpenOptions::new().create(true).append(true).open(self.log.path()).unwrap();
         let mut command = program::command(self.root.path());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("run").arg("--config").arg(&self.config).args(["--port", "0"]);
         command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
         command.spawn().unwrap()

@@ -1,0 +1,207 @@
+//! What workers are told to shut themselves in with: the plan of the sandbox, made once at the server's start.
+//!
+//! A Bundle can run code, so a worker is hostile by assumption. It applies the plan to itself, after its fork and before it reads a
+//! byte of a user's (`worker/phoebe_worker/sandbox.py`); nothing here is in force for the server. `docs/threat-model.md` says what
+//! holds whom.
+
+mod account;
+mod calls;
+mod kernel;
+mod scratch;
+mod watch;
+
+use std::io;
+use std::path::PathBuf;
+
+use phoebe_protocol::packet::{Account, Limits, Sandbox, SandboxLevel};
+use thiserror::Error;
+use tracing::{info, warn};
+
+pub use account::AccountError;
+pub use kernel::{Part, missing};
+pub(super) use scratch::Scratch;
+use scratch::ScratchSpace;
+pub(super) use watch::Watch;
+
+use crate::config;
+
+/// What any program needs: libraries, the time zone, random numbers. The interpreter's own folders the worker knows itself.
+const READABLE: [&str; 9] = [
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/usr/share/zoneinfo",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/dev/urandom",
+];
+/// What a scratch directory may hold, in MiB.
+const SCRATCH_MB: u64 = 256;
+/// Files that each process of a worker may hold open.
+const OPEN_FILES: u64 = 1024;
+/// Processes and threads of a worker besides one a core.
+const PROCESSES: u64 = 64;
+
+/// Why workers cannot be contained as the settings ask.
+#[derive(Debug, Error)]
+pub enum SandboxError {
+    /// The kernel lacks parts.
+    #[error(
+        "this kernel cannot contain workers as [worker] sandbox = \"enforce\" asks: {} missing. Use Linux 6.12 or newer with Landlock \
+         switched on (`lsm=landlock,…`) and a container runtime that lets it through; or, if you trust everybody who may have a \
+         session with this account, set sandbox = \"best-effort\" or \"off\"",
+        needs(.0)
+    )]
+    Missing(Vec<Part>),
+    /// The account that workers change to.
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    /// The folder of scratch directories.
+    #[error("{}: {error}. Workers need it for their scratch directories", .folder.display())]
+    Scratch {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// This processor.
+    #[error("there are no seccomp filters for this processor: {0}; set [worker] sandbox = \"off\"")]
+    Processor(#[from] seccompiler::BackendError),
+}
+
+fn needs(parts: &[Part]) -> String {
+    let parts: Vec<&str> = parts.iter().map(|part| part.needs()).collect();
+    format!("{} {}", parts.join(", "), if parts.len() == 1 { "is" } else { "are" })
+}
+
+/// How workers are contained.
+#[derive(Debug)]
+pub struct Containment {
+    level: SandboxLevel,
+    filters: Vec<String>,
+    scratch: ScratchSpace,
+    account: Option<Account>,
+}
+
+impl Containment {
+    /// The plan that the settings ask for; `None` where they ask for none. `run` is the data directory's folder for what is running.
+    ///
+    /// # Errors
+    /// What keeps workers from being contained so.
+    pub fn plan(
+        settings: &config::WorkerSettings,
+        run: &std::path::Path,
+        instance: &str,
+    ) -> Result<Option<Self>, SandboxError> {
+        let missing = missing();
+        let level = match settings.sandbox {
+            config::Sandbox::Off => return Ok(None),
+            config::Sandbox::BestEffort => SandboxLevel::BestEffort,
+            config::Sandbox::Enforce if missing.is_empty() => SandboxLevel::Enforce,
+            config::Sandbox::Enforce => return Err(SandboxError::Missing(missing)),
+        };
+        let account = account::find(&settings.user)?;
+        // Another account cannot pass through the data directory.
+        let folder = match account {
+            None => run.join("scratch"),
+            Some(_) => std::env::temp_dir().join(format!("phoebe-server-{instance}")),
+        };
+        let scratch = ScratchSpace::open(&folder)
+            .map_err(|error| SandboxError::Scratch { folder: folder.clone(), error })?;
+        Ok(Some(Self { level, filters: calls::programs()?, scratch, account }))
+    }
+
+    /// What one worker is told, and its scratch directory.
+    pub(super) fn for_one(&self) -> io::Result<(Sandbox, Scratch)> {
+        let scratch = self.scratch.make(self.account)?;
+        let sandbox = Sandbox {
+            level: self.level,
+            filters: self.filters.clone(),
+            readable: READABLE.map(str::to_owned).into(),
+            scratch: scratch.path().to_string_lossy().into_owned(),
+            account: self.account,
+        };
+        Ok((sandbox, scratch))
+    }
+
+    /// Bounds of one worker, besides its memory.
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            memory_mb: None,
+            file_mb: Some(SCRATCH_MB),
+            open_files: Some(OPEN_FILES),
+            processes: Some(most_processes()),
+        }
+    }
+}
+
+/// How many processes and threads a worker may have: itself, ZeroMQ's threads, a runner, a helper for each core, and some.
+pub(super) fn most_processes() -> u64 {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    cores + PROCESSES
+}
+
+/// Says in the log what holds workers, and what does not.
+pub fn announce(containment: Option<&Containment>) {
+    let Some(containment) = containment else {
+        return warn!(
+            "workers are not contained ([worker] sandbox = \"off\"): whoever has a session can do what this account can"
+        );
+    };
+    let missing = missing();
+    let names = |parts: &mut dyn Iterator<Item = Part>| {
+        parts.map(Part::name).collect::<Vec<_>>().join(", ")
+    };
+    let contained = names(&mut Part::ALL.into_iter().filter(|part| !missing.contains(part)));
+    let uid = containment.account.map(|account| account.uid);
+    match missing.is_empty() {
+        true => info!(contained, uid, "workers are contained by the kernel"),
+        false => warn!(
+            contained,
+            missing = names(&mut missing.iter().copied()),
+            uid,
+            "workers are contained in part only: give sessions to people you trust"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_what_is_missing_and_the_way_out() {
+        let text = SandboxError::Missing(vec![Part::Signals, Part::Calls]).to_string();
+        assert!(text.contains("Linux 6.12 for signals, seccomp filters"), "{text}");
+        assert!(text.contains("are missing") && text.contains("best-effort"), "{text}");
+    }
+
+    #[test]
+    fn every_worker_has_a_scratch_directory_of_its_own() {
+        let run = tempfile::tempdir().unwrap();
+        let settings = config::WorkerSettings {
+            sandbox: config::Sandbox::BestEffort,
+            ..config::WorkerSettings::default()
+        };
+        let plan = Containment::plan(&settings, run.path(), "instance").unwrap().unwrap();
+        let (first, first_scratch) = plan.for_one().unwrap();
+        let (second, _second_scratch) = plan.for_one().unwrap();
+        assert_ne!(first.scratch, second.scratch);
+        assert!(std::path::Path::new(&first.scratch).is_dir());
+        drop(first_scratch);
+        assert!(!std::path::Path::new(&first.scratch).exists());
+        assert!(std::path::Path::new(&second.scratch).is_dir());
+    }
+
+    #[test]
+    fn off_is_off() {
+        let run = tempfile::tempdir().unwrap();
+        let settings = config::WorkerSettings {
+            sandbox: config::Sandbox::Off,
+            ..config::WorkerSettings::default()
+        };
+        assert!(Containment::plan(&settings, run.path(), "instance").unwrap().is_none());
+    }
+}

@@ -1,0 +1,204 @@
+//! The bounds that no kernel keeps for everybody: how many processes one worker has, and how much its scratch directory holds.
+//!
+//! The kernel counts processes by user, and root's not at all; a folder without a quota has no bound. So the server looks: at two
+//! numbers of the whole machine four times a second, and at each worker where one of them jumped, or a few seconds have passed.
+//! Who oversteps is killed with all its processes, which cannot leave its process group.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{SCRATCH_MB, most_processes};
+use crate::worker::exits::Bound;
+use crate::worker::process::Process;
+
+const GLANCE: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_secs(5);
+/// A look is due when the machine has so many threads more than at the last one.
+const THREADS_JUMP: u64 = 32;
+/// A look is due when the disk has so many bytes less than at the last one.
+const SPACE_DROP: u64 = 32 * 1024 * 1024;
+/// Names in a scratch directory are not for nothing either.
+const FILES_MAXIMUM: u64 = 10_000;
+
+const MEBIBYTE: u64 = 1024 * 1024;
+
+/// The workers that are looked after.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Watch {
+    watched: Arc<Mutex<Vec<Watched>>>,
+}
+
+#[derive(Debug, Clone)]
+struct Watched {
+    process: Weak<Process>,
+    session: String,
+    scratch: PathBuf,
+}
+
+impl Watch {
+    /// Begins to look, until `closing`.
+    pub(crate) fn start(closing: CancellationToken) -> Self {
+        let watch = Self::default();
+        let work = watch.clone();
+        tokio::spawn(async move {
+            closing.run_until_cancelled(work.run()).await;
+        });
+        watch
+    }
+
+    /// Looks after a worker from now on, as long as somebody holds it.
+    pub(crate) fn add(&self, process: &Arc<Process>, session: &str, scratch: &Path) {
+        let watched = Watched {
+            process: Arc::downgrade(process),
+            session: session.to_owned(),
+            scratch: scratch.to_owned(),
+        };
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
+    }
+
+    async fn run(self) {
+        let mut ticks = interval(GLANCE);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = None;
+        loop {
+            ticks.tick().await;
+            let watch = self.clone();
+            let looked = tokio::task::spawn_blocking(move || watch.glance(last)).await;
+            last = looked.unwrap_or(last);
+        }
+    }
+
+    /// Looks at all workers where that is due. Returns what the machine was like at the last look.
+    fn glance(&self, last: Option<Machine>) -> Option<Machine> {
+        let watched = {
+            let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+            watched.retain(|one| one.process.strong_count() > 0);
+            watched.clone()
+        };
+        let now = Machine::look(&watched.first()?.scratch);
+        if last.is_some_and(|last| !now.is_worth_a_look_since(&last)) {
+            return last;
+        }
+        for one in watched {
+            one.look();
+        }
+        Some(now)
+    }
+}
+
+impl Watched {
+    fn look(&self) {
+        let Some(process) = self.process.upgrade() else { return };
+        let most = most_processes();
+        let bound = if tasks(process.pid(), most) > most {
+            Bound::Processes(most)
+        } else if is_too_much(&self.scratch) {
+            Bound::Scratch(SCRATCH_MB)
+        } else {
+            return;
+        };
+        warn!(session = self.session, %bound, "a worker oversteps its bounds; it is killed");
+        process.overstepped(bound);
+        process.signal(Signal::KILL);
+    }
+}
+
+/// What changes when any worker takes much.
+#[derive(Debug, Clone, Copy)]
+struct Machine {
+    at: Instant,
+    threads: u64,
+    space: u64,
+}
+
+impl Machine {
+    fn look(folder: &Path) -> Self {
+        let space = rustix::fs::statvfs(folder).map_or(0, |fs| fs.f_bavail * fs.f_frsize);
+        Self { at: Instant::now(), threads: threads().unwrap_or(0), space }
+    }
+
+    fn is_worth_a_look_since(&self, last: &Self) -> bool {
+        self.at.duration_since(last.at) >= LOOK
+            || self.threads > last.threads + THREADS_JUMP
+            || self.space + SPACE_DROP < last.space
+    }
+}
+
+/// All threads of the machine (`proc_loadavg(5)`).
+fn threads() -> Option<u64> {
+    let load = fs::read_to_string("/proc/loadavg").ok()?;
+    load.split_ascii_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
+}
+
+/// Threads of process `pid` and of all its descendants. Does not count far beyond `enough`.
+fn tasks(pid: i32, enough: u64) -> u64 {
+    let mut waiting = vec![pid];
+    let mut count = 0;
+    while let Some(pid) = waiting.pop() {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        for thread in threads {
+            count += 1;
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            waiting.extend(
+                children.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()),
+            );
+            if count + waiting.len() as u64 > enough {
+                return count + waiting.len() as u64;
+            }
+        }
+    }
+    count
+}
+
+/// Whether a scratch directory, which has no folders in it, holds more than it may.
+fn is_too_much(scratch: &Path) -> bool {
+    let (mut files, mut bytes) = (0, 0);
+    for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {
+        files += 1;
+        bytes += entry.metadata().map_or(0, |metadata| metadata.len());
+        if files > FILES_MAXIMUM || bytes > SCRATCH_MB * MEBIBYTE {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_this_process_with_its_threads_and_no_further_than_needed() {
+        let own = std::process::id().cast_signed();
+        assert!(tasks(own, u64::MAX) > 1);
+        assert!(tasks(1, 1) > 1);
+        assert_eq!(tasks(i32::MAX, 10), 0);
+    }
+
+    #[test]
+    fn a_full_scratch_directory_is_seen() {
+        let scratch = tempfile::tempdir().unwrap();
+        fs::write(scratch.path().join("small"), "x").unwrap();
+        assert!(!is_too_much(scratch.path()));
+        let file = fs::File::create(scratch.path().join("large")).unwrap();
+        file.set_len(SCRATCH_MB * MEBIBYTE + 1).unwrap();
+        assert!(is_too_much(scratch.path()));
+    }
+
+    #[test]
+    fn a_look_is_due_after_a_jump_or_some_time() {
+        let last = Machine { at: Instant::now(), threads: 100, space: 1 << 40 };
+        assert!(!last.is_worth_a_look_since(&last));
+        assert!(Machine { threads: 200, ..last }.is_worth_a_look_since(&last));
+        assert!(Machine { space: 1 << 39, ..last }.is_worth_a_look_since(&last));
+        assert!(Machine { at: last.at + LOOK, ..last }.is_worth_a_look_since(&last));
+        assert!(threads().unwrap() > 1);
+    }
+}

@@ -1,0 +1,103 @@
+//! The ways in which a user's code gets into a worker: what PHOEBE executes of a Bundle.
+
+use serde_json::{Value, json};
+
+use crate::support::Session;
+
+/// How code is delivered.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Delivery {
+    /// `set_value` of a `CodeParameter`.
+    Code,
+    /// A Bundle that comes with a `CodeParameter`.
+    Bundle,
+    /// `set_value` of a constraint's expression.
+    Constraint,
+    /// Text brought by `attach_parameters`, executed by a constraint.
+    Attached,
+    /// A pickle inside a Bundle, which the worker loads when a computation's result comes back.
+    Pickle,
+}
+
+impl Delivery {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Code, Self::Bundle, Self::Constraint, Self::Attached, Self::Pickle];
+
+    /// Executes a program in the session's worker. It leaves its outcome in `builtins.outcome`.
+    pub(super) async fn deliver(self, session: &Session, program: &str) -> Value {
+        let execute =
+            |program: &str| format!("exec(bytes.fromhex('{}').decode(), dict())", hex(program));
+        match self {
+            Self::Code => {}
+            Self::Bundle => {
+                load_bundle(session, &execute(program)).await;
+            }
+            Self::Constraint => run_constraint(session, &execute(program)).await,
+            Self::Attached => {
+                let parameter =
+                    json!({"ptype": "string", "qualifier": "planted", "value": hex(program)});
+                let attach = json!({"command": "attach_parameters", "parameters": [parameter]});
+                session.result(attach).await;
+                let planted = "[each.get_value() for each in __import__('gc').get_objects() if \
+                               type(each).__name__ == 'StringParameter' and each.qualifier == 'planted'][0]";
+                let expression = format!("exec(bytes.fromhex({planted}).decode(), dict())");
+                run_constraint(session, &expression).await;
+            }
+            Self::Pickle => {
+                let plant = format!(
+                    "import gc\n\
+                     class Evil:\n    def __reduce__(self): return exec, ({program:?}, dict())\n\
+                     for each in gc.get_objects():\n    if type(each).__name__ == 'Bundle': each._evil = Evil()\n"
+                );
+                run_code(session, &execute(&plant)).await;
+                session.send(&json!({"command": "run_compute"})).await;
+            }
+        }
+        let program = match self {
+            Self::Code => execute(program),
+            _ => String::new(),
+        };
+        run_code(session, &format!("{program}\nraise Exception(__import__('builtins').outcome)"))
+            .await
+    }
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Gives the session a Bundle with a dataset, and with a `CodeParameter` that does nothing yet.
+pub(super) async fn prepare(session: &Session) {
+    load_bundle(session, "    pass").await;
+}
+
+/// Loads a fresh Bundle with code in it.
+async fn load_bundle(session: &Session, code: &str) {
+    session.result(json!({"command": "new_bundle"})).await;
+    let result = session.result(json!({"command": "get_bundle"})).await;
+    let mut parameters: Vec<Value> =
+        serde_json::from_str(result["bundle"].as_str().unwrap()).unwrap();
+    parameters.push(json!({
+        "Class": "CodeParameter", "qualifier": "custom_code", "context": "feature", "feature": "evil",
+        "kind": "Evil", "value": code, "description": "", "readonly": false,
+    }));
+    let bundle = serde_json::to_string(&parameters).unwrap();
+    session.result(json!({"command": "load_bundle", "bundle": bundle})).await;
+    let dataset = json!({"command": "add_dataset", "kind": "lc", "compute_phases": [0.25], "dataset": "lc01"});
+    session.result(dataset).await;
+}
+
+async fn run_code(session: &Session, code: &str) -> Value {
+    let command = json!({"command": "set_value", "twig": "custom_code@evil", "value": code});
+    session.send(&command).await.body
+}
+
+async fn run_constraint(session: &Session, expression: &str) {
+    let command = json!({
+        "command": "set_value", "qualifier": "esinw", "component": "binary", "context": "constraint",
+        "value": format!("{expression}+sin(0)*{{ecc@binary@component}}"),
+    });
+    session.result(command).await;
+    let change = json!({"command": "set_value", "twig": "ecc@binary@component", "value": 0.1});
+    session.send(&change).await;
+}

@@ -1,0 +1,212 @@
+"""What shuts a worker in before it reads a byte of a user's: limits, account, Landlock, seccomp.
+
+A Bundle can run code, so from here on the worker, and whatever it forks, is taken for hostile.
+`enter` is called when the command socket is bound and before any thread exists. What is not
+permitted fails with an ordinary error in whoever tried. Nothing here knows of PHOEBE's Bundles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import resource
+import stat
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+
+from .protocol import Account, Sandbox, Start
+
+MEBIBYTE = 1024 * 1024
+_OOM_SCORE = b"500"  # when the machine's memory runs out, a worker goes before the server
+
+_SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}.get(os.uname().machine, -1)
+_SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD_RULE, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
+_CLONE_NEWUSER = 0x10000000
+_PR_SET_NO_NEW_PRIVS = 38
+_SECCOMP_SET_MODE_FILTER = 1
+_CAPABILITY_VERSION_3 = 0x20080522
+
+# Rights of Landlock, and with which version of its interface (ABI) they came.
+_WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_FILE = 1 << 1, 1 << 2, 1 << 3, 1 << 5
+_MAKE_REGULAR, _TRUNCATE = 1 << 8, 1 << 14
+_FILE_RIGHTS = {1: (1 << 13) - 1, 2: 1 << 13, 3: _TRUNCATE, 5: 1 << 15}
+_NET_RIGHTS = {4: 0b11}  # bind and connect, by TCP
+_SCOPES = {6: 0b11}  # abstract Unix sockets and signals
+ABI_WANTED = 6
+
+_READ = _READ_FILE | _READ_DIR
+# Plain files only. No links, devices or sockets: nothing in there stands for something elsewhere.
+# No folders: whoever clears it must not follow a user into the depth.
+_SCRATCH = _READ | _WRITE_FILE | _TRUNCATE | _REMOVE_FILE | _MAKE_REGULAR
+
+_Ruleset, _PathRule = ctypes.c_uint64 * 3, ctypes.c_uint32 * 3  # a path rule is packed: 64 bits, 32
+_CapabilityHeader, _CapabilitySets = ctypes.c_uint32 * 2, ctypes.c_uint32 * 6
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall_function, _prctl, _capset = _libc.syscall, _libc.prctl, _libc.capset
+
+
+class SandboxError(OSError):
+    """A part of the sandbox that cannot be put in force."""
+
+
+def enter(start: Start) -> None:
+    """Shut this process in. Raises SandboxError where the level is `enforce` and a part fails."""
+    sandbox = start.sandbox
+    if sandbox is None:
+        return
+    _limit("RLIMIT_CORE", 1)  # 1, not 0: no core either where the kernel pipes it to a program
+    _prefer_for_oom()
+    readable = [*sandbox.readable, *interpreter_paths()]
+    scratch = os.open(sandbox.scratch, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    _work_in(sandbox.scratch)
+    _change_account(sandbox.account)
+    _count_processes(start.limits.get("processes"))
+    _drop_capabilities()
+    for name, limit, unit in (
+        ("RLIMIT_FSIZE", "file_mb", MEBIBYTE),
+        ("RLIMIT_NOFILE", "open_files", 1),
+    ):
+        if (value := start.limits.get(limit)) is not None:
+            _limit(name, value * unit)
+    with _level(sandbox):
+        _call("no_new_privs", _prctl, _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    with _level(sandbox):
+        _landlock(readable, scratch, required=sandbox.enforced)
+    os.close(scratch)
+    for program in sandbox.filters:
+        with _level(sandbox):
+            _install(program)
+
+
+@functools.cache
+def interpreter_paths() -> tuple[str, ...]:
+    """Where this interpreter, PHOEBE and its tables are. Asked for once, before the forks."""
+    from phoebe.atmospheres import passbands
+
+    # Not the whole prefixes: an environment may have been made in a folder that holds other things.
+    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    for prefix in (sys.prefix, sys.base_prefix):
+        paths |= {os.path.join(prefix, each) for each in ("lib", "lib64")}
+    paths |= {*sys.path, *passbands.list_passband_directories()}
+    real = sorted({os.path.realpath(path) + os.sep for path in paths if os.path.isabs(path)})
+    return tuple(path for path in real if not any(map(path.startswith, set(real) - {path})))
+
+
+@contextlib.contextmanager
+def _level(sandbox: Sandbox) -> Iterator[None]:
+    """A part of the sandbox: what fails in it counts only where the level is `enforce`."""
+    try:
+        yield
+    except OSError as error:
+        if sandbox.enforced:
+            raise
+        print(f"the sandbox is incomplete: {error}", flush=True)
+
+
+def _call(what: str, function: ctypes._NamedFuncPointer, *arguments: object) -> int:
+    result = int(function(*arguments))
+    if result < 0:
+        number = ctypes.get_errno()
+        raise SandboxError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def _syscall(what: str, number: int, *arguments: object) -> int:
+    return _call(what, _syscall_function, ctypes.c_long(number), *arguments)
+
+
+def _limit(name: str, value: int) -> None:
+    """Lower both limits; one that is lower already stays."""
+    number = getattr(resource, name)
+    _, hard = resource.getrlimit(number)
+    bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(number, (bound, bound))
+
+
+def _prefer_for_oom() -> None:
+    with contextlib.suppress(OSError):
+        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(score, _OOM_SCORE)
+        os.close(score)
+
+
+def _work_in(scratch: str) -> None:
+    os.chdir(scratch)
+    os.environ["TMPDIR"] = scratch
+    tempfile.tempdir = None
+
+
+def _change_account(account: Account | None) -> None:
+    if account is not None:
+        os.setgroups([])
+        os.setresgid(account.gid, account.gid, account.gid)
+        os.setresuid(account.uid, account.uid, account.uid)
+
+
+def _count_processes(processes: int | None) -> None:
+    """Bound this worker's processes. The kernel counts them by user: in a user namespace of its
+    own, a worker is counted alone. It does not count root's; the server looks after those."""
+    if processes is None or os.getuid() == 0:
+        return
+    if _libc.unshare(_CLONE_NEWUSER) == 0:
+        _limit("RLIMIT_NPROC", processes)
+
+
+def _drop_capabilities() -> None:
+    """Root without capabilities, and so in the new user namespace, is an ordinary user."""
+    _call("capset", _capset, _CapabilityHeader(_CAPABILITY_VERSION_3, 0), _CapabilitySets())
+
+
+def _landlock(readable: list[str], scratch: int, *, required: bool) -> None:
+    abi = _syscall("Landlock", _SYS_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1)
+    if required and abi < ABI_WANTED:
+        raise SandboxError(0, f"Landlock: version {abi} of {ABI_WANTED}")
+
+    def known(rights: dict[int, int]) -> int:
+        return sum(each for since, each in rights.items() if since <= abi)
+
+    files, net, scopes = known(_FILE_RIGHTS), known(_NET_RIGHTS), known(_SCOPES)
+    attributes = _Ruleset(files, net, scopes)
+    size = ctypes.c_size_t(24 if scopes else 16 if net else 8)
+    ruleset = _syscall("Landlock", _SYS_LANDLOCK_CREATE, attributes, size, 0)
+
+    def permit(fd: int, rights: int) -> None:
+        rule = _PathRule(*_halves(rights & files), fd)
+        _syscall("Landlock", _SYS_LANDLOCK_ADD_RULE, ruleset, 1, rule, 0)
+
+    for path in readable:
+        try:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError as error:
+            if required:
+                raise SandboxError(error.errno, f"user {os.geteuid()} cannot read {path}") from None
+            continue
+        permit(fd, _READ if stat.S_ISDIR(os.fstat(fd).st_mode) else _READ_FILE)
+        os.close(fd)
+    fd = os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
+    permit(fd, _READ_FILE | _WRITE_FILE | _TRUNCATE)
+    os.close(fd)
+    permit(scratch, _SCRATCH)
+    _syscall("Landlock", _SYS_LANDLOCK_RESTRICT, ruleset, 0)
+    os.close(ruleset)
+
+
+def _halves(value: int) -> tuple[int, int]:
+    low, high = value & 0xFFFFFFFF, value >> 32
+    return (low, high) if sys.byteorder == "little" else (high, low)
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def _install(program: bytes) -> None:
+    prepared = _Program(len(program) // 8, program)
+    _syscall("seccomp", _SYS_SECCOMP, _SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(prepared))
