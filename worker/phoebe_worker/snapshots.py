@@ -42,6 +42,20 @@ def unpack(data: bytes) -> Any:
     return bundle
 
 
+def _unpack_kept(data: bytes) -> Any:
+    """What this session packed earlier, perhaps under another PHOEBE, which needs a migration."""
+    import phoebe
+
+    bundle = unpack(data)
+    written = [each.get_value() for each in bundle._params if each.qualifier == "phoebe_version"]
+    if written[:1] != [phoebe.__version__]:
+        raise ValueError(
+            f"The snapshot is of PHOEBE {written[0] if written else 'of unknown version'}, this is "
+            f"{phoebe.__version__}; the portable form is for that"
+        )
+    return bundle
+
+
 def export(bundle: Any, name: Any, body: bytes) -> bytes:
     """The Bundle in the form of this name; raises ValueError for an unknown one."""
     return _format(name).write(bundle, body)
@@ -62,7 +76,7 @@ def _format(name: Any) -> Format:
 
 
 FORMATS = {
-    "pickle": Format(lambda bundle, _: pack(bundle), unpack),
+    "pickle": Format(lambda bundle, _: pack(bundle), _unpack_kept),
     "portable": Format(lambda bundle, _: portable.write(bundle), portable.read),
     "file": Format(lambda bundle, _: portable.write(bundle), files.read),
     "script": Format(script.write, None),

@@ -34,7 +34,7 @@ def _replace_bundle(session: Session, /, name: Any, payload: bytes) -> dict[str,
     return {}
 
 
-_RESTORE = Command("restore", "change", _replace_bundle)
+_RESTORE = Command("restore", "change", _replace_bundle, whole=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,15 @@ class Request:
     wants_snapshot: bool
 
     def answer(self, session: Session) -> tuple[Answer, bool]:
-        """The command's answer, and whether its function was entered (its arguments fitted)."""
+        """The command's answer, and whether the Bundle may differ from before."""
+        changes = self.command.kind == "change"
         try:
             result = self.command.function(session, **self.arguments)
         except BaseException as error:
             trace = error.__traceback__
-            return Answer.raised(error), trace is None or trace.tb_next is not None
-        return Answer.result(result), True
+            entered = trace is None or trace.tb_next is not None  # the arguments fitted
+            return Answer.raised(error), changes and entered and not self.command.whole
+        return Answer.result(result), changes
 
 
 def run(
@@ -200,8 +202,8 @@ class Worker:
         if request.command.kind == "long":
             self._start_runner(request)
             return
-        answer, entered = request.answer(self._session)
-        if request.command.kind == "change" and entered:
+        answer, changed = request.answer(self._session)
+        if changed:
             self._reply_changed(request, answer)
         else:
             self._reply(request.sender, request.seq, answer)

@@ -118,6 +118,9 @@ def test_a_restored_session_goes_on_as_the_first(
     answer = second.restore(form, first.exported(form))
     assert json.loads(answer.body) == {"success": True, "result": {}}
     assert (answer.header["success"], answer.header["changed"]) == (True, True)
+    refused = second.restore(form, b"", snapshot=True)
+    assert (refused.header["success"], refused.header["changed"]) == (False, False)
+    assert refused.attachments == []
     same = exact if form == "pickle" else content
     assert same(bundle_of(second)) == same(bundle_of(first))
 
@@ -201,6 +204,7 @@ def test_an_answer_carries_the_bundle_only_if_asked_for_and_changed(
     assert attached(wanted, "set_value", **PERIOD) == 0, "the command was not entered"
     assert attached(wanted, "set_value", **PERIOD, value="x") == 1, "it failed, after some changes"
     assert attached(wanted, "test_crash_long") == 0
+    assert attached(wanted, "load_bundle", bundle="[]") == 0, "it replaces the Bundle or nothing"
     assert attached(wanted, "test_sleep_long", seconds=0, period=3.0) == 1
 
 
@@ -314,6 +318,15 @@ def test_an_unknown_format_is_not_exported(connection: Connection, form: Any) ->
     assert answer.header["success"] is False
     assert "Unknown format" in json.loads(answer.body)["error"]
     assert answer.attachments == []
+
+
+def test_a_pickle_of_another_phoebe_is_refused(connection: Connection) -> None:
+    """Nobody would migrate it."""
+    bundle = bundle_of(connection)
+    (version,) = [each for each in bundle._params if each.qualifier == "phoebe_version"]
+    version._value = "2.5.3"
+    answer = connection.restore("pickle", snapshots.pack(bundle))
+    assert "The snapshot is of PHOEBE 2.5.3" in json.loads(answer.body)["error"]
 
 
 # The Bundle that every session begins with.
