@@ -5,13 +5,14 @@
 
 mod access;
 mod accuracy;
+mod backup;
 mod checkpoints;
 mod cli;
 mod contract;
 mod death;
 mod durability;
-mod files;
 mod escape;
+mod files;
 mod harness;
 mod lifecycle;
 mod load;

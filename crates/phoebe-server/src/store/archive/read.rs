@@ -45,6 +45,8 @@ pub(super) fn unpack(archive: &Path, into: &Path) -> Result<Manifest, ArchiveErr
         let listed = write(&mut entry, &into.join(&name))?;
         found.insert(name, listed);
     }
+    // To the end of the file: there is the checksum of it all.
+    io::copy(&mut tar.into_inner(), &mut io::sink()).map_err(broken)?;
     let manifest = manifest.ok_or_else(|| unusable("it is cut, or of another program"))?;
     if manifest.format != FORMAT {
         return Err(unusable("it is of a later version of this program"));
