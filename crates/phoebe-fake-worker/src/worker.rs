@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use phoebe_protocol::command::{Header, Kind, Message, decode, encode};
+use phoebe_protocol::command::{Header, Kind, Message, SnapshotFormat, decode, encode};
 use phoebe_protocol::packet::{CommandKind, FromWorker, Info, Start, StartFailure};
 use phoebe_protocol::sign::Key;
 use serde_json::json;
@@ -127,6 +127,11 @@ impl Conversation {
         self.answer_with(answer, if attached { std::slice::from_ref(&bundle) } else { &[] }).await
     }
 
+    /// Answers an export.
+    async fn give(&mut self, export: Bytes) -> Outcome {
+        self.answer_with(&Answer::success(&json!({}), false), &[export]).await
+    }
+
     async fn answer_with(&mut self, answer: &Answer, attachments: &[Bytes]) -> Outcome {
         let mut header =
             Header::reply(&self.session, self.seq, answer.error().is_none(), answer.changed);
@@ -169,8 +174,8 @@ enum Task {
     Command(Command),
     /// The attachment becomes the map.
     Restore(Bytes),
-    /// The map is wanted.
-    Export,
+    /// The map is wanted, or these bytes back.
+    Export(Option<Bytes>),
 }
 
 /// What the receiving and the executing side share.
@@ -248,11 +253,15 @@ async fn receive_all(
                 let bundle = attachments.into_iter().next().unwrap_or_default();
                 queue.send((Task::Restore(bundle), conversation)).map_err(|_| GONE)?;
             }
-            Kind::Export if shared.running.load(Ordering::Acquire) => {
-                let done = Answer::success(&json!({}), false);
-                conversation.answer_with(&done, &[shared.bundle_bytes()]).await?;
+            Kind::Export => {
+                // What stands for a script is the journal it is to be made from.
+                let script = (header.format == Some(SnapshotFormat::Script)).then_some(body);
+                if shared.running.load(Ordering::Acquire) {
+                    conversation.give(script.unwrap_or_else(|| shared.bundle_bytes())).await?;
+                } else {
+                    queue.send((Task::Export(script), conversation)).map_err(|_| GONE)?;
+                }
             }
-            Kind::Export => queue.send((Task::Export, conversation)).map_err(|_| GONE)?,
             Kind::Reply | Kind::Progress => {}
         }
     }
@@ -291,9 +300,8 @@ async fn execute_all(
                 conversation.answer_with(&answer, if wanted { &attached } else { &[] }).await?;
                 continue;
             }
-            Task::Export => {
-                let done = Answer::success(&json!({}), false);
-                conversation.answer_with(&done, &[shared.bundle_bytes()]).await?;
+            Task::Export(script) => {
+                conversation.give(script.unwrap_or_else(|| shared.bundle_bytes())).await?;
                 continue;
             }
         };

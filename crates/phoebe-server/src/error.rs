@@ -2,6 +2,8 @@
 //!
 //! What a user may see becomes `{"detail": …}`; the cause goes to the log and nowhere else.
 
+use std::io;
+
 use axum::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -11,6 +13,7 @@ use serde_json::value::RawValue;
 use crate::auth::AuthError;
 use crate::session::SessionError;
 use crate::store::StoreError;
+use crate::store::snapshots::SnapshotError;
 
 /// Seconds after which a client may try again when the server is at a bound.
 const RETRY_AFTER_SECONDS: u64 = 2;
@@ -182,6 +185,25 @@ impl From<SessionError> for HttpError {
                 Self::unavailable(
                     "The session's worker could not be started; the cause is in the server's log. Try again in a moment",
                 )
+            }
+        }
+    }
+}
+
+impl From<SnapshotError> for HttpError {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+                Self::not_found("There is no such file of this session")
+            }
+            SnapshotError::Io(error) => {
+                tracing::error!(%error, "a session's files did not serve a request");
+                Self::unavailable(format!(
+                    "The session's files cannot be read or written now ({error}); try again in a moment"
+                ))
+            }
+            SnapshotError::Damaged(_) | SnapshotError::NoneWhole(_) => {
+                Self::new(StatusCode::CONFLICT, format!("It cannot be read: {error}"))
             }
         }
     }

@@ -108,7 +108,7 @@ pub(super) async fn create(
 ///
 /// Without their secrets. Needs a token.
 #[utoipa::path(
-    get, path = "/v1/api-keys", tag = "accounts", security(("token" = [])),
+    get, path = "/v1/api-keys", operation_id = "list_api_keys", tag = "accounts", security(("token" = [])),
     responses(
         (status = 200, description = "Your keys", body = Keys),
         (status = 403, description = "You came by an API key", body = ErrorBody),

@@ -129,6 +129,22 @@ impl Fields {
         }
     }
 
+    /// Notes what is wrong with a text that was taken, if it has more than `most` characters.
+    pub(super) fn bound(&mut self, name: &str, text: &str, most: usize) {
+        if text.chars().count() > most {
+            let message = format!("String should have at most {most} characters");
+            self.wrong("string_too_long", &message, name, Value::Null);
+        }
+    }
+
+    /// Notes what is wrong with a text that was taken, if there is nothing in it.
+    pub(super) fn not_blank(&mut self, name: &str, text: &str) {
+        if text.trim().is_empty() {
+            let message = "String should have at least 1 character";
+            self.wrong("string_too_short", message, name, Value::from(text));
+        }
+    }
+
     /// Takes a whole number, 0 or more, that may be missing or null.
     pub(super) fn optional_number(&mut self, name: &str) -> Option<u32> {
         let value = self.fields.remove(name).filter(|value| !value.is_null())?;

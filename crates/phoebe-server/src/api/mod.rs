@@ -10,6 +10,7 @@ mod pages;
 mod send;
 mod sessions;
 mod system;
+mod v1;
 mod view;
 
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub(crate) type Shared = Arc<Context>;
     tags(
         (name = "sessions", description = "Start, list, measure and end sessions."),
         (name = "commands", description = "Send commands to a session's Bundle."),
+        (name = "history", description = "Undo, redo, checkpoints, links to them."),
+        (name = "files", description = "Bundles and scripts as files."),
         (name = "accounts", description = "Who you are."),
         (name = "system", description = "The server itself.")
     ),
@@ -105,11 +108,15 @@ fn protected_routes() -> OpenApiRouter<Shared> {
         .routes(routes!(sessions::update_user_info))
         .routes(routes!(send::send))
         .routes(routes!(send::send_batch))
+        .merge(v1::routes())
 }
 
 /// The same for routes that instructors may use with the sessions of their students: nothing that reads or changes a Bundle.
 fn supervised_routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(sessions::end)).routes(routes!(sessions::memory))
+    OpenApiRouter::new()
+        .routes(routes!(sessions::end))
+        .routes(routes!(sessions::memory))
+        .merge(v1::supervised_routes())
 }
 
 fn documented_routes() -> OpenApiRouter<Shared> {
@@ -206,13 +213,14 @@ mod tests {
             let document = serde_json::to_value(routes.into_openapi()).unwrap();
             let paths: Vec<String> =
                 document["paths"].as_object().unwrap().keys().cloned().collect();
-            let names = paths.iter().flat_map(|path| path.split('{').skip(1));
+            // What is named behind a session is a part of it.
+            let names = paths.iter().filter_map(|path| path.split('{').nth(1));
             names.map(|rest| rest.split('}').next().unwrap().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(names(open_routes()), [""; 0], "nothing is named without a guard");
         for name in names(protected_routes()).into_iter().chain(names(supervised_routes())) {
-            // A user's own keys are all that `api_keys` looks at.
-            assert!([caller::SESSION, "key_id"].contains(&name.as_str()), "{name}");
+            // A link's token is itself the right to what it opens, and a user's own keys are all that `api_keys` looks at.
+            assert!([caller::SESSION, "token", "key_id"].contains(&name.as_str()), "{name}");
         }
     }
 
@@ -220,11 +228,14 @@ mod tests {
     fn every_operation_is_described() {
         let document: serde_json::Value = serde_json::from_str(&openapi_json().unwrap()).unwrap();
         assert_eq!(document["openapi"], "3.1.0");
+        let mut ids = std::collections::BTreeSet::new();
         for (path, operations) in document["paths"].as_object().unwrap() {
             for (method, operation) in operations.as_object().unwrap() {
                 let has =
                     |field: &str| operation[field].as_str().is_some_and(|text| !text.is_empty());
                 assert!(has("summary"), "{method} {path} has no doc comment");
+                let id = operation["operationId"].as_str().unwrap().to_owned();
+                assert!(ids.insert(id), "{method} {path} has another operation's id");
                 assert!(operation["tags"].is_array(), "{method} {path} has no tag");
                 assert!(operation["responses"]["200"].is_object(), "{method} {path} has no answer");
             }

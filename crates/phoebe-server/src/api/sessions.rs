@@ -1,6 +1,7 @@
 //! `/dash`: sessions started, listed, measured, ended.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use axum::Json;
 use axum::extract::{Query, State};
@@ -93,22 +94,38 @@ pub(super) async fn start(
     headers: HeaderMap,
     Small(body): Small,
 ) -> Result<Json<Session>, HttpError> {
-    let mut request = match Fields::optional(&body)? {
+    let request = match Fields::optional(&body)? {
         Some(fields) => start_request(fields)?,
         None => StartRequest::default(),
     };
+    begin(&context, &caller, Origin { client, headers }, request).await
+}
+
+/// Where a wish for a session comes from.
+pub(super) struct Origin {
+    pub(super) client: Option<IpAddr>,
+    pub(super) headers: HeaderMap,
+}
+
+/// Starts the session that is asked for, as its caller's own.
+pub(super) async fn begin(
+    context: &Shared,
+    caller: &Caller,
+    origin: Origin,
+    mut request: StartRequest,
+) -> Result<Json<Session>, HttpError> {
     if let Some(identity) = &caller.0 {
         request.owner = Some(owner(identity));
         let email = Some(&identity.email).filter(|email| !email.is_empty()).cloned();
         request.user_info.email = request.user_info.email.or(email);
     }
-    request.client_ip = client.map(|address| address.to_string());
-    request.user_agent = user_agent(&headers);
+    request.client_ip = origin.client.map(|address| address.to_string());
+    request.user_agent = user_agent(&origin.headers);
     let view = context.app.sessions.start(request).await?;
-    Ok(Json(Session::seen_by(&caller, view)))
+    Ok(Json(Session::seen_by(caller, view, &context.app.settings.session)))
 }
 
-fn start_request(mut fields: Fields) -> Result<StartRequest, HttpError> {
+pub(super) fn start_request(mut fields: Fields) -> Result<StartRequest, HttpError> {
     Ok(StartRequest {
         project_name: fields.optional_text("project_name"),
         user_info: user_info(&mut fields),
@@ -183,7 +200,8 @@ pub(super) async fn list(
         visible(&context, &caller)
             .filter_map(|view| {
                 let id = view.session_id.clone();
-                serde_json::to_value(Session::seen_by(&caller, view)).ok().map(|view| (id, view))
+                let session = Session::seen_by(&caller, view, &context.app.settings.session);
+                serde_json::to_value(session).ok().map(|session| (id, session))
             })
             .collect(),
     )

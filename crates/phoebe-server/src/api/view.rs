@@ -1,11 +1,13 @@
 //! A session as clients see it.
 
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::caller::Caller;
+use crate::config::SessionSettings;
 use crate::session::{SessionView, Status};
 
 /// A session as it is now. Times are Unix seconds.
@@ -54,7 +56,8 @@ pub(super) struct Session {
 
 impl Session {
     /// The session as `caller` sees it.
-    pub(super) fn seen_by(caller: &Caller, view: SessionView) -> Self {
+    pub(super) fn seen_by(caller: &Caller, view: SessionView, settings: &SessionSettings) -> Self {
+        let warned_from = now() + settings.retention_warning_seconds;
         let owner_name = view.owner.as_ref().map(|owner| owner.full_name.clone());
         let user_display_name = display_name(&view);
         Self {
@@ -76,13 +79,20 @@ impl Session {
                 .unsaved
                 .map(|why| format!("The last change is not saved: {why}"))
                 .or(view.notice),
-            expires_at: view.expires_at,
+            expires_at: view.expires_at.filter(|end| *end <= warned_from),
             metadata: view.metadata,
         }
     }
 }
 
+/// What a session's user is called, for its own user.
 fn display_name(view: &SessionView) -> Option<String> {
+    let email = view.user_info.email.clone().filter(|email| !email.is_empty());
+    public_name(view).or(email)
+}
+
+/// What a session's user is called, for others: not by an address.
+pub(super) fn public_name(view: &SessionView) -> Option<String> {
     let info = &view.user_info;
     let names: Vec<&str> = [&info.first_name, &info.last_name]
         .into_iter()
@@ -91,10 +101,12 @@ fn display_name(view: &SessionView) -> Option<String> {
         .filter(|name| !name.is_empty())
         .collect();
     let owner = view.owner.as_ref().map(|owner| owner.full_name.clone());
-    [Some(names.join(" ")), owner, info.email.clone()]
-        .into_iter()
-        .flatten()
-        .find(|name| !name.is_empty())
+    [Some(names.join(" ")), owner].into_iter().flatten().find(|name| !name.is_empty())
+}
+
+/// Unix seconds.
+pub(super) fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -123,7 +135,12 @@ mod tests {
 
     #[test]
     fn without_a_user_there_is_no_full_name() {
-        let json = serde_json::to_value(Session::seen_by(&Caller(None), view())).unwrap();
+        let json = serde_json::to_value(Session::seen_by(
+            &Caller(None),
+            view(),
+            &SessionSettings::default(),
+        ))
+        .unwrap();
         let expected = serde_json::json!({
             "session_id": "s", "created_at": 1.5, "last_activity": 2.5, "mem_used": 3.0,
             "port": null, "user_id": null, "project_name": "Algol", "user_first_name": null,
@@ -139,12 +156,23 @@ mod tests {
         let owner = Owner { user_id: "1".to_owned(), full_name: "Ada L".to_owned() };
         let mut view = SessionView { owner: Some(owner), ..view() };
         view.metadata.insert("course".to_owned(), 7.into());
-        let caller = Caller(Some(identity));
-        let json = serde_json::to_value(Session::seen_by(&caller, view)).unwrap();
+        let (caller, settings) = (Caller(Some(identity)), SessionSettings::default());
+        let json = serde_json::to_value(Session::seen_by(&caller, view, &settings)).unwrap();
         assert_eq!(json["full_name"], "Ada L");
         assert_eq!(json["user_id"], "1");
         assert_eq!(json["user_display_name"], "Ada L");
         assert_eq!(json["metadata"], serde_json::json!({"course": 7}));
+    }
+
+    #[test]
+    fn the_end_is_told_some_time_before() {
+        let settings =
+            SessionSettings { retention_warning_seconds: 3600.0, ..SessionSettings::default() };
+        let shown = |seconds: f64| {
+            let view = SessionView { expires_at: Some(now() + seconds), ..view() };
+            Session::seen_by(&Caller(None), view, &settings).expires_at.is_some()
+        };
+        assert_eq!([4000.0, 3000.0, -10.0].map(shown), [false, true, true]);
     }
 
     #[test]

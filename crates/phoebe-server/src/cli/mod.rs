@@ -2,14 +2,18 @@
 //! what they do is done elsewhere.
 
 mod api_key;
+mod backup;
 mod cleanup;
 mod completions;
 mod config;
 mod doctor;
 mod environment;
+mod export_session;
 mod failure;
 mod generate_key;
+mod import_session;
 pub mod init_db;
+mod restore;
 mod run;
 mod user;
 mod wiring;
@@ -56,6 +60,22 @@ enum Command {
     User(user::Arguments),
     /// Make, list and revoke API keys of users
     ApiKey(api_key::Arguments),
+    /// Write all sessions and the database to one file, also while the server runs
+    ///
+    /// What was acknowledged before it began is in it. It holds the users' password hashes: keep it as
+    /// well as the data directory.
+    Backup(backup::Target),
+    /// Bring a backup back, into a data directory that no server uses
+    ///
+    /// The file is checked whole before anything changes.
+    Restore(restore::Arguments),
+    /// Write one session to a file, also while the server runs
+    ExportSession(export_session::Arguments),
+    /// Bring a session from a file into a data directory that no server uses, and print its id
+    ///
+    /// It keeps its id and its owner, or gets a new id if its own is taken. Bundles can hold code: it is
+    /// opened by a session's worker only.
+    ImportSession(import_session::Arguments),
     /// Make a random API key or secret
     ///
     /// Prints PREFIX_ and 64 random hexadecimal digits, for [auth] api_keys or jwt_secret_key.
@@ -110,6 +130,10 @@ impl Command {
             }
             Self::User(arguments) => user::execute(arguments, &values(file)?)?,
             Self::ApiKey(arguments) => api_key::execute(arguments, &values(file)?)?,
+            Self::Backup(target) => backup::execute(&target, &values(file)?)?,
+            Self::Restore(arguments) => restore::execute(&arguments, &values(file)?)?,
+            Self::ExportSession(arguments) => export_session::execute(&arguments, &values(file)?)?,
+            Self::ImportSession(arguments) => import_session::execute(&arguments, &values(file)?)?,
             Self::GenerateKey(arguments) => generate_key::execute(&arguments)?,
             Self::Config(arguments) => {
                 config::execute(&arguments, || settings(file, Vec::new()))?;

@@ -139,6 +139,8 @@ table::settings! {
         fsync: bool = false;
         /// Changes of a session that can be undone.
         undo_depth: usize = 10, check(within(1, 1000));
+        /// Checkpoints that one session may have; each takes as much room as its Bundle.
+        max_checkpoints: usize = 50, check(within(0, 10_000));
     }
     /// The log of sessions and commands.
     database: DatabaseSettings {

@@ -13,6 +13,7 @@
 
 mod accounts;
 pub(crate) mod api_keys;
+pub mod archive;
 pub(crate) mod audit;
 mod batch;
 pub mod data_directory;

@@ -31,7 +31,7 @@ enum For {
 }
 
 /// Every route, whom it is for, and the body of a request to it.
-const ROUTES: [(&str, For, &str); 21] = [
+const ROUTES: [(&str, For, &str); 38] = [
     ("GET /", For::All, ""),
     ("GET /health", For::All, ""),
     ("GET /health/ready", For::All, ""),
@@ -54,6 +54,23 @@ const ROUTES: [(&str, For, &str); 21] = [
     ("POST /dash/update-user-info/{session_id}", For::Owner, r#"{"first_name": "Eve"}"#),
     ("POST /send/{session_id}", For::Owner, r#"{"command": "ping"}"#),
     ("POST /send/{session_id}/batch", For::Owner, r#"[{"command": "ping"}]"#),
+    ("GET /v1/sessions/{session_id}", For::Supervisor, ""),
+    ("GET /v1/sessions/{session_id}/history", For::Owner, ""),
+    ("POST /v1/sessions/{session_id}/undo", For::Owner, ""),
+    ("POST /v1/sessions/{session_id}/redo", For::Owner, ""),
+    ("GET /v1/sessions/{session_id}/checkpoints", For::Owner, ""),
+    ("POST /v1/sessions/{session_id}/checkpoints", For::Owner, r#"{"name": "one"}"#),
+    ("DELETE /v1/sessions/{session_id}/checkpoints/{checkpoint_id}", For::Owner, ""),
+    ("POST /v1/sessions/{session_id}/checkpoints/{checkpoint_id}/restore", For::Owner, ""),
+    ("POST /v1/sessions/{session_id}/checkpoints/{checkpoint_id}/share", For::Owner, ""),
+    ("DELETE /v1/sessions/{session_id}/checkpoints/{checkpoint_id}/share", For::Owner, ""),
+    ("GET /v1/shared/{token}", For::Guests, ""),
+    ("POST /v1/shared/{token}/clone", For::Guests, ""),
+    ("POST /v1/sessions/{session_id}/clone", For::Owner, ""),
+    ("GET /v1/sessions/{session_id}/bundle", For::Owner, ""),
+    ("PUT /v1/sessions/{session_id}/bundle", For::Owner, "{}"),
+    ("GET /v1/sessions/{session_id}/script", For::Owner, ""),
+    ("GET /v1/sessions/{session_id}/snapshots/{format}", For::Owner, ""),
 ];
 
 /// Somebody who asks.

@@ -6,11 +6,14 @@
 mod access;
 mod accounts;
 mod accuracy;
+mod backup;
+mod checkpoints;
 mod cli;
 mod contract;
 mod death;
 mod durability;
 mod escape;
+mod files;
 mod harness;
 mod lifecycle;
 mod load;

@@ -111,6 +111,14 @@ pub(super) fn read(path: &Path) -> Result<Snapshot, SnapshotError> {
     parse(Bytes::from(fs::read(path)?))
 }
 
+/// Whether these bytes are a whole snapshot.
+///
+/// # Errors
+/// [`SnapshotError::Damaged`] says what is wrong.
+pub fn verify(bytes: Bytes) -> Result<(), SnapshotError> {
+    parse(bytes).map(drop)
+}
+
 /// The snapshot that these bytes are, checked.
 ///
 /// # Errors

@@ -427,6 +427,7 @@ impl SessionFolder {
         if !is_id(id) {
             return Ok(false);
         }
+        self.unshare(id)?;
         match fs::remove_file(checkpoint_path(&self.path.join(CHECKPOINTS), id)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             removed => removed.map(|()| true),
@@ -579,5 +580,6 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
+mod shares;
 #[cfg(test)]
 mod tests;

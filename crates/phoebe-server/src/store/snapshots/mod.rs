@@ -18,7 +18,7 @@ mod file;
 mod folder;
 mod journal;
 
-pub use file::{Format, Header, Snapshot, SnapshotError, Versions};
+pub use file::{Format, Header, Snapshot, SnapshotError, Versions, verify};
 pub use folder::{Change, Checkpoint, Payload, Recovered, SessionFolder, SessionRecord};
 pub use journal::{Interrupted, Step};
 
