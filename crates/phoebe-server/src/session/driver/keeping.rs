@@ -1,0 +1,313 @@
+//! What the driver has on disk: which answers wait for it, what is told where it cannot be, and when the rest goes there.
+
+use std::io;
+
+use bytes::Bytes;
+use phoebe_protocol::command::{Message, SnapshotFormat};
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+
+use super::{Driver, Leave, SAVE_LIMIT};
+use crate::session::awake::{Awake, Found, Queued, disk_problem};
+use crate::session::keeper::Keeper;
+use crate::session::request::not_saved;
+use crate::session::start::problem_of;
+use crate::session::{CopyOf, SessionError, now};
+use crate::store::snapshots::{Change, Format, Payload, SessionRecord};
+
+/// What has gone to the disk, or could not.
+pub(in crate::session) struct Committed {
+    change: u64,
+    bytes: usize,
+    outcome: io::Result<()>,
+    what: What,
+}
+
+enum What {
+    /// An answer that waited for it.
+    Answer { queued: Queued, body: Bytes, success: bool, error: Option<String> },
+    /// The Bundle in a form that was asked for.
+    Bundle(SnapshotFormat),
+}
+
+impl Driver {
+    /// Fills the session's folder from another session's.
+    pub(super) async fn copy(&self, copy_of: &CopyOf) -> Result<(), SessionError> {
+        let unsupported =
+            || SessionError::Conflict("Nothing is kept of sessions on this server".to_owned());
+        let (Some(store), Some(keeper)) = (&self.shared.snapshots, &self.keeper) else {
+            return Err(unsupported());
+        };
+        let record = self.record();
+        let written = keeper.run(move |folder| folder.write_record(&record)).await;
+        let other = store.session(&self.session);
+        let checkpoint = copy_of.checkpoint.clone();
+        let original = self.shared.files(&copy_of.session).await?;
+        let copied =
+            original.run(move |folder| folder.copy_to(&other, checkpoint.as_deref())).await;
+        match written.and_then(|written| written).and_then(|()| copied?) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(SessionError::NoCheckpoint),
+            Err(error) => Err(SessionError::Conflict(format!("It cannot be copied: {error}"))),
+        }
+    }
+
+    /// Keeps the session and the Bundle that it begins with, before anybody learns of it.
+    pub(super) async fn keep_beginning(&mut self, awake: &mut Awake) {
+        let (Some(store), Some(keeper)) = (self.shared.snapshots.clone(), self.keeper.clone())
+        else {
+            return;
+        };
+        let digest = awake.worker.template().to_owned();
+        let template = store.template(&digest);
+        let record = self.record();
+        let kept = keeper.run(move |folder| {
+            folder.write_record(&record)?;
+            folder.begin_with(&template)
+        });
+        match kept.await.and_then(|kept| kept) {
+            Ok(()) => return,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                self.saved.failed(0, disk_problem(&error));
+                return self.publish_saved();
+            }
+        }
+        // The first of its origin: all others link to what it gives.
+        self.saved.failed(0, "it has just begun".to_owned());
+        if self.save(awake, SnapshotFormat::Pickle).await && !digest.is_empty() {
+            let shared = keeper.run(move |folder| {
+                let snapshot = folder.raw(Format::Pickle).map_err(io::Error::other)?;
+                let taken_at = snapshot.header.taken_at;
+                store.write_template(&digest, snapshot.into(), taken_at)
+            });
+            if let Err(error) = shared.await.and_then(|shared| shared) {
+                warn!(%error, "the Bundle that sessions begin with cannot be shared");
+            }
+        }
+    }
+
+    pub(super) fn record(&self) -> SessionRecord {
+        let view = self.view.borrow().clone();
+        SessionRecord {
+            session_id: view.session_id,
+            created_at: view.created_at,
+            last_activity: view.last_activity,
+            user_id: view.owner.as_ref().map(|owner| owner.user_id.clone()),
+            full_name: view.owner.map(|owner| owner.full_name),
+            project_name: view.project_name,
+            first_name: view.user_info.first_name,
+            last_name: view.user_info.last_name,
+            email: view.user_info.email,
+            metadata: view.metadata,
+        }
+    }
+
+    /// The files, with everything on them that is acknowledged.
+    pub(super) async fn files(
+        &mut self,
+        awake: Option<&mut Awake>,
+    ) -> Result<Keeper, SessionError> {
+        let keeper = self.keeper.clone().ok_or_else(|| {
+            SessionError::Conflict(
+                "Nothing is kept of sessions on this server ([session] durability = \"off\")"
+                    .to_owned(),
+            )
+        })?;
+        let Some(awake) = awake.filter(|_| self.saved.problem().is_some()) else {
+            return Ok(keeper);
+        };
+        if self.save(awake, SnapshotFormat::Pickle).await {
+            return Ok(keeper);
+        }
+        let problem = self.saved.problem().unwrap_or_default();
+        Err(SessionError::Conflict(format!("The session cannot be saved now: {problem}")))
+    }
+
+    /// Keeps what a command changed; where it must be on disk first, its answer waits for that.
+    pub(super) fn keep_change(&mut self, message: Message, queued: Queued, awake: &mut Awake) {
+        let change = self.saved.changed();
+        let Some(keeper) = &self.keeper else { return self.answer(queued, message, awake) };
+        let Message { header, body, attachments } = message;
+        let success = header.success.unwrap_or(false);
+        let mut attachments = attachments.into_iter();
+        let payload = attachments.next().map(|bytes| self.payload(Format::Pickle, bytes));
+        let (command, parent) = match queued.found {
+            Some(Found::Checkpoint(step)) => (None, Some(step)),
+            Some(Found::File) => (attachments.next().map(|json| load_command(&json)), None),
+            Some(Found::Step(_)) | None => (queued.command().cloned(), None),
+        };
+        let entry = Change { at: now(), success, command, parent };
+        let bytes = payload.as_ref().map_or(0, |payload| payload.bytes.len());
+        let missing = payload.is_none();
+        let step = queued.found;
+        let outcome = keeper.run(move |folder| match step {
+            Some(Found::Step(step)) => folder.go_to(step),
+            _ => folder.commit(entry, payload.as_ref()).map(drop),
+        });
+        let waits = !missing || step.is_some();
+        if !waits {
+            match header.snapshot_error {
+                Some(problem) => self.saved.failed(change, problem),
+                None => self.saved.postpone(change),
+            }
+            self.publish_saved();
+        }
+        let what = What::Answer { queued, body, success, error: header.error };
+        if waits || self.saved.with_every_change() {
+            awake.commits.push(async move {
+                let outcome = outcome.await.and_then(|outcome| outcome);
+                Committed { change, bytes, outcome, what }
+            });
+        } else {
+            self.note_committed(Committed { change: 0, bytes: 0, outcome: Ok(()), what }, awake);
+        }
+    }
+
+    pub(super) fn note_committed(&mut self, committed: Committed, awake: &mut Awake) {
+        let Committed { change, bytes, outcome, what } = committed;
+        let problem = outcome.as_ref().err().map(disk_problem);
+        match what {
+            What::Bundle(format) => {
+                self.saved.answered();
+                match (format, problem) {
+                    (SnapshotFormat::Pickle, None) => {
+                        if self.saved.problem().is_some() {
+                            info!(session = self.session, "everything is saved");
+                        }
+                        self.saved.saved(change, bytes);
+                    }
+                    (SnapshotFormat::Pickle, Some(problem)) => self.saved.failed(change, problem),
+                    (_, problem) => {
+                        if let Some(problem) = problem {
+                            warn!(
+                                session = self.session,
+                                problem, "the portable copy is not saved"
+                            );
+                        }
+                        self.saved.portable_done(change);
+                    }
+                }
+            }
+            What::Answer { queued, body, success, error } => {
+                let unsaved = match problem {
+                    None if bytes > 0 => {
+                        self.saved.saved(change, bytes);
+                        None
+                    }
+                    None => self.saved.problem().filter(|_| self.saved.with_every_change()),
+                    Some(problem) => {
+                        if self.saved.problem().is_none() {
+                            error!(session = self.session, problem, "a change is not saved");
+                        }
+                        self.saved.failed(change, problem);
+                        self.saved.problem()
+                    }
+                };
+                let body = unsaved.map_or(body.clone(), |problem| not_saved(&body, problem));
+                self.finish(queued, body, success, error, awake);
+            }
+        }
+        self.publish_saved();
+    }
+
+    /// Asks the worker for its Bundle, to keep it.
+    pub(super) async fn ask_for_bundle(
+        &mut self,
+        awake: &mut Awake,
+        format: SnapshotFormat,
+    ) -> Option<Leave> {
+        self.saved.asked();
+        awake.ask_for_bundle(format, self.saved.last_change()).await.err().map(Leave::Lost)
+    }
+
+    pub(super) fn keep_bundle(
+        &mut self,
+        message: Message,
+        format: SnapshotFormat,
+        change: u64,
+        awake: &mut Awake,
+    ) {
+        let bundle = message.attachments.first().filter(|_| message.header.success == Some(true));
+        let (Some(bundle), Some(keeper)) = (bundle, &self.keeper) else {
+            let outcome = Err(io::Error::other(problem_of(&message)));
+            let what = What::Bundle(format);
+            return self.note_committed(Committed { change, bytes: 0, outcome, what }, awake);
+        };
+        let (bytes, record, taken_at) = (bundle.len(), self.record(), now());
+        let kind = if format == SnapshotFormat::Pickle { Format::Pickle } else { Format::Portable };
+        let payload = self.payload(kind, bundle.clone());
+        let outcome = keeper.run(move |folder| {
+            folder.write_record(&record)?;
+            match kind {
+                Format::Pickle => folder.save(&payload, taken_at),
+                Format::Portable => folder.save_portable(&payload, taken_at),
+            }
+        });
+        awake.commits.push(async move {
+            let outcome = outcome.await.and_then(|outcome| outcome);
+            Committed { change, bytes, outcome, what: What::Bundle(format) }
+        });
+    }
+
+    pub(super) fn payload(&self, format: Format, bytes: Bytes) -> Payload {
+        Payload { format, versions: self.shared.versions(), bytes }
+    }
+
+    /// Writes the Bundle down now, and says whether it is on disk.
+    pub(super) async fn save(&mut self, awake: &mut Awake, format: SnapshotFormat) -> bool {
+        let written = timeout(SAVE_LIMIT, async {
+            if self.ask_for_bundle(awake, format).await.is_some() {
+                return;
+            }
+            while !awake.exports.is_empty() || !awake.commits.is_empty() {
+                let event = awake.next().await;
+                if self.note(event, awake).is_some() {
+                    return;
+                }
+            }
+        });
+        let in_time = written.await.is_ok();
+        in_time
+            && match format {
+                SnapshotFormat::Pickle => self.saved.problem().is_none(),
+                _ => !self.saved.wants_portable(),
+            }
+    }
+
+    pub(super) fn publish_saved(&self) {
+        let problem = self.saved.problem();
+        self.view.send_if_modified(|view| {
+            let changed = view.unsaved.as_deref() != problem;
+            if changed {
+                view.unsaved = problem.map(str::to_owned);
+            }
+            changed
+        });
+    }
+
+    pub(super) async fn write_record(&self) {
+        let Some(keeper) = &self.keeper else { return };
+        let record = self.record();
+        let written = keeper.run(move |folder| folder.write_record(&record)).await;
+        if let Err(error) = written.and_then(|written| written) {
+            warn!(session = self.session, %error, "the session's record is not saved");
+        }
+    }
+
+    /// Nobody finds the session any more, now and after a restart.
+    pub(super) async fn forget(&self) {
+        self.shared.forget(&self.session);
+        let Some(keeper) = &self.keeper else { return };
+        let removed = keeper.run(|folder| folder.remove()).await;
+        if let Err(error) = removed.and_then(|removed| removed) {
+            error!(session = self.session, %error, "the files of an ended session stay");
+        }
+    }
+}
+
+/// The command that loads a Bundle in PHOEBE's JSON.
+fn load_command(json: &Bytes) -> Bytes {
+    let text = String::from_utf8_lossy(json);
+    Bytes::from(serde_json::json!({ "command": "load_bundle", "bundle": text }).to_string())
+}

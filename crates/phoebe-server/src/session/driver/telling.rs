@@ -1,0 +1,70 @@
+//! What the driver tells the log and everybody who looks: that the session is used, what was done, what it costs.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Driver;
+use crate::session::awake::Queued;
+use crate::session::{UserInfo, now};
+use crate::store::LogRecord;
+
+impl Driver {
+    pub(super) fn log_start(&self, client_ip: Option<String>, user_agent: Option<String>) {
+        let view = self.view.borrow();
+        self.shared.store.log(LogRecord::SessionStarted {
+            session_id: view.session_id.clone(),
+            created_at: view.created_at,
+            port: view.port.unwrap_or(0),
+            client_ip,
+            user_agent,
+            user_id: view.owner.as_ref().map(|owner| owner.user_id.clone()),
+            full_name: view.owner.as_ref().map(|owner| owner.full_name.clone()),
+            project_name: view.project_name.clone(),
+        });
+        if view.user_info != UserInfo::default() {
+            self.log_user_info(&view.user_info);
+        }
+    }
+
+    pub(super) fn log_user_info(&self, info: &UserInfo) {
+        let UserInfo { first_name, last_name, email } = info.clone();
+        self.shared.store.log(LogRecord::UserInfo {
+            session_id: self.session.clone(),
+            at: now(),
+            first_name,
+            last_name,
+            email,
+        });
+    }
+
+    /// Notes that the session is being used now.
+    pub(super) fn touch(&mut self) {
+        let at = now();
+        self.used = Instant::now();
+        self.view.send_modify(|view| view.last_activity = at);
+        self.shared.store.log(LogRecord::SessionActivity { session_id: self.session.clone(), at });
+    }
+
+    pub(super) fn log_work(&self, queued: &Queued, success: bool, error: Option<String>) {
+        let elapsed = queued.sent.map_or(Duration::ZERO, |sent| sent.elapsed());
+        self.shared.store.log(LogRecord::Command {
+            session_id: self.session.clone(),
+            at: now(),
+            name: queued.work.name().to_owned(),
+            success,
+            execution_time_ms: elapsed.as_secs_f64() * 1000.0,
+            error,
+        });
+    }
+
+    pub(super) fn note_memory(&self, measured: Option<f64>) {
+        let Some(mib) = measured else { return };
+        self.view.send_modify(|view| view.mem_used = mib);
+        self.shared.store.log(LogRecord::Memory {
+            session_id: self.session.clone(),
+            at: now(),
+            memory_used_mb: mib,
+        });
+    }
+}
