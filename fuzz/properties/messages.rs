@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use phoebe_protocol::VERSION;
-use phoebe_protocol::command::{DecodeError, Message, decode, encode};
+use phoebe_protocol::command::{DecodeError, decode, encode};
 use phoebe_protocol::packet::{ForkRequest, FromWorker, FromZygote, Info, Start};
 use phoebe_protocol::sign::Key;
 use serde::Serialize;

@@ -123,8 +123,14 @@ pub async fn serve(
     let certificate_watch = tls.clone().map(|tls| tokio::spawn(watch_certificate(tls)));
     let stopped = stopping.clone().cancelled_owned();
     let limits = ConnectionLimits::of(&app.settings.server);
+    let has_proxy = !app.settings.server.trusted_proxies.is_empty();
     let http = tokio::spawn(web::serve_http(listener, tls, limits, web::router(app), stopped));
     let url = format!("{scheme}://{address}");
+    if scheme == "http" && !address.ip().is_loopback() && !has_proxy {
+        warn!(
+            "passwords, tokens and data travel in clear text: set [server] tls_cert and tls_key, or put a proxy that ends TLS in front"
+        );
+    }
     info!(%address, url, version = env!("CARGO_PKG_VERSION"), "listening");
 
     stop.first().await;

@@ -164,7 +164,12 @@ pub(super) async fn login(
     };
     let password = fields.text("password");
     fields.rest()?;
-    Ok(Json(authenticator.login(&email, password, address).await?.into()))
+    let logged_in = authenticator.login(&email, password, address).await;
+    let logged_in = logged_in.inspect_err(|reason| {
+        let address = address.map(tracing::field::display);
+        tracing::info!(address, %reason, "login refused");
+    })?;
+    Ok(Json(logged_in.into()))
 }
 
 /// Who am I

@@ -56,10 +56,10 @@ pub(super) struct Keys {
 )]
 pub(super) struct KeyBody {
     /// To tell it from others.
-    #[schema(example = "notebook")]
+    #[schema(example = "notebook", min_length = 1, max_length = 100)]
     name: String,
     /// Days until it expires; it does not where none are given, except in mode `external`, where 90 are most.
-    #[schema(example = 120)]
+    #[schema(example = 120, minimum = 1, maximum = 3650)]
     expires_in_days: Option<u32>,
 }
 

@@ -20,6 +20,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::get;
+use tokio::sync::Semaphore;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -36,6 +37,8 @@ pub(crate) struct Context {
     pub(crate) started: Instant,
     /// The bound on each caller's requests.
     pub(crate) per_caller: PerCaller,
+    /// What the bodies of all requests may occupy.
+    pub(crate) room_for_bodies: Arc<Semaphore>,
 }
 
 use caller::Access;
@@ -134,7 +137,8 @@ pub fn openapi_json() -> Result<String, serde_json::Error> {
 /// All routes with their answers to unknown paths and methods.
 pub(crate) fn routes(app: App) -> Router {
     let per_caller = PerCaller::new(app.settings.server.max_requests_per_caller);
-    let context = Arc::new(Context { app, started: Instant::now(), per_caller });
+    let room_for_bodies = body::room_for_bodies(&app.settings.server);
+    let context = Arc::new(Context { app, started: Instant::now(), per_caller, room_for_bodies });
     let bound = middleware::from_fn_with_state(Arc::clone(&context), caller::bound);
     let guarded = |routes: OpenApiRouter<Shared>, access| {
         let guard = caller::Guard { context: Arc::clone(&context), access };

@@ -65,7 +65,7 @@ pub(super) struct CommandAnswer {
 pub(super) async fn send(
     State(context): State<Shared>,
     OwnedSession(session): OwnedSession,
-    Whole(body): Whole,
+    Whole(body, _room): Whole,
 ) -> Result<Response, HttpError> {
     let name = json::command_name(&body)?;
     let sessions = &context.app.sessions;
@@ -92,7 +92,7 @@ pub(super) async fn send(
 pub(super) async fn send_batch(
     State(context): State<Shared>,
     OwnedSession(session): OwnedSession,
-    Whole(body): Whole,
+    Whole(body, _room): Whole,
 ) -> Result<Response, HttpError> {
     let commands = json::commands(&body, MAX_BATCH)?;
     Ok(json_bytes(answers(context.app.sessions.clone(), session.session_id, commands)))

@@ -19,7 +19,7 @@ use super::{AuthError, AuthSetupError, Identity, Role, api_key};
 use crate::config::{AuthMode, AuthSettings};
 use crate::store::{NewUser, Store, StoreError};
 
-/// Whom a token of mode `password` is for, and whose password is guessed there.
+/// Whom a token of mode `password` is for.
 const GATE: &str = "gate";
 
 /// Decides who is asking; cheap to clone.
@@ -197,9 +197,8 @@ impl Authenticator {
                 let turn = self.shared.passwords.turn().await?;
                 // Again: those who were before in the line may have used up the attempts.
                 check()?;
-                let fits = turn.matches(password, hash).await?;
-                if !fits {
-                    throttle.failed(email, address, Instant::now());
+                throttle.count(email, address, Instant::now());
+                if !turn.matches(password, hash).await? {
                     return Err(AuthError::WrongCredentials);
                 }
                 throttle.succeeded(email, address);
@@ -219,14 +218,12 @@ impl Authenticator {
 
     /// Lets somebody through the gate, or counts the failure.
     fn pass(&self, gate: &Gate, password: &str, address: Option<IpAddr>) -> Result<(), AuthError> {
-        // All guess the same password, so an address is all there is to throttle.
-        let account = address.map_or_else(|| GATE.to_owned(), |address| address.to_string());
         let (throttle, now) = (&self.shared.throttle, Instant::now());
-        throttle.check(&account, address, now).map_err(AuthError::throttled)?;
+        throttle.check_address(address, now).map_err(AuthError::throttled)?;
         if gate.opens_for(password) {
             return Ok(());
         }
-        throttle.failed(&account, address, now);
+        throttle.failed_at(address, now);
         Err(AuthError::WrongGatePassword)
     }
 

@@ -62,14 +62,16 @@ impl Authenticator {
         text: &str,
     ) -> Result<Identity, AuthError> {
         let prefix = api_key::prefix(text).ok_or(AuthError::InvalidApiKey)?;
-        let key = self.find(prefix).await?.ok_or(AuthError::InvalidApiKey)?;
+        let (key, is_news) = self.find(prefix).await?.ok_or(AuthError::InvalidApiKey)?;
         if !api_key::is(text, &key) || key.holder.mode != mode {
             return Err(AuthError::InvalidApiKey);
         }
         if key.expires_at.is_some_and(|expires_at| expires_at <= unix_now()) {
             return Err(AuthError::ExpiredApiKey);
         }
-        self.shared.keys.found.put(prefix.to_owned(), key.clone());
+        if is_news {
+            self.shared.keys.found.put(prefix.to_owned(), key.clone());
+        }
         let claimed = Identity {
             user_id: key.holder.user_id,
             email: key.holder.email,
@@ -83,19 +85,20 @@ impl Authenticator {
         Ok(identity)
     }
 
-    async fn find(&self, prefix: &str) -> Result<Option<ApiKey>, AuthError> {
-        let remembered = self.shared.keys.found.get(&prefix.to_owned());
+    /// The key with this public beginning, and whether the database said so just now.
+    async fn find(&self, prefix: &str) -> Result<Option<(ApiKey, bool)>, AuthError> {
+        let remembered = self.shared.keys.found.get(prefix);
         match remembered {
-            Some(key) if key.is_fresh => Ok(Some(key.value)),
+            Some(key) if key.is_fresh => Ok(Some((key.value, false))),
             remembered => match self.shared.store.api_key(prefix).await {
                 Ok(key) => {
                     if key.is_none() {
-                        self.shared.keys.found.forget(&prefix.to_owned());
+                        self.shared.keys.found.forget(prefix);
                     }
-                    Ok(key)
+                    Ok(key.map(|key| (key, true)))
                 }
                 // As with users: a database in trouble keeps nobody out who was let in before.
-                Err(error) => remembered.map(|key| Some(key.value)).ok_or(error.into()),
+                Err(error) => remembered.map(|key| Some((key.value, false))).ok_or(error.into()),
             },
         }
     }
@@ -141,7 +144,7 @@ impl Authenticator {
         let keys = self.keys_of(identity).await?;
         let key = keys.into_iter().find(|key| key.id == id).ok_or(AuthError::UnknownKey)?;
         self.shared.store.revoke_api_key(key.id).await?;
-        self.shared.keys.found.forget(&key.prefix);
+        self.shared.keys.found.forget(key.prefix.as_str());
         Ok(())
     }
 

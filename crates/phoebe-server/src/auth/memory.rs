@@ -1,5 +1,6 @@
 //! What the database said a moment ago, so that not every request asks it.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,7 +25,11 @@ impl<K: Eq + Hash, V: Clone> Memory<K, V> {
         Self(Mutex::default())
     }
 
-    pub(super) fn get(&self, key: &K) -> Option<Remembered<V>> {
+    pub(super) fn get<Q>(&self, key: &Q) -> Option<Remembered<V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
         let (at, value) = self.lock().get(key).cloned()?;
         Some(Remembered { value, is_fresh: at.elapsed() < FRESH })
     }
@@ -37,7 +42,11 @@ impl<K: Eq + Hash, V: Clone> Memory<K, V> {
         answers.insert(key, (Instant::now(), value));
     }
 
-    pub(super) fn forget(&self, key: &K) {
+    pub(super) fn forget<Q>(&self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
         self.lock().remove(key);
     }
 

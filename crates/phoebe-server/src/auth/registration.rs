@@ -59,7 +59,10 @@ impl Rules {
     /// Whether a password may be anybody's.
     pub(crate) fn check_password(&self, password: &str) -> Result<(), AuthError> {
         let least = self.min_password_length;
-        if password.chars().count() < least.max(1) {
+        if password.is_empty() {
+            return Err(bad("The password is empty; choose one"));
+        }
+        if password.chars().count() < least {
             let text =
                 format!("The password is shorter than {least} characters; choose a longer one");
             return Err(AuthError::BadCredentials(text));

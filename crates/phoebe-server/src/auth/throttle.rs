@@ -2,8 +2,8 @@
 //! nor the database.
 //!
 //! Only failures count, so a class behind one address logs in as fast as it can type. An account is throttled for one
-//! address before it is for all: a single guesser cannot keep its user out. Where many do, addresses from which the
-//! account has been logged in to before still get in.
+//! address before it is for all: a single guesser cannot keep its user out. Where many guess, or one behind the same
+//! address, an account still gets in from where it has been logged in to before.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -73,16 +73,25 @@ impl Throttle {
     ) -> Result<(), Duration> {
         let (account, address) = (account(email), network(address));
         let counts = self.lock();
-        counts.addresses.check(&address, now)?;
         counts.accounts_from_addresses.check(&(account, address), now)?;
         if counts.known.contains(&(account, address)) {
             return Ok(());
         }
+        counts.addresses.check(&address, now)?;
         counts.accounts.check(&account, now)
     }
 
-    /// An attempt had the wrong password.
-    pub(super) fn failed(&self, email: &str, address: Option<IpAddr>, now: Instant) {
+    /// The same where there are no accounts.
+    pub(super) fn check_address(
+        &self,
+        address: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        self.lock().addresses.check(&network(address), now)
+    }
+
+    /// An attempt is made. It counts from now on, also if whoever makes it does not wait for its outcome.
+    pub(super) fn count(&self, email: &str, address: Option<IpAddr>, now: Instant) {
         let (account, address) = (account(email), network(address));
         let mut counts = self.lock();
         counts.addresses.charge(address, now);
@@ -92,15 +101,27 @@ impl Throttle {
         }
     }
 
-    /// An attempt had the right password.
+    /// An attempt had the wrong password, where there are no accounts.
+    pub(super) fn failed_at(&self, address: Option<IpAddr>, now: Instant) {
+        self.lock().addresses.charge(network(address), now);
+    }
+
+    /// An attempt that was counted had the right password.
     pub(super) fn succeeded(&self, email: &str, address: Option<IpAddr>) {
-        let known = &mut self.lock().known;
+        let (account, address) = (account(email), network(address));
+        let mut counts = self.lock();
+        counts.addresses.refund(&address);
+        counts.accounts_from_addresses.refund(&(account, address));
+        if !counts.known.contains(&(account, address)) {
+            counts.accounts.refund(&account);
+        }
+        let known = &mut counts.known;
         if known.len() >= MOST_BUCKETS {
             // Any: who is forgotten is merely throttled like a stranger.
             let any = known.iter().next().copied();
             any.map(|any| known.remove(&any));
         }
-        known.insert((account(email), network(address)));
+        known.insert((account, address));
     }
 
     /// Counts a wish for an account, or says how long to wait with it.
@@ -165,6 +186,14 @@ impl<K: Copy + Eq + Hash> Buckets<K> {
         let full_at = self.full_at.entry(key).or_insert(now);
         *full_at = (*full_at).max(now) + self.rate.interval;
     }
+
+    /// Takes a charge back.
+    fn refund(&mut self, key: &K) {
+        let Some(full_at) = self.full_at.get_mut(key) else { return };
+        if let Some(earlier) = full_at.checked_sub(self.rate.interval) {
+            *full_at = earlier;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -186,7 +215,7 @@ mod tests {
     ) -> (u32, Duration) {
         for count in 0..1000 {
             match throttle.check(email, from, now) {
-                Ok(()) => throttle.failed(email, from, now),
+                Ok(()) => throttle.count(email, from, now),
                 Err(wait) => return (count, wait),
             }
         }
@@ -214,14 +243,14 @@ mod tests {
         let refused = (0..1000).find(|number| {
             let email = format!("{number}@x.org");
             let refused = throttle.check(&email, HERE, now).is_err();
-            throttle.failed(&email, HERE, now);
+            throttle.count(&email, HERE, now);
             refused
         });
         assert_eq!(refused, Some(100));
         assert_eq!(throttle.check("ada@x.org", address(7), now), Ok(()));
         let v6 = |text: &str| Some(text.parse::<IpAddr>().unwrap());
         for host in 0..200 {
-            throttle.failed(&format!("{host}@x.org"), v6(&format!("2001:db8::{host:x}")), now);
+            throttle.count(&format!("{host}@x.org"), v6(&format!("2001:db8::{host:x}")), now);
         }
         assert!(throttle.check("ada@x.org", v6("2001:db8::ffff"), now).is_err());
         assert!(throttle.check("ada@x.org", v6("2001:db8:0:1::1"), now).is_ok());
@@ -241,6 +270,23 @@ mod tests {
         }
         assert!(throttle.check("ada@x.org", address(8), now).is_err(), "a hundred guessers");
         assert_eq!(throttle.check("ada@x.org", HERE, now), Ok(()), "she has been here before");
+        for number in 0..200 {
+            throttle.count(&format!("{number}@x.org"), HERE, now);
+        }
+        assert!(throttle.check("eve@x.org", HERE, now).is_err(), "a guesser behind her address");
+        assert_eq!(guess(&throttle, "ada@x.org", HERE, now).0, 10);
+    }
+
+    #[test]
+    fn what_succeeds_costs_nothing() {
+        let (throttle, now) = (Throttle::new(), Instant::now());
+        for number in 0..1000 {
+            for email in [format!("{number}@x.org"), "ada@x.org".to_owned()] {
+                assert_eq!(throttle.check(&email, HERE, now), Ok(()), "{number}");
+                throttle.count(&email, HERE, now);
+                throttle.succeeded(&email, HERE);
+            }
+        }
         assert_eq!(guess(&throttle, "ada@x.org", HERE, now).0, 10);
     }
 
@@ -257,8 +303,8 @@ mod tests {
         let (throttle, now) = (Throttle::new(), Instant::now());
         guess(&throttle, "ada@x.org", address(0), now);
         for number in 1..30_000 {
-            throttle.failed(&format!("{number}@x.org"), address(number), now);
-            throttle.succeeded(&format!("{number}@x.org"), address(number));
+            throttle.count(&format!("{number}@x.org"), address(number), now);
+            throttle.succeeded(&format!("known-{number}@x.org"), address(number + 30_000));
         }
         let counts = throttle.lock();
         assert!(counts.addresses.full_at.len() <= MOST_BUCKETS);

@@ -139,7 +139,7 @@ impl Command {
                 config::execute(&arguments, || settings(file, Vec::new()))?;
             }
             Self::Cleanup => cleanup::execute(&settings(file, Vec::new())?.settings)?,
-            Self::Doctor => return doctor::execute(&settings(file, Vec::new())?.settings),
+            Self::Doctor => return doctor::execute(&settings(file, Vec::new())?),
             Self::Environment => environment::execute(&settings(file, Vec::new())?.settings)?,
             Self::Completions(arguments) => completions::execute(&arguments)?,
         }

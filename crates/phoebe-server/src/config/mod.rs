@@ -47,6 +47,9 @@ table::settings! {
         trusted_proxies: Vec<IpNet> = Vec::new();
         /// Largest request body in MiB.
         max_body_mb: u64 = 64, check(within(1, 65_536));
+        /// What the bodies of all requests in flight may occupy in MiB; a body of less than 64 KiB is not counted. More get
+        /// a 503.
+        max_bodies_mb: u64 = 1024, check(within(1, 16_777_216));
         /// Requests that may be in flight at a time, those that wait for a computation included. More get a 503.
         max_requests_in_flight: usize = 4096, check(at_least(1));
         /// Requests of one caller that may be in flight: of a user, or of an address where users are not known.

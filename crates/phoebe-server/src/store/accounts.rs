@@ -2,12 +2,16 @@
 //! seconds.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Transaction, TransactionBehavior};
 
 use super::database::Database;
 use super::fault::Fault;
 use super::{Bounds, StoreError};
+
+/// How long a server may be busy writing.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The database, opened to look after accounts.
 pub(crate) struct Accounts {
@@ -20,7 +24,8 @@ impl Accounts {
     /// # Errors
     /// [`StoreError::Database`].
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self { database: Database::open(path, Bounds::default())? })
+        let bounds = Bounds { busy_timeout: PATIENCE, ..Bounds::default() };
+        Ok(Self { database: Database::open(path, bounds)? })
     }
 
     /// Does `work` whole or not at all.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -33,6 +34,8 @@ const HEAD_WITHIN: Duration = Duration::from_secs(30);
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// The first byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
+/// How long a client may take to read any part of an answer that does not fit into the socket's buffers.
+const READS_WITHIN: Duration = Duration::from_secs(60);
 /// How long an idle connection that has to close may take to send what is left.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// The most that is buffered of a request's head, and of a body at a time.
@@ -63,6 +66,9 @@ pub(super) async fn serve(
             }
         }
     }
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(READS_WITHIN));
+    let stream = Box::pin(stream);
     let router = if place.is_one_too_many() { too_many() } else { router };
     // Boxed, so that the many bytes of a connection's state are spent on those who speak only.
     match tls {
@@ -98,7 +104,7 @@ fn too_many() -> Router {
 /// Agrees on TLS, then serves the requests inside. Until then the connection is idle: it goes first where there is no room.
 async fn converse_inside_tls(
     acceptor: TlsAcceptor,
-    stream: TcpStream,
+    stream: Pin<Box<TimeoutStream<TcpStream>>>,
     peer: SocketAddr,
     router: Router,
     place: Arc<Place>,

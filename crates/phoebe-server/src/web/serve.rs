@@ -131,6 +131,9 @@ mod tests {
     const ASK: &[u8] = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
     const ASK_SLOW: &[u8] = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n";
 
+    /// More than a socket's buffers hold.
+    const LARGE: usize = 64 << 20;
+
     /// A server on a free port that answers `/health` at once and `/slow` when told to.
     struct Server {
         address: SocketAddr,
@@ -158,8 +161,10 @@ mod tests {
                     "slow"
                 }
             };
-            let router =
-                Router::new().route("/health", get(|| async { "ok" })).route("/slow", get(slow));
+            let router = Router::new()
+                .route("/health", get(|| async { "ok" }))
+                .route("/large", get(|| async { vec![b'x'; LARGE] }))
+                .route("/slow", get(slow));
             let stop = CancellationToken::new();
             let stopped = stop.clone().cancelled_owned();
             let task = tokio::spawn(serve_http(listener, None, limits, router, stopped));
@@ -255,6 +260,21 @@ mod tests {
             let _refused = stream.write_all(large.as_bytes()).await;
             read_until(&mut stream, "HTTP/1.1 4").await;
         }
+        server.stop.cancel();
+        server.ends().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_its_answer_is_given_up() {
+        let server = Server::start(2).await;
+        let mut lazy = server.connect().await;
+        lazy.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        sleep(Duration::from_secs(3600)).await;
+        let (mut answer, mut piece) = (0, vec![0; 1 << 20]);
+        while let Ok(length @ 1..) = lazy.read(&mut piece).await {
+            answer += length;
+        }
+        assert!((1..LARGE).contains(&answer), "{answer}");
         server.stop.cancel();
         server.ends().await;
     }

@@ -12,6 +12,9 @@ use crate::support::{Client, Reply, TestServer};
 
 const SECRET: &str = "a secret for this test only, long enough";
 
+const NOT_OWNER: &str = "You are not the owner of this session";
+const NEEDS_LOGIN: &str = "API keys are managed with a token, not with an API key; log in";
+
 /// Whom a route is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum For {
@@ -19,6 +22,8 @@ enum For {
     All,
     /// Whoever the server lets in.
     Guests,
+    /// Whoever the server lets in by more than an API key.
+    LoggedIn,
     /// The owner of the session in the path, and administrators.
     Owner,
     /// The same, and instructors of a group of the owner.
@@ -35,9 +40,9 @@ const ROUTES: [(&str, For, &str); 38] = [
     ("POST /auth/register", For::All, r#"{"email": "", "password": ""}"#),
     ("POST /auth/login", For::All, "{}"),
     ("GET /auth/me", For::Guests, ""),
-    ("GET /v1/api-keys", For::Guests, ""),
-    ("POST /v1/api-keys", For::Guests, r#"{"name": "notebook"}"#),
-    ("DELETE /v1/api-keys/{key_id}", For::Guests, ""),
+    ("GET /v1/api-keys", For::LoggedIn, ""),
+    ("POST /v1/api-keys", For::LoggedIn, r#"{"name": "notebook"}"#),
+    ("DELETE /v1/api-keys/{key_id}", For::LoggedIn, ""),
     ("GET /system/passbands", For::Guests, ""),
     ("GET /system/info", For::Guests, ""),
     ("POST /dash/start-session", For::Guests, "{}"),
@@ -73,6 +78,8 @@ const ROUTES: [(&str, For, &str); 38] = [
 enum Who {
     Nobody,
     Owner,
+    /// The owner, by an API key of theirs.
+    OwnersKey,
     OtherStudent,
     /// In a group of the owner.
     Instructor,
@@ -81,17 +88,25 @@ enum Who {
     Admin,
 }
 
-const PEOPLE: [Who; 6] =
-    [Who::Nobody, Who::Owner, Who::OtherStudent, Who::Instructor, Who::OtherInstructor, Who::Admin];
+const PEOPLE: [Who; 7] = [
+    Who::Nobody,
+    Who::Owner,
+    Who::OwnersKey,
+    Who::OtherStudent,
+    Who::Instructor,
+    Who::OtherInstructor,
+    Who::Admin,
+];
 
 impl Who {
     fn email(self) -> String {
-        format!("{self:?}@x.org").to_lowercase()
+        let name = if self == Self::OwnersKey { Self::Owner } else { self };
+        format!("{name:?}@x.org").to_lowercase()
     }
 
     fn group(self) -> Option<&'static str> {
         match self {
-            Self::Owner | Self::Instructor => Some("stars"),
+            Self::Owner | Self::OwnersKey | Self::Instructor => Some("stars"),
             Self::OtherStudent | Self::OtherInstructor => Some("planets"),
             Self::Nobody | Self::Admin => None,
         }
@@ -99,7 +114,7 @@ impl Who {
 
     fn role(self) -> &'static str {
         match self {
-            Self::Nobody | Self::Owner | Self::OtherStudent => "student",
+            Self::Nobody | Self::Owner | Self::OwnersKey | Self::OtherStudent => "student",
             Self::Instructor | Self::OtherInstructor => "instructor",
             Self::Admin => "admin",
         }
@@ -124,33 +139,35 @@ impl Mode {
         if who == Who::Nobody {
             return Expected::Unknown;
         }
-        let is_owner = who == Who::Owner || self == Self::Password;
+        let by_key = who == Who::OwnersKey && self != Self::Password;
+        let is_owner = who == Who::Owner || by_key || self == Self::Password;
         let supervises = who == Who::Instructor && self == Self::Jwt;
         let may = match route {
             For::All | For::Guests => true,
+            For::LoggedIn if by_key => return Expected::Forbidden(NEEDS_LOGIN),
+            For::LoggedIn => true,
             For::Owner => is_owner || who == Who::Admin,
             For::Supervisor => is_owner || who == Who::Admin || supervises,
         };
-        if may { Expected::LetThrough } else { Expected::Forbidden }
+        if may { Expected::LetThrough } else { Expected::Forbidden(NOT_OWNER) }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expected {
     Unknown,
-    Forbidden,
+    Forbidden(&'static str),
     LetThrough,
 }
 
 impl Expected {
     #[track_caller]
     fn check(self, reply: &Reply, case: &str) {
-        let owner = "You are not the owner of this session";
         match self {
             Self::Unknown => assert_eq!(reply.status, 401, "{case}: {}", reply.body),
-            Self::Forbidden => {
+            Self::Forbidden(detail) => {
                 assert_eq!(reply.status, 403, "{case}: {}", reply.body);
-                assert_eq!(reply.body, json!({"detail": owner}), "{case}");
+                assert_eq!(reply.body, json!({"detail": detail}), "{case}");
             }
             Self::LetThrough => {
                 let is_answer = ![401, 403, 405, 500].contains(&reply.status);
@@ -197,6 +214,9 @@ async fn accounts_reach_what_is_theirs() {
         .await;
     let mut clients = PEOPLE.map(|_| server.client());
     for (who, client) in PEOPLE.into_iter().zip(&mut clients).skip(1) {
+        if who == Who::OwnersKey {
+            continue;
+        }
         let account = json!({"email": who.email(), "password": "s3cret!"});
         let account = server.post("/auth/register", &account).await.expect(200);
         let (role, email) = (who.role(), who.email());
@@ -208,6 +228,7 @@ async fn accounts_reach_what_is_theirs() {
         }
         *client = server.with_token(account["access_token"].as_str().unwrap());
     }
+    clients[2] = with_key_of(&clients[1]).await;
     ask_everything(server, Mode::Jwt, clients).await;
 }
 
@@ -227,7 +248,14 @@ async fn bearers_of_other_services_tokens_reach_what_is_theirs() {
         let token = jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap();
         *client = server.with_token(&token);
     }
+    clients[2] = with_key_of(&clients[1]).await;
     ask_everything(server, Mode::External, clients).await;
+}
+
+/// The same user by an API key.
+async fn with_key_of(client: &Client) -> Client {
+    let key = client.post("/v1/api-keys", &json!({"name": "notebook"})).await.expect(200);
+    client.with_token(key["api_key"].as_str().unwrap())
 }
 
 /// The routes that the server documents, each with its entry.
@@ -280,10 +308,10 @@ async fn ask_everything(server: TestServer, mode: Mode, clients: [Client; PEOPLE
     server.finish().await;
 }
 
-/// The path with this session, and the first of everything else that it names.
+/// The path with this session, and of everything else that it names one that does not exist.
 fn fill(path: &str, session: &str) -> String {
     let path = path.replace("{session_id}", session);
-    let segments = path.split('/').map(|part| if part.starts_with('{') { "1" } else { part });
+    let segments = path.split('/').map(|part| if part.starts_with('{') { "0" } else { part });
     segments.collect::<Vec<_>>().join("/")
 }
 

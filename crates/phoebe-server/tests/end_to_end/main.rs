@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod access;
+mod accounts;
 mod accuracy;
 mod backup;
 mod checkpoints;
@@ -18,6 +19,7 @@ mod lifecycle;
 mod load;
 mod misbehaviour;
 mod readme;
+mod secrets;
 mod start_failure;
 mod support;
 mod tls;

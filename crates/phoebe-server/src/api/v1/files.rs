@@ -67,7 +67,7 @@ pub(super) async fn download_bundle(
 pub(super) async fn upload_bundle(
     State(context): State<Shared>,
     OwnedSession(session): OwnedSession,
-    Whole(file): Whole,
+    Whole(file, _room): Whole,
 ) -> Result<Json<History>, HttpError> {
     context.app.sessions.upload(&session.session_id, file).await?;
     History::of(&context, &session.session_id).await

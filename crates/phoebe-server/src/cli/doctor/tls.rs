@@ -22,3 +22,20 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
         ),
     }]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::finding::Level;
+
+    #[test]
+    fn only_a_certificate_in_the_settings_is_looked_at() {
+        let mut settings = Settings::default();
+        assert!(check(&settings).is_empty());
+        settings.server.tls_cert = Some("/no/such/cert.pem".into());
+        settings.server.tls_key = Some("/no/such/key.pem".into());
+        let findings = check(&settings);
+        assert_eq!(findings[0].level, Level::Failed);
+        assert!(findings[0].text.contains("/no/such/cert.pem cannot be read"));
+    }
+}
