@@ -1,4 +1,4 @@
-"""What PHOEBE without a server finds in a session's script and in its file: their paths as JSON in, values as JSON out."""
+"""What PHOEBE alone finds in a session's script and file: paths as JSON in, values as JSON out."""
 
 import json
 import runpy
