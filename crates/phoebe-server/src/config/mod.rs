@@ -32,8 +32,6 @@ use ipnet::IpNet;
 
 use value::{at_least, jwt_algorithms, log_level, within};
 
-const NOT_YET: &str = "is not implemented yet and has no effect";
-
 table::settings! {
     /// Where and how HTTP is served.
     server: ServerSettings {
@@ -153,10 +151,10 @@ table::settings! {
     }
     /// What users may take.
     resources: ResourceSettings {
-        /// Sessions one user may have; 0 for no limit.
+        /// Sessions one user may have awake; 0 for no limit.
         max_workers_per_user: usize = 0;
         /// Sessions one user may have, awake or asleep; 0 for no limit.
-        max_sessions_per_user: usize = 0, note(NOT_YET);
+        max_sessions_per_user: usize = 0;
         /// Memory of one worker in MiB; 0 for no limit.
         worker_memory_mb: u64 = 0, check(within(0, 16_777_216));
         /// Where less memory than this many MiB is free, sessions that are not in use go to sleep; 0 for never.

@@ -19,18 +19,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info, warn};
 
-use super::awake::{Awake, Event, Found, Lost, Queued, disk_problem};
+use super::awake::{Awake, Event, Lost, Queued};
 use super::keeper::Keeper;
 use super::manager::Shared;
 use super::queue::CommandQueue;
-use super::request::{Request, Work, failure, not_saved};
+use super::request::{Request, Work, failure};
 use super::saved::Saved;
-use super::start::{self, Started, problem_of};
+use super::start::{self, Started};
 use super::strikes::Strikes;
-use super::{CopyOf, EndReason, SessionError, SessionView, StartRequest, Status, UserInfo, now};
+use super::{EndReason, SessionError, SessionView, StartRequest, Status, now};
 use crate::config::OnIdle;
 use crate::store::LogRecord;
-use crate::store::snapshots::{Change, Format, Payload, SessionRecord};
 
 /// A worker that is asked to end has so long before it is made to.
 const STOP_GRACE: Duration = Duration::from_secs(3);

@@ -353,6 +353,13 @@ impl Shared {
             let view = session.view.borrow();
             view.owner == request.owner && view.status != Status::Asleep
         };
+        let all = self.settings.resources.max_sessions_per_user;
+        let owned_at_all = |session: &&Session| {
+            request.owner.is_some() && session.view.borrow().owner == request.owner
+        };
+        if all > 0 && sessions.known.values().filter(owned_at_all).count() >= all {
+            return Err(SessionError::UserLimit { limit: all });
+        }
         let limited = limit > 0 && request.owner.is_some();
         if limited && sessions.known.values().filter(owned).count() >= limit {
             return Err(SessionError::UserLimit { limit });

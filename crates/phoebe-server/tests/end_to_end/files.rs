@@ -5,7 +5,7 @@ use std::fs;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Client, Reply, Session, TestServer};
+use crate::support::{Client, Reply, Session, TestServer, run_stock_phoebe};
 
 fn path(session: &Session, rest: &str) -> String {
     format!("/v1/sessions/{}/{rest}", session.id)
@@ -108,4 +108,97 @@ async fn a_script_is_made_from_the_journal() {
     let entries = json!([entry("a", 1), entry("a", 2), entry("b", 4)]);
     assert_eq!(script.expect(200), json!({"entries": entries, "phoebe": "2.5.4"}));
     server.finish().await;
+}
+
+async fn download(client: &Client, path: &str) -> Vec<u8> {
+    let answer = client.request(Method::GET, path).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    answer.bytes().await.unwrap().to_vec()
+}
+
+fn numbers(list: &Value) -> Vec<f64> {
+    list.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+}
+
+/// With PHOEBE: what is undone, kept, copied and taken away has the same values and unique ids, and stock PHOEBE reads it.
+#[tokio::test(flavor = "multi_thread")]
+async fn phoebes_bundles_go_through_undo_checkpoints_copies_and_files() {
+    let server = TestServer::builder().python().start().await;
+    let session = server.start_session().await;
+    let period = async |session: &Session| {
+        session.result(json!({"command": "get_value", "twig": "period@binary@component"})).await
+    };
+    let unique_id = async |session: &Session| {
+        let command = json!({"command": "get_uniqueid", "twig": "period@binary@component"});
+        session.result(command).await
+    };
+    let set_period = |value: f64| json!({"command": "set_value", "twig": "period@binary@component", "value": value});
+    let id_before = unique_id(&session).await;
+    session.result(set_period(1.5)).await;
+    let phases: Vec<f64> = (0..21).map(|n| -0.5 + f64::from(n) / 20.0).collect();
+    let dataset = json!({
+        "command": "add_dataset", "kind": "lc", "dataset": "lc01", "passband": "Johnson:V",
+        "compute_phases": phases,
+    });
+    session.result(dataset).await;
+    let computed = session.result(json!({"command": "run_compute"})).await;
+    let fluxes = numbers(&computed["model"]["lc01"]["fluxes"]);
+    let wish = json!({"name": "computed"});
+    let checkpoint = server.post(&path(&session, "checkpoints"), &wish).await.expect(200);
+
+    session.result(set_period(7.0)).await;
+    server.post_empty(&path(&session, "undo")).await.expect(200);
+    assert_eq!(period(&session).await, 1.5);
+    server.post_empty(&path(&session, "redo")).await.expect(200);
+    assert_eq!(period(&session).await, 7.0);
+    let back = format!("checkpoints/{}/restore", checkpoint["id"].as_str().unwrap());
+    server.post_empty(&path(&session, &back)).await.expect(200);
+    assert_eq!(period(&session).await, 1.5);
+    assert_eq!(unique_id(&session).await, id_before);
+
+    let copy = server.post_empty(&path(&session, "clone")).await.expect(200);
+    let copy = server.session(copy["session_id"].as_str().unwrap());
+    assert_eq!(unique_id(&copy).await, id_before);
+    copy.result(set_period(3.0)).await;
+    assert_eq!(period(&session).await, 1.5);
+
+    let folder = tempfile::tempdir().unwrap();
+    let (script, file) = (folder.path().join("script.py"), folder.path().join("star.phoebe"));
+    fs::write(&script, download(&server, &path(&session, "script")).await).unwrap();
+    let bundle = download(&server, &path(&session, "bundle")).await;
+    fs::write(&file, &bundle).unwrap();
+    let paths = json!({"script": script, "file": file}).to_string();
+    let stock = "tests/end_to_end/support/stock_files.py";
+    let seen = run_stock_phoebe(&server.interpreter(), stock, &paths);
+    for (way, seen) in seen.as_object().unwrap() {
+        assert_eq!(seen["period"], 1.5, "{way}");
+        assert_eq!(seen["datasets"], json!(["lc01"]), "{way}");
+        let theirs = numbers(&seen["fluxes"]);
+        assert_eq!(theirs.len(), fluxes.len(), "{way}");
+        for (ours, theirs) in fluxes.iter().zip(theirs) {
+            assert!(((ours - theirs) / theirs).abs() <= 1e-12, "{way}: {ours}, {theirs}");
+        }
+    }
+
+    let other = server.start_session().await;
+    put(&server, &path(&other, "bundle"), bundle).await.expect(200);
+    assert_eq!((period(&other).await, unique_id(&other).await), (json!(1.5), id_before));
+    let refused = put(&server, &path(&other, "bundle"), "[{\"nonsense\": 1}]").await.expect(422);
+    assert!(refused["detail"].as_str().is_some_and(|reason| reason.len() > 10), "{refused}");
+    assert_eq!(period(&other).await, 1.5);
+    // Of an earlier PHOEBE, and of PHOEBE 1.
+    for old in ["phoebe-2.2.2.phoebe.gz", "phoebe-1-by-2.4.23.phoebe.gz"] {
+        let old =
+            unpacked(&format!("{}/../../worker/tests/data/{old}", env!("CARGO_MANIFEST_DIR")));
+        put(&server, &path(&other, "bundle"), old).await.expect(200);
+        period(&other).await.as_f64().unwrap();
+    }
+    server.finish().await;
+}
+
+fn unpacked(path: &str) -> Vec<u8> {
+    let mut content = Vec::new();
+    let mut file = flate2::read::GzDecoder::new(fs::File::open(path).unwrap());
+    std::io::Read::read_to_end(&mut file, &mut content).unwrap();
+    content
 }

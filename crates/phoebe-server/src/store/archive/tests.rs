@@ -109,7 +109,7 @@ fn everything_is_brought_back() {
     assert_eq!(state(&mut restored), "b");
     assert_eq!(restored.history().unwrap(), folder.history().unwrap());
     assert_eq!(restored.journal().unwrap().len(), 2);
-    assert_eq!(restored.checkpoints().unwrap(), vec![checkpoint.clone()]);
+    assert_eq!(restored.checkpoints().unwrap(), std::slice::from_ref(&checkpoint));
     assert!(restored.shared(&checkpoint.id, "hash").unwrap().is_some());
     crate::store::create(&there.database()).unwrap();
     let left: Vec<_> = fs::read_dir(there.root()).unwrap().map(|e| e.unwrap().path()).collect();
