@@ -170,21 +170,20 @@ impl Arena {
         outcome
     }
 
-    /// Lets PHOEBE run a compute as a job of its own, as an option of `run_compute` asks: a script is written and a shell started.
-    pub(super) async fn compute_in_a_program_of_its_own(&self) -> bool {
-        let scripts = || {
-            let entries = fs::read_dir(self.server.root()).unwrap();
-            entries
-                .filter(|entry| {
-                    entry.as_ref().unwrap().path().extension().is_some_and(|it| it == "py")
-                })
-                .count()
-        };
-        let answer = self
-            .attacker
-            .send(&json!({"command": "run_compute", "detach": true, "model": "job"}))
-            .await;
-        scripts() > 0 && answer.status == 200
+    /// Asks PHOEBE to compute in a job of its own, which is an option of `run_compute`: a script is written and a shell started.
+    pub(super) async fn compute_in_a_job(&self) -> Value {
+        let session = self.server.start_session().await;
+        let dataset = json!({"command": "add_dataset", "kind": "lc", "compute_phases": [0.25]});
+        session.result(dataset).await;
+        let job = json!({"command": "run_compute", "detach": true, "model": "job"});
+        let answer = session.command(job).await;
+        session.end().await.expect(200);
+        answer
+    }
+
+    /// Whether PHOEBE's jobs left anything beside the data.
+    pub(super) fn has_jobs(&self) -> bool {
+        self.server.root().join("phoebe_crimpl_jobs").exists()
     }
 
     /// Whether the neighbour gets a further result.

@@ -27,8 +27,16 @@ impl Delivery {
     pub(super) async fn deliver(self, session: &Session, program: &str) -> Value {
         let execute =
             |program: &str| format!("exec(bytes.fromhex('{}').decode(), dict())", hex(program));
+        if !matches!(self, Self::Code) {
+            prepare(session).await;
+        }
         match self {
-            Self::Code => {}
+            Self::Code => {
+                let answer = run_code(session, &execute(program)).await;
+                if answer["success"] != true {
+                    return answer;
+                }
+            }
             Self::Bundle => {
                 load_bundle(session, &execute(program)).await;
             }
@@ -44,23 +52,26 @@ impl Delivery {
                 run_constraint(session, &expression).await;
             }
             Self::Pickle => {
+                // The parameter goes, for PHOEBE would refuse to compute with it.
                 let plant = format!(
                     "import gc\n\
                      class Evil:\n    def __reduce__(self): return exec, ({program:?}, dict())\n\
-                     for each in gc.get_objects():\n    if type(each).__name__ == 'Bundle': each._evil = Evil()\n"
+                     for each in gc.get_objects():\n    \
+                         if type(each).__name__ == 'Bundle':\n        \
+                             each._evil = Evil()\n        \
+                             each._params = [p for p in each._params if p.feature != 'evil']\n"
                 );
                 run_code(session, &execute(&plant)).await;
-                session.send(&json!({"command": "run_compute"})).await;
+                session.result(json!({"command": "run_compute"})).await;
+                prepare(session).await;
             }
         }
-        let program = match self {
-            Self::Code => execute(program),
-            _ => String::new(),
-        };
-        run_code(session, &format!("{program}\nraise Exception(__import__('builtins').outcome)"))
-            .await
+        run_code(session, SAY_OUTCOME).await
     }
 }
+
+/// Tells, as an error, what the last program left; and forgets it.
+const SAY_OUTCOME: &str = "import builtins\noutcome = vars(builtins).pop('outcome', 'nothing was executed')\nraise Exception(outcome)";
 
 fn hex(text: &str) -> String {
     text.bytes().map(|byte| format!("{byte:02x}")).collect()
@@ -98,6 +109,10 @@ async fn run_constraint(session: &Session, expression: &str) {
         "value": format!("{expression}+sin(0)*{{ecc@binary@component}}"),
     });
     session.result(command).await;
-    let change = json!({"command": "set_value", "twig": "ecc@binary@component", "value": 0.1});
-    session.send(&change).await;
+    // Only a change makes PHOEBE evaluate it, and it may have either value already.
+    for value in [0.1, 0.2] {
+        let change =
+            json!({"command": "set_value", "twig": "ecc@binary@component", "value": value});
+        session.send(&change).await;
+    }
 }
