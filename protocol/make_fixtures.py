@@ -37,8 +37,10 @@ def header(kind: str, seq: int = 7, **fields: Any) -> dict[str, Any]:
     return {"v": 1, "session": SESSION, "seq": seq, "kind": kind, **fields}
 
 
-def sealed(head: dict[str, Any], body: str = "", key: bytes = KEY) -> list[bytes]:
-    return protocol.seal(key, head, body.encode())
+def sealed(
+    head: dict[str, Any], body: str = "", key: bytes = KEY, attached: tuple[bytes, ...] = ()
+) -> list[bytes]:
+    return protocol.seal(key, head, body.encode(), attached)
 
 
 def sealed_raw(*frames: bytes) -> list[bytes]:
@@ -56,6 +58,15 @@ SET_VALUE = '{"command": "set_value", "twig": "period@binary", "value": 1.5}'
 REQUEST = sealed(header("request"), SET_VALUE)
 REPLY = header("reply", success=True, changed=False, error=None)
 FAILED = header("reply", success=False, changed=True, error="could not convert string: 'é'")
+DONE = '{"success":true,"result":{}}'
+PICKLED = bytes(range(128, 256))
+RESTORE = sealed(
+    header("restore", format="portable"), attached=('[{"qualifier":"note","value":"Ω"}]'.encode(),)
+)
+JOURNAL = (
+    '{"entries":[{"command":{"command":"set_value","twig":"period@binary","value":1.5},'
+    '"success":true}],"phoebe":"2.5.4"}'
+)
 CANCEL = header("cancel", 8, target=7, reason="by the user")
 
 VALID: dict[str, list[bytes]] = {
@@ -68,15 +79,29 @@ VALID: dict[str, list[bytes]] = {
     "reply_failed": sealed(FAILED, '{"success":false,"error":"could not convert string: \'é\'"}'),
     "progress": sealed(header("progress"), '{"fraction":0.25,"stage":"run_compute"}'),
     "progress_unknown": sealed(header("progress"), '{"fraction":null,"stage":"run_solver"}'),
-    "attachment": protocol.seal(
-        KEY, REPLY, b'{"success":true,"result":{}}', [b"\x00\xff\x80", b""]
+    "attachment": sealed(REPLY, DONE, attached=(b"\x00\xff\x80", b"")),
+    "request_snapshot": sealed(header("request", snapshot=True, cores=2), SET_VALUE),
+    "reply_snapshot": sealed({**REPLY, "changed": True}, DONE, attached=(PICKLED,)),
+    "reply_snapshot_error": sealed(
+        {**REPLY, "changed": True, "snapshot_error": "cannot pickle 'module' object"}, DONE
     ),
+    "restore_pickle": sealed(header("restore", format="pickle"), attached=(PICKLED,)),
+    "restore_portable": RESTORE,
+    "restore_file": sealed(
+        header("restore", format="file", snapshot=True), attached=(b"[\n{}\n]\n",)
+    ),
+    "export_pickle": sealed(header("export", format="pickle")),
+    "export_portable": sealed(header("export", format="portable")),
+    "export_file": sealed(header("export", format="file")),
+    "export_script": sealed(header("export", format="script"), JOURNAL),
     "header_with_unknown_field": sealed(header("request", extra=[1]), SET_VALUE),
 }
 
 INVALID: dict[str, list[bytes]] = {
     "tampered_body": changed(REQUEST, 2, b"1.5", b"9.5"),
     "tampered_header": changed(REQUEST, 1, b'"seq":7', b'"seq":9'),
+    "tampered_attachment": changed(RESTORE, 3, b"note", b"Note"),
+    "attachment_removed": RESTORE[:3],
     "tampered_signature": [bytes([REQUEST[0][0] ^ 1]) + REQUEST[0][1:], *REQUEST[1:]],
     "short_signature": [REQUEST[0][:31], *REQUEST[1:]],
     "empty_signature": [b"", *REQUEST[1:]],

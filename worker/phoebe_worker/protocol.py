@@ -18,7 +18,7 @@ VERSION = 1
 PACKET_BYTES_MAX = 64 * 1024
 HEADER_ERROR_CHARACTERS_MAX = 500
 
-KINDS = frozenset({"request", "cancel", "reply", "progress"})
+KINDS = frozenset({"request", "cancel", "restore", "export", "reply", "progress"})
 SEQ_MAX = 2**64 - 1
 
 
@@ -47,6 +47,11 @@ class Message:
         """How many cores a request is granted; 1 where the header does not say."""
         cores = self.header.get("cores", 1)
         return cores if isinstance(cores, int) and cores >= 1 else 1
+
+    @property
+    def wants_snapshot(self) -> bool:
+        """Whether the changed Bundle shall be attached to the reply."""
+        return self.header.get("snapshot") is True
 
 
 def sign(key: bytes, frames: Sequence[bytes]) -> bytes:
@@ -98,18 +103,27 @@ def unseal(key: bytes, session: str, last_seq: int | None, frames: Sequence[byte
 
 
 def reply_header(
-    session: str, seq: int, *, success: bool, changed: bool, error: str | None
+    session: str,
+    seq: int,
+    *,
+    success: bool,
+    changed: bool,
+    error: str | None,
+    snapshot_error: str | None = None,
 ) -> dict[str, Any]:
     """Header of the answer to request `seq`; `changed`: the Bundle may differ from before."""
-    return {
+    header = {
         "v": VERSION,
         "session": session,
         "seq": seq,
         "kind": "reply",
         "success": success,
         "changed": changed,
-        "error": None if error is None else _valid_text(error[:HEADER_ERROR_CHARACTERS_MAX]),
+        "error": _short(error),
     }
+    if snapshot_error is not None:
+        header["snapshot_error"] = _short(snapshot_error)
+    return header
 
 
 def progress_header(session: str, seq: int) -> dict[str, Any]:
@@ -199,6 +213,10 @@ class Start:
             raise ValueError("start.limits must be a JSON object of whole numbers")
         sandbox = value.get("sandbox")
         return cls(session, port, key, limits, sandbox and Sandbox.parse(sandbox))
+
+
+def _short(error: str | None) -> str | None:
+    return None if error is None else _valid_text(error[:HEADER_ERROR_CHARACTERS_MAX])
 
 
 def _valid_text(text: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import signal
 import struct
 import sys
@@ -22,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from . import forked
+from . import forked, snapshots
 from .answer import Answer
 
 PROGRESS, ANSWER, BUNDLE = b"P", b"A", b"B"
@@ -45,9 +44,8 @@ class Outcome:
 class Runner:
     """The worker's handle on the child. `fd` is readable when there is something to `receive`."""
 
-    def __init__(self, seq: int, run: Callable[[], tuple[Answer, Any]], stage: str) -> None:
+    def __init__(self, run: Callable[[], tuple[Answer, Any]], stage: str) -> None:
         """Fork; `run` is called in the child and returns the answer and the Bundle (or None)."""
-        self.seq = seq
         self.cancelled: str | None = None
         self._buffer = bytearray()
         self._answer: bytes | None = None
@@ -156,7 +154,7 @@ def _child(worker: int, write_end: int, run: Callable[[], tuple[Answer, Any]], s
         forked.reseed()
         _report_progress(write_end, stage)
         answer, bundle = run()
-        pickled = pickle.dumps(bundle, 5) if answer.success else b""
+        pickled = snapshots.pack(bundle) if answer.success else b""
         _write(write_end, ANSWER, answer.to_record())
         if answer.success:
             _write(write_end, BUNDLE, pickled)

@@ -27,7 +27,7 @@ def run() -> NoReturn:
             pass  # it leads its group already
         lifeline.arm(peer, whole_group=True)
         prepared = templates.prepare()
-        info = templates.info()
+        info = templates.info(prepared)
     except BaseException as error:
         traceback.print_exc()
         peer.send(protocol.packet({"failed": "error", "error": str(error)}))
@@ -47,7 +47,6 @@ def probe() -> None:
         lifeline.arm(peer, whole_group=False)
     out = os.dup(1)
     os.dup2(2, 1)
-    templates.prepare()
-    info = templates.info()
+    info = templates.info(templates.prepare())
     sys.stdout.flush()
     os.write(out, orjson.dumps(info) + b"\n")

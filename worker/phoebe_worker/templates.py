@@ -6,6 +6,7 @@ sockets or sessions.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import platform
@@ -30,6 +31,11 @@ class Templates:
     pickled: dict[str, bytes]
     first: Any
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the pickled Bundle that `first` is, in hexadecimal."""
+        return hashlib.sha256(self.pickled["detached"]).hexdigest()
+
     def fresh(self, morphology: str = "detached") -> Any:
         """A new Bundle; raises ValueError for an unknown morphology."""
         try:
@@ -53,15 +59,15 @@ def prepare() -> Templates:
         accelerate.install()
     # A progress bar starts a thread and writes to the log; runners report progress instead.
     phoebe.progressbars_off()
-    bundles = {name: _default_bundle(options) for name, options in MORPHOLOGIES.items()}
+    bundles = {name: default_bundle(**options) for name, options in MORPHOLOGIES.items()}
     pickled = {name: pickle.dumps(bundle, 5) for name, bundle in bundles.items()}
     _warm_up(pickle.loads(pickled["detached"]))
     sandbox.interpreter_paths()
     return Templates(pickled, first=bundles["detached"])
 
 
-def info() -> dict[str, Any]:
-    """Versions, passbands and commands, for the server's INFO; `prepare` must have run."""
+def info(prepared: Templates) -> dict[str, Any]:
+    """Versions, passbands, commands and the first Bundle's digest, for the server's INFO."""
     import numpy
     import phoebe
 
@@ -73,10 +79,11 @@ def info() -> dict[str, Any]:
         "numpy": numpy.__version__,
         "passbands": sorted(phoebe.list_installed_passbands()),
         "commands": commands.kinds(),
+        "template": prepared.digest,
     }
 
 
-def _default_bundle(options: dict[str, Any]) -> Any:
+def default_bundle(**options: Any) -> Any:
     """PHOEBE's default binary, but the masses are set, not sma and q; and a solver to fit with."""
     import phoebe
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
-import pickle
 import resource
 import socket
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import orjson
 import zmq
 
-from . import parallel, protocol, restore, runner, sandbox
-from .answer import Answer
+from . import parallel, protocol, restore, runner, sandbox, snapshots
+from .answer import Answer, describe
 from .commands import COMMANDS, Command, Session
 from .runner import Runner
 from .templates import Templates
@@ -27,6 +27,14 @@ from .templates import Templates
 _MESSAGE_BYTES_MAX = 512 * 1024 * 1024
 _MESSAGES_PER_TURN = 100
 _BACKLOG = 8
+
+
+def _replace_bundle(session: Session, /, name: Any, payload: bytes) -> dict[str, Any]:
+    session.bundle = snapshots.restored(name, payload)
+    return {}
+
+
+_RESTORE = Command("restore", "change", _replace_bundle, whole=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,18 @@ class Request:
     command: Command
     arguments: dict[str, Any]
     cores: int
+    wants_snapshot: bool
+
+    def answer(self, session: Session) -> tuple[Answer, bool]:
+        """The command's answer, and whether the Bundle may differ from before."""
+        changes = self.command.kind == "change"
+        try:
+            result = self.command.function(session, **self.arguments)
+        except BaseException as error:
+            trace = error.__traceback__
+            entered = trace is None or trace.tb_next is not None  # the arguments fitted
+            return Answer.raised(error), changes and entered and not self.command.whole
+        return Answer.result(result), changes
 
 
 def run(
@@ -70,9 +90,14 @@ class Worker:
         self._session = session
         self._last_seq = 0
         self._dropped = 0
-        self._runner: Runner | None = None
-        self._runner_sender = b""
+        self._at_work: tuple[Runner, Request] | None = None
         self._waiting: deque[Request] = deque()
+        self._takers = {
+            "request": self._request,
+            "cancel": self._cancel,
+            "restore": self._take_restore,
+            "export": self._export,
+        }
         self._poller = zmq.Poller()
         self._poller.register(endpoint, zmq.POLLIN)
         self._restore = restore.Snapshot(self._end)
@@ -83,9 +108,10 @@ class Worker:
             ready = dict(self._poller.poll())
             if self._restore.signalled in ready:
                 os.read(self._restore.signalled, 4096)
-            at_work = self._runner
-            if at_work is not None and (at_work.fd in ready or at_work.exit_fd in ready):
-                self._follow(at_work, ended=at_work.exit_fd in ready)
+            if self._at_work is not None:
+                at_work, request = self._at_work
+                if at_work.fd in ready or at_work.exit_fd in ready:
+                    self._follow(at_work, request, ended=at_work.exit_fd in ready)
             if self._endpoint in ready:
                 self._receive()
 
@@ -110,12 +136,11 @@ class Worker:
             self._drop(str(rejected))
             return
         self._last_seq = message.seq
-        if message.kind == "request":
-            self._request(sender, message)
-        elif message.kind == "cancel":
-            self._cancel(message)
-        else:
+        take = self._takers.get(message.kind)
+        if take is None:
             self._drop(f"a worker takes no {message.kind}")
+        else:
+            take(sender, message)
 
     def _drop(self, reason: str) -> None:
         self._dropped += 1
@@ -125,86 +150,159 @@ class Worker:
     def _request(self, sender: bytes, message: protocol.Message) -> None:
         parsed = _parse_command(message.body)
         if isinstance(parsed, Answer):
-            self._reply(sender, message.seq, parsed, changed=False)
+            self._reply(sender, message.seq, parsed)
             return
-        request = Request(sender, message.seq, *parsed, cores=message.cores)
-        if self._runner is not None and request.command.kind != "read":
+        self._schedule(
+            Request(sender, message.seq, *parsed, message.cores, message.wants_snapshot)
+        )
+
+    def _take_restore(self, sender: bytes, message: protocol.Message) -> None:
+        """Replacing the Bundle is a change like any other, and waits its turn."""
+        arguments = {
+            "name": message.header.get("format"),
+            "payload": b"".join(message.attachments[:1]),
+        }
+        self._schedule(
+            Request(sender, message.seq, _RESTORE, arguments, 1, message.wants_snapshot)
+        )
+
+    def _export(self, sender: bytes, message: protocol.Message) -> None:
+        """The committed Bundle, also while a runner works on the next."""
+        try:
+            data = snapshots.export(
+                self._session.bundle, message.header.get("format"), message.body
+            )
+        except BaseException as error:
+            self._reply(sender, message.seq, Answer.raised(error))
+        else:
+            self._reply(sender, message.seq, Answer.result({}), attachments=(data,))
+        finally:
+            self._restore.apply()
+
+    def _schedule(self, request: Request) -> None:
+        if self._at_work is not None and request.command.kind != "read":
             self._waiting.append(request)
         else:
             self._perform(request)
 
-    def _cancel(self, message: protocol.Message) -> None:
+    def _cancel(self, _: bytes, message: protocol.Message) -> None:
         """End the runner of the target, or take it from those that wait."""
         target, reason = message.header.get("target"), str(message.header.get("reason"))
-        if self._runner is not None and self._runner.seq == target:
-            self._runner.cancel(reason)
+        if self._at_work is not None and self._at_work[1].seq == target:
+            self._at_work[0].cancel(reason)
             return
         for request in self._waiting:
             if request.seq == target:
                 self._waiting.remove(request)
                 answer = Answer.failure(f"Cancelled: {reason}")
-                self._reply(request.sender, request.seq, answer, changed=False)
+                self._reply(request.sender, request.seq, answer)
                 return
 
     def _perform(self, request: Request) -> None:
         if request.command.kind == "long":
             self._start_runner(request)
             return
-        answer, entered = _call(request.command, self._session, request.arguments)
+        answer, changed = request.answer(self._session)
+        if changed:
+            self._reply_changed(request, answer)
+        else:
+            self._reply(request.sender, request.seq, answer)
         self._restore.apply()
-        changed = request.command.kind == "change" and entered
-        self._reply(request.sender, request.seq, answer, changed=changed)
 
     def _start_runner(self, request: Request) -> None:
         def run_command() -> tuple[Answer, Any]:
             parallel.grant(request.cores)
-            answer, _ = _call(request.command, self._session, request.arguments)
+            answer, _ = request.answer(self._session)
             return answer, self._session.bundle
 
         try:
-            self._runner = Runner(request.seq, run_command, request.command.name)
+            started = Runner(run_command, request.command.name)
         except OSError as error:
             answer = Answer.failure(f"The computation could not be started: {error}")
-            self._reply(request.sender, request.seq, answer, changed=False)
+            self._reply(request.sender, request.seq, answer)
             return
-        self._runner_sender = request.sender
-        self._poller.register(self._runner.fd, zmq.POLLIN)
-        self._poller.register(self._runner.exit_fd, zmq.POLLIN)
+        self._at_work = started, request
+        self._poller.register(started.fd, zmq.POLLIN)
+        self._poller.register(started.exit_fd, zmq.POLLIN)
 
-    def _follow(self, at_work: Runner, *, ended: bool) -> None:
+    def _follow(self, at_work: Runner, request: Request, *, ended: bool) -> None:
         """Pass on progress; at the runner's end answer its request and go on with what waits."""
         for body in at_work.receive():
-            header = protocol.progress_header(self._start.session, at_work.seq)
-            self._send(self._runner_sender, header, body)
+            header = protocol.progress_header(self._start.session, request.seq)
+            self._send(request.sender, header, body)
         if not ended:
             return
-        self._runner = None
+        self._at_work = None
         self._poller.unregister(at_work.fd)
         self._poller.unregister(at_work.exit_fd)
-        answer = self._adopt(at_work.outcome())
-        self._reply(self._runner_sender, at_work.seq, answer, changed=answer.success)
-        while self._waiting and self._runner is None:
+        outcome = at_work.outcome()
+        answer = self._adopt(outcome)
+        if answer.success:
+            self._reply_changed(request, answer, pickled=outcome.bundle)
+        else:
+            self._reply(request.sender, request.seq, answer)
+        while self._waiting and self._at_work is None:
             self._perform(self._waiting.popleft())
 
     def _adopt(self, outcome: runner.Outcome) -> Answer:
         if outcome.bundle is None:
             return outcome.answer
         try:
-            self._session.bundle = pickle.loads(outcome.bundle)
+            self._session.bundle = snapshots.unpack(outcome.bundle)
         except BaseException as error:
             return Answer.raised(error)
         finally:
             self._restore.apply()
         return outcome.answer
 
-    def _reply(self, sender: bytes, seq: int, answer: Answer, *, changed: bool) -> None:
-        header = protocol.reply_header(
-            self._start.session, seq, success=answer.success, changed=changed, error=answer.error
+    def _reply_changed(
+        self, request: Request, answer: Answer, *, pickled: bytes | None = None
+    ) -> None:
+        """Answer a request that changed the Bundle, with the Bundle where it was asked for."""
+        attachments: list[bytes] = []
+        error = None
+        if request.wants_snapshot:
+            try:
+                attachments = [pickled or snapshots.pack(self._session.bundle)]
+            except BaseException as raised:
+                error = describe(raised)
+        self._reply(
+            request.sender,
+            request.seq,
+            answer,
+            changed=True,
+            snapshot_error=error,
+            attachments=attachments,
         )
-        self._send(sender, header, answer.body)
 
-    def _send(self, sender: bytes, header: dict[str, Any], body: bytes) -> None:
-        frames = protocol.seal(self._start.key, header, body)
+    def _reply(
+        self,
+        sender: bytes,
+        seq: int,
+        answer: Answer,
+        *,
+        changed: bool = False,
+        snapshot_error: str | None = None,
+        attachments: Sequence[bytes] = (),
+    ) -> None:
+        header = protocol.reply_header(
+            self._start.session,
+            seq,
+            success=answer.success,
+            changed=changed,
+            error=answer.error,
+            snapshot_error=snapshot_error,
+        )
+        self._send(sender, header, answer.body, attachments)
+
+    def _send(
+        self,
+        sender: bytes,
+        header: dict[str, Any],
+        body: bytes,
+        attachments: Sequence[bytes] = (),
+    ) -> None:
+        frames = protocol.seal(self._start.key, header, body, attachments)
         try:
             self._endpoint.send_multipart([sender, *frames], zmq.NOBLOCK)
         except zmq.ZMQError as error:
@@ -260,13 +358,3 @@ def _parse_command(body: bytes) -> tuple[Command, dict[str, Any]] | Answer:
     if command is None:
         return Answer.failure(f"API does not recognize command {name[:200]}.")
     return command, fields
-
-
-def _call(command: Command, session: Session, arguments: dict[str, Any]) -> tuple[Answer, bool]:
-    """The command's answer, and whether its function was entered (its arguments fitted)."""
-    try:
-        result = command.function(session, **arguments)
-    except BaseException as error:
-        trace = error.__traceback__
-        return Answer.raised(error), trace is None or trace.tb_next is not None
-    return Answer.result(result), True

@@ -24,7 +24,7 @@ def run() -> NoReturn:
     lifeline.arm(control, whole_group=False)
     try:
         prepared = templates.prepare()
-        info = templates.info()
+        info = templates.info(prepared)
         threads = len(os.listdir("/proc/self/task"))
         if threads != 1:
             raise RuntimeError(f"{threads} threads after the import; a fork needs exactly one")
@@ -53,6 +53,7 @@ class Zygote:
     def __init__(self, control: socket.socket, prepared: templates.Templates) -> None:
         self._control = control
         self._templates = prepared
+        self._digest = prepared.digest
         self._child_ended, wakeup = socket.socketpair()
         self._child_ended.setblocking(False)
         wakeup.setblocking(False)
@@ -140,7 +141,7 @@ class Zygote:
             start = lifeline.receive_start(peer)
             lifeline.arm(peer, whole_group=True)
             forked.reseed()
-            worker.run(start, peer, self._templates, {})
+            worker.run(start, peer, self._templates, {"template": self._digest})
         except BaseException:
             traceback.print_exc()
         finally:

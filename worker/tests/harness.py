@@ -143,7 +143,7 @@ class Connection:
     def __init__(self, session: str, port: int, key: bytes) -> None:
         self.session, self.port, self.key, self.seq = session, port, key, 0
         self.progress: list[dict[str, Any]] = []
-        self._replies: dict[int, tuple[dict[str, Any], bytes]] = {}
+        self._replies: dict[int, protocol.Message] = {}
         self.context = zmq.Context.instance()
         self.endpoint = self.context.socket(zmq.DEALER)
         self.endpoint.linger = 0
@@ -159,6 +159,28 @@ class Connection:
         self.endpoint.send_multipart(protocol.seal(self.key, header, body))
         return self.seq
 
+    def restore(self, form: Any, *attachments: bytes, **fields: Any) -> protocol.Message:
+        """Replace the Bundle; the answer."""
+        return self.reply_message(self.start_restore(form, *attachments, **fields))
+
+    def start_restore(self, form: Any, *attachments: bytes, **fields: Any) -> int:
+        header = self.header("restore", format=form, **fields)
+        self.endpoint.send_multipart(protocol.seal(self.key, header, b"", attachments))
+        return self.seq
+
+    def export(self, form: Any, body: bytes = b"") -> protocol.Message:
+        """The answer with the Bundle in this form."""
+        header = self.header("export", format=form)
+        self.endpoint.send_multipart(protocol.seal(self.key, header, body))
+        return self.reply_message(self.seq)
+
+    def exported(self, form: str, body: bytes = b"") -> bytes:
+        """The Bundle in this form; the export must succeed."""
+        message = self.export(form, body)
+        assert message.header["success"] is True, message.body
+        (attachment,) = message.attachments
+        return attachment
+
     def cancel(self, target: int, reason: str) -> None:
         header = self.header("cancel", target=target, reason=reason)
         self.endpoint.send_multipart(protocol.seal(self.key, header))
@@ -173,6 +195,11 @@ class Connection:
     def reply_bytes(
         self, seq: int, seconds: float = DEADLINE_SECONDS
     ) -> tuple[dict[str, Any], bytes]:
+        message = self.reply_message(seq, seconds)
+        return message.header, message.body
+
+    def reply_message(self, seq: int, seconds: float = DEADLINE_SECONDS) -> protocol.Message:
+        """The whole answer to a request, with what is attached to it."""
         deadline = time.monotonic() + seconds
         while seq not in self._replies:
             left = deadline - time.monotonic()
@@ -188,7 +215,7 @@ class Connection:
             self.progress.append({"seq": message.seq, **json.loads(message.body)})
         else:
             assert message.kind == "reply"
-            self._replies[message.seq] = message.header, message.body
+            self._replies[message.seq] = message
 
     def has_reply(self, seq: int) -> bool:
         while self.endpoint.poll(0):
@@ -253,7 +280,7 @@ class Worker:
 
     def wait_ready(self) -> Connection:
         packet = receive_packet(self.lifeline)
-        assert packet == {"ready": {}}, packet
+        assert packet == {"ready": {"template": self.zygote.info["template"]}}, packet
         self.connection = Connection(self.session, self.port, self.key)
         return self.connection
 

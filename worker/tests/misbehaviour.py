@@ -34,6 +34,11 @@ def os_exit(session: Session, /) -> None:
     os._exit(7)
 
 
+@command("test_unpicklable", kind="change")
+def unpicklable(session: Session, /) -> None:
+    session.bundle.helper = lambda: None
+
+
 @command("test_recursion", kind="read")
 def recursion(session: Session, /) -> int:
     return recursion(session) + 1

@@ -27,6 +27,7 @@ def test_golden_message(path: Path) -> None:
         message = protocol.unseal(*arguments)
         assert message.header == fixture["header"]
         assert message.body == fixture["body"].encode()
+        assert message.attachments == frames[3:]
     else:
         with pytest.raises(protocol.Rejected, match=f"^{fixture['reason']}$"):
             protocol.unseal(*arguments)

@@ -185,8 +185,14 @@ def test_spawn_and_probe(zygote: Zygote) -> None:
     probed = subprocess.run(command_line("probe"), capture_output=True, check=True)
     info = json.loads(probed.stdout)
     assert probed.stdout.count(b"\n") == 1
-    assert receive_packet(lifeline) == {"ready": info}
-    assert {**zygote.info, "commands": info["commands"]} == info
+    ready = receive_packet(lifeline)["ready"]
+    templates = {info.pop("template"), ready.pop("template")}
+    assert len(templates) == 2, "each builds its own first Bundle, with unique ids of its own"
+    assert ready == info
+    assert {**zygote.info, "commands": info["commands"], "template": None} == {
+        **info,
+        "template": None,
+    }
     assert os.getsid(process.pid) == process.pid
     lifeline.close()
     assert process.wait(5) == -signal.SIGKILL

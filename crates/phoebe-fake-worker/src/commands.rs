@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use phoebe_protocol::packet::{CommandKind, Info};
 use serde_json::{Value, json};
 
@@ -86,7 +87,13 @@ pub(crate) fn info() -> Info {
         .into_iter()
         .map(|(name, kind)| (name.to_owned(), kind))
         .collect(),
+        template: template(),
     }
+}
+
+/// What stands for the digest of a fresh Bundle.
+pub(crate) fn template() -> String {
+    "fa4e".repeat(16)
 }
 
 /// The kind of `name`; what is unknown is answered like a read.
@@ -112,6 +119,22 @@ pub(crate) fn execute(command: &Command, bundle: &mut Bundle) -> Answer {
             None => Answer::failure("missing 1 required positional argument: 'value'"),
         },
         unknown => Answer::failure(&format!("API does not recognize command {unknown}.")),
+    }
+}
+
+/// The map as bytes, in every format.
+pub(crate) fn to_bytes(bundle: &Bundle) -> Bytes {
+    Bytes::from(serde_json::to_vec(bundle).unwrap_or_default())
+}
+
+/// The map that these bytes are comes in the place of the map.
+pub(crate) fn restore(bytes: &[u8], bundle: &mut Bundle) -> Answer {
+    match serde_json::from_slice(bytes) {
+        Ok(restored) => {
+            *bundle = restored;
+            Answer::success(&json!({}), true)
+        }
+        Err(error) => Answer::failure(&format!("this is no bundle: {error}")),
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use phoebe_protocol::command::{Header, Kind, Message, decode, encode};
+use phoebe_protocol::command::{Header, Kind, Message, SnapshotFormat, decode, encode};
 use phoebe_protocol::packet::{CommandKind, FromWorker, Info, Start, StartFailure};
 use phoebe_protocol::sign::Key;
 use serde_json::json;
@@ -28,7 +28,7 @@ use crate::{Outcome, channel, lifeline};
 /// A worker that the zygote started: standard input is its lifeline, the first packet its start.
 pub(crate) fn run_forked(behaviour: Behaviour) -> Outcome {
     let (start, lifeline) = take_start()?;
-    run(behaviour, &start, lifeline, Info::default())
+    run(behaviour, &start, lifeline, Info { template: commands::template(), ..Info::default() })
 }
 
 fn take_start() -> Outcome<(Start, OwnedFd)> {
@@ -105,6 +105,8 @@ pub(crate) struct Conversation {
     key: Key,
     session: String,
     seq: u64,
+    /// Whether the answer to a change brings the map.
+    snapshot: bool,
 }
 
 impl Conversation {
@@ -114,43 +116,67 @@ impl Conversation {
         Ok(self.sender.send(frames.try_into().map_err(|_| "a message has frames")?).await?)
     }
 
-    /// Answers the request.
+    /// Answers the request, which left the map as it is.
     pub(crate) async fn answer(&mut self, answer: &Answer) -> Outcome {
+        self.answer_with(answer, &[]).await
+    }
+
+    /// Answers the request; if it changed the map and that is wanted, with the map.
+    async fn answer_about(&mut self, answer: &Answer, bundle: Bytes) -> Outcome {
+        let attached = answer.changed && self.snapshot;
+        self.answer_with(answer, if attached { std::slice::from_ref(&bundle) } else { &[] }).await
+    }
+
+    /// Answers an export.
+    async fn give(&mut self, export: Bytes) -> Outcome {
+        self.answer_with(&Answer::success(&json!({}), false), &[export]).await
+    }
+
+    async fn answer_with(&mut self, answer: &Answer, attachments: &[Bytes]) -> Outcome {
         let mut header =
             Header::reply(&self.session, self.seq, answer.error().is_none(), answer.changed);
         header.error = answer.error().map(|error| error.chars().take(500).collect());
         let body = serde_json::to_vec(&answer.body)?;
-        self.send(encode(&self.key, &header, body.into())).await
+        self.send(encode(&self.key, &header, body.into(), attachments)).await
     }
 
     /// Answers successfully with a body of any bytes.
     pub(crate) async fn answer_bytes(&mut self, body: Bytes) -> Outcome {
         let header = Header::reply(&self.session, self.seq, true, false);
-        self.send(encode(&self.key, &header, body)).await
+        self.send(encode(&self.key, &header, body, &[])).await
     }
 
     /// A signed answer that belongs to another request or session.
     pub(crate) async fn answer_for(&mut self, session: Option<&str>, seq: u64) -> Outcome {
         let header = Header::reply(session.unwrap_or(&self.session), seq, true, false);
         let body = json!({"success": true, "result": "for somebody else"}).to_string();
-        self.send(encode(&self.key, &header, body.into())).await
+        self.send(encode(&self.key, &header, body.into(), &[])).await
     }
 
     /// An answer to this request that another key signed.
     pub(crate) async fn answer_unsigned(&mut self) -> Outcome {
         let header = Header::reply(&self.session, self.seq, true, false);
         let body = json!({"success": true, "result": "forged"}).to_string();
-        self.send(encode(&Key::new([7; 32]), &header, body.into())).await
+        self.send(encode(&Key::new([7; 32]), &header, body.into(), &[])).await
     }
 
     async fn progress(&mut self, fraction: f64) -> Outcome {
         let header = Header { kind: Kind::Progress, ..Header::request(&self.session, self.seq) };
         let body = json!({"fraction": fraction, "stage": "computing"}).to_string();
-        self.send(encode(&self.key, &header, body.into())).await
+        self.send(encode(&self.key, &header, body.into(), &[])).await
     }
 }
 
-type Request = (Command, Conversation);
+type Request = (Task, Conversation);
+
+/// What is to be done in its turn.
+enum Task {
+    Command(Command),
+    /// The attachment becomes the map.
+    Restore(Bytes),
+    /// The map is wanted, or these bytes back.
+    Export(Option<Bytes>),
+}
 
 /// What the receiving and the executing side share.
 struct Shared {
@@ -163,6 +189,10 @@ struct Shared {
 impl Shared {
     fn bundle(&self) -> MutexGuard<'_, Bundle> {
         self.bundle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bundle_bytes(&self) -> Bytes {
+        commands::to_bytes(&self.bundle())
     }
 }
 
@@ -181,6 +211,8 @@ async fn serve(socket: RouterSocket, key: Key, session: String) -> Outcome {
     }
 }
 
+const GONE: &str = "the executor has ended";
+
 async fn receive_all(
     mut receiver: RouterRecvHalf,
     sender: RouterSendHalf,
@@ -193,29 +225,41 @@ async fn receive_all(
     loop {
         let mut frames = receiver.recv().await?.into_vec();
         let peer = frames.remove(0);
-        let Ok(Message { header, body, .. }) = decode(&key, &session, frames) else { continue };
+        let Ok(Message { header, body, attachments }) = decode(&key, &session, frames) else {
+            continue;
+        };
         if header.seq <= last {
             continue;
         }
         last = header.seq;
+        let mut conversation = Conversation {
+            sender: sender.clone(),
+            peer,
+            key: key.clone(),
+            session: session.clone(),
+            seq: header.seq,
+            snapshot: header.snapshot.unwrap_or(false),
+        };
         match header.kind {
             Kind::Cancel => {
                 let reason = header.reason.unwrap_or_default();
                 shared.cancelled.send_replace((header.target.unwrap_or_default(), reason));
             }
-            Kind::Request => {
-                let mut conversation = Conversation {
-                    sender: sender.clone(),
-                    peer,
-                    key: key.clone(),
-                    session: session.clone(),
-                    seq: header.seq,
-                };
-                match Command::parse(&body) {
-                    Ok(command) => dispatch(command, conversation, &queue, &shared).await?,
-                    Err(error) => {
-                        conversation.answer(&Answer::failure(&error.to_string())).await?;
-                    }
+            Kind::Request => match Command::parse(&body) {
+                Ok(command) => dispatch(command, conversation, &queue, &shared).await?,
+                Err(error) => conversation.answer(&Answer::failure(&error.to_string())).await?,
+            },
+            Kind::Restore => {
+                let bundle = attachments.into_iter().next().unwrap_or_default();
+                queue.send((Task::Restore(bundle), conversation)).map_err(|_| GONE)?;
+            }
+            Kind::Export => {
+                // What stands for a script is the journal it is to be made from.
+                let script = (header.format == Some(SnapshotFormat::Script)).then_some(body);
+                if shared.running.load(Ordering::Acquire) {
+                    conversation.give(script.unwrap_or_else(|| shared.bundle_bytes())).await?;
+                } else {
+                    queue.send((Task::Export(script), conversation)).map_err(|_| GONE)?;
                 }
             }
             Kind::Reply | Kind::Progress => {}
@@ -238,14 +282,29 @@ async fn dispatch(
         CommandKind::Long => shared.running.store(true, Ordering::Release),
         CommandKind::Read | CommandKind::Change => {}
     }
-    queue.send((command, conversation)).map_err(|_| "the executor has ended".into())
+    queue.send((Task::Command(command), conversation)).map_err(|_| GONE.into())
 }
 
 async fn execute_all(
     mut requests: mpsc::UnboundedReceiver<Request>,
     shared: Arc<Shared>,
 ) -> Outcome {
-    while let Some((command, mut conversation)) = requests.recv().await {
+    while let Some((task, mut conversation)) = requests.recv().await {
+        let command = match task {
+            Task::Command(command) => command,
+            Task::Restore(bytes) => {
+                let answer = commands::restore(&bytes, &mut shared.bundle());
+                let bundle = shared.bundle_bytes();
+                let attached = [bundle.clone(), bundle];
+                let wanted = answer.changed && conversation.snapshot;
+                conversation.answer_with(&answer, if wanted { &attached } else { &[] }).await?;
+                continue;
+            }
+            Task::Export(script) => {
+                conversation.give(script.unwrap_or_else(|| shared.bundle_bytes())).await?;
+                continue;
+            }
+        };
         match command.name() {
             "run_compute" => run_compute(&command, &mut conversation, &shared).await?,
             "misbehave" => {
@@ -255,7 +314,7 @@ async fn execute_all(
             }
             _ => {
                 let answer = commands::execute(&command, &mut shared.bundle());
-                conversation.answer(&answer).await?;
+                conversation.answer_about(&answer, shared.bundle_bytes()).await?;
             }
         }
     }
@@ -290,5 +349,5 @@ async fn run_compute(
         None => commands::adopt_model(steps, &mut shared.bundle()),
         Some(reason) => Answer::failure(&format!("Cancelled: {reason}")),
     };
-    conversation.answer(&answer).await
+    conversation.answer_about(&answer, shared.bundle_bytes()).await
 }

@@ -17,10 +17,28 @@ pub enum Kind {
     Request,
     /// To the worker: end the runner of request `target`.
     Cancel,
+    /// To the worker: the attachment becomes the Bundle, in the form that `format` names.
+    Restore,
+    /// To the worker: answer with the Bundle attached, in the form that `format` names.
+    Export,
     /// To the server: the body is the answer to request `seq`.
     Reply,
     /// To the server: the body tells how far request `seq` has come.
     Progress,
+}
+
+/// In which form a Bundle travels as an attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SnapshotFormat {
+    /// Python's pickle: exact and fast, for the same versions of Python and PHOEBE.
+    Pickle,
+    /// PHOEBE's JSON with everything that clients attached, for any version.
+    Portable,
+    /// Export: a file that stock PHOEBE opens. Restore: any file that PHOEBE can import.
+    File,
+    /// Export only: a Python script made from the journal in the body.
+    Script,
 }
 
 /// Frame 1 of every message.
@@ -37,6 +55,12 @@ pub struct Header {
     /// Request: on how many cores a long command may compute; one where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cores: Option<usize>,
+    /// Request and restore: whether to attach the Bundle, pickled, to the reply if it changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<bool>,
+    /// Restore and export: the form of the Bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<SnapshotFormat>,
     /// Cancel: the `seq` of the request to end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<u64>,
@@ -52,6 +76,9 @@ pub struct Header {
     /// Reply: the failure in at most 500 characters, for the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Reply: why the Bundle, which was asked for, is not attached; at most 500 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_error: Option<String>,
 }
 
 impl Header {
@@ -62,11 +89,14 @@ impl Header {
             seq,
             kind,
             cores: None,
+            snapshot: None,
+            format: None,
             target: None,
             reason: None,
             success: None,
             changed: None,
             error: None,
+            snapshot_error: None,
         }
     }
 
@@ -84,6 +114,18 @@ impl Header {
             reason: Some(reason.to_owned()),
             ..Self::bare(session, seq, Kind::Cancel)
         }
+    }
+
+    /// The header that replaces the worker's Bundle by the attachment.
+    #[must_use]
+    pub fn restore(session: &str, seq: u64, format: SnapshotFormat) -> Self {
+        Self { format: Some(format), ..Self::bare(session, seq, Kind::Restore) }
+    }
+
+    /// The header that asks for the worker's Bundle.
+    #[must_use]
+    pub fn export(session: &str, seq: u64, format: SnapshotFormat) -> Self {
+        Self { format: Some(format), ..Self::bare(session, seq, Kind::Export) }
     }
 
     /// The header of an answer.
@@ -130,10 +172,11 @@ pub enum DecodeError {
 
 /// Signs a message and returns its frames.
 #[must_use]
-pub fn encode(key: &Key, header: &Header, body: Bytes) -> Vec<Bytes> {
+pub fn encode(key: &Key, header: &Header, body: Bytes, attachments: &[Bytes]) -> Vec<Bytes> {
     let header = Bytes::from(serde_json::to_vec(header).expect("a header is plain data"));
-    let signature = key.sign([&header[..], &body[..]]);
-    vec![Bytes::copy_from_slice(&signature), header, body]
+    let signed = [&header, &body].into_iter().chain(attachments).map(|frame| &frame[..]);
+    let signature = Bytes::copy_from_slice(&key.sign(signed));
+    [signature, header, body].into_iter().chain(attachments.iter().cloned()).collect()
 }
 
 /// Checks a message's signature, version and session and reads its header.

@@ -33,6 +33,8 @@ pub struct Info {
     pub passbands: Vec<String>,
     /// Every command the worker knows.
     pub commands: BTreeMap<String, CommandKind>,
+    /// SHA-256, in hexadecimal, of the pickled Bundle that a fresh session begins with.
+    pub template: String,
 }
 
 /// Bounds that a worker sets on itself before it reads user input; none where absent.
@@ -156,7 +158,7 @@ pub enum FromZygote {
 pub enum FromWorker {
     /// The command socket is bound.
     Ready {
-        /// Empty from a forked worker.
+        /// From a forked worker only the template.
         ready: Info,
     },
     /// It cannot start.

@@ -62,6 +62,7 @@ fn golden_messages_are_accepted_and_refused_as_python_does() {
         assert_eq!(accepted.is_some(), fixture.valid, "{name}: {reason:?}");
         assert_eq!(reason.is_none(), fixture.valid, "{name}: a reason is for the refused");
         if let Some(message) = accepted {
+            assert_eq!(message.attachments, fixture.frames()[3..], "{name}");
             assert_eq!(Some(message.header), fixture.header, "{name}");
             assert_eq!(message.body, fixture.body.unwrap_or_default(), "{name}");
         }

@@ -1,7 +1,7 @@
 //! Properties of encoding, signing and decoding over all messages.
 
 use bytes::Bytes;
-use phoebe_protocol::command::{DecodeError, Header, decode, encode};
+use phoebe_protocol::command::{DecodeError, Header, SnapshotFormat, decode, encode};
 use phoebe_protocol::sign::Key;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -20,7 +20,18 @@ fn header() -> impl Strategy<Value = Header> {
                 ..Header::reply(SESSION, seq, success, changed)
             }
         ),
+        (any::<u64>(), format()).prop_map(|(seq, format)| Header::restore(SESSION, seq, format)),
+        (any::<u64>(), format()).prop_map(|(seq, format)| Header::export(SESSION, seq, format)),
     ]
+}
+
+fn format() -> impl Strategy<Value = SnapshotFormat> {
+    use SnapshotFormat::{File, Pickle, Portable, Script};
+    prop::sample::select(vec![Pickle, Portable, File, Script])
+}
+
+fn attachments() -> impl Strategy<Value = Vec<Bytes>> {
+    vec(body(), 0..3)
 }
 
 fn body() -> impl Strategy<Value = Bytes> {
@@ -29,12 +40,18 @@ fn body() -> impl Strategy<Value = Bytes> {
 
 proptest! {
     #[test]
-    fn what_is_encoded_is_decoded(key in any::<[u8; 32]>(), header in header(), body in body()) {
+    fn what_is_encoded_is_decoded(
+        key in any::<[u8; 32]>(),
+        header in header(),
+        body in body(),
+        attachments in attachments(),
+    ) {
         let key = Key::new(key);
-        let message = decode(&key, SESSION, encode(&key, &header, body.clone())).unwrap();
+        let frames = encode(&key, &header, body.clone(), &attachments);
+        let message = decode(&key, SESSION, frames).unwrap();
         prop_assert_eq!(message.header, header);
         prop_assert_eq!(message.body, body);
-        prop_assert!(message.attachments.is_empty());
+        prop_assert_eq!(message.attachments, attachments);
     }
 
     #[test]
@@ -42,12 +59,16 @@ proptest! {
         key in any::<[u8; 32]>(),
         header in header(),
         body in body(),
+        attachments in attachments(),
         position in any::<prop::sample::Index>(),
         bit in 0..8u32,
     ) {
         let key = Key::new(key);
         let mut frames: Vec<Vec<u8>> =
-            encode(&key, &header, body).into_iter().map(|frame| frame.to_vec()).collect();
+            encode(&key, &header, body, &attachments)
+                .into_iter()
+                .map(|frame| frame.to_vec())
+                .collect();
         let total = frames.iter().map(Vec::len).sum::<usize>();
         let mut position = position.index(total);
         let changed = frames.iter_mut().find_map(|frame| {
@@ -65,7 +86,7 @@ proptest! {
     #[test]
     fn bytes_cannot_move_between_frames(header in header(), body in body(), count in 1..50usize) {
         let key = Key::new([1; 32]);
-        let frames = encode(&key, &header, body);
+        let frames = encode(&key, &header, body, &[]);
         let count = count.min(frames[1].len());
         let cut = frames[1].len() - count;
         let moved = [&frames[1][cut..], &frames[2][..]].concat();
@@ -77,7 +98,7 @@ proptest! {
     fn another_key_or_session_is_refused(header in header(), body in body(), other in any::<[u8; 32]>()) {
         let key = Key::new([1; 32]);
         prop_assume!(other != [1; 32]);
-        let frames = encode(&key, &header, body);
+        let frames = encode(&key, &header, body, &[]);
         let refused = decode(&Key::new(other), SESSION, frames.clone());
         prop_assert_eq!(refused, Err(DecodeError::BadSignature));
         prop_assert_eq!(decode(&key, "another", frames), Err(DecodeError::WrongSession));

@@ -46,9 +46,9 @@ fn sign_messages(criterion: &mut Criterion) {
     for (name, body) in bodies() {
         group.throughput(Throughput::Bytes(body.len() as u64));
         group.bench_with_input(BenchmarkId::new("encode", name), &body, |bencher, body| {
-            bencher.iter(|| command::encode(&key, &Header::request(SESSION, 1), body.clone()));
+            bencher.iter(|| command::encode(&key, &Header::request(SESSION, 1), body.clone(), &[]));
         });
-        let frames = command::encode(&key, &Header::reply(SESSION, 1, true, false), body);
+        let frames = command::encode(&key, &Header::reply(SESSION, 1, true, false), body, &[]);
         group.bench_with_input(BenchmarkId::new("decode", name), &frames, |bencher, frames| {
             bencher.iter(|| command::decode(&key, SESSION, frames.clone()));
         });

@@ -2,6 +2,8 @@
 //!
 //! What a user may see becomes `{"detail": …}`; the cause goes to the log and nowhere else.
 
+use std::io;
+
 use axum::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -11,6 +13,7 @@ use serde_json::value::RawValue;
 use crate::auth::AuthError;
 use crate::session::SessionError;
 use crate::store::StoreError;
+use crate::store::snapshots::SnapshotError;
 
 /// Seconds after which a client may try again when the server is at a bound.
 const RETRY_AFTER_SECONDS: u64 = 2;
@@ -115,8 +118,14 @@ impl HttpError {
         )
     }
 
-    fn retry_later(self) -> Self {
-        Self { header: Some((RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))), ..self }
+    /// Tells the client when to try again.
+    #[must_use]
+    pub fn retry_later(self) -> Self {
+        self.retry_after(RETRY_AFTER_SECONDS)
+    }
+
+    fn retry_after(self, seconds: u64) -> Self {
+        Self { header: Some((RETRY_AFTER, HeaderValue::from(seconds))), ..self }
     }
 
     fn challenge(self, scheme: &'static str) -> Self {
@@ -164,7 +173,11 @@ impl From<SessionError> for HttpError {
             SessionError::QueueFull { .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, text).retry_later()
             }
+            SessionError::Conflict(_) => Self::new(StatusCode::CONFLICT, text),
+            SessionError::BadBundle(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, text),
+            SessionError::NoCheckpoint => Self::not_found(text),
             SessionError::NoPort { .. }
+            | SessionError::Unreadable(_)
             | SessionError::Overloaded(_)
             | SessionError::ShuttingDown => Self::unavailable(text),
             SessionError::StartFailed(cause) => {
@@ -177,10 +190,30 @@ impl From<SessionError> for HttpError {
     }
 }
 
+impl From<SnapshotError> for HttpError {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+                Self::not_found("There is no such file of this session")
+            }
+            SnapshotError::Io(error) => {
+                tracing::error!(%error, "a session's files did not serve a request");
+                Self::unavailable(format!(
+                    "The session's files cannot be read or written now ({error}); try again in a moment"
+                ))
+            }
+            SnapshotError::Damaged(_) | SnapshotError::NoneWhole(_) => {
+                Self::new(StatusCode::CONFLICT, format!("It cannot be read: {error}"))
+            }
+        }
+    }
+}
+
 impl From<StoreError> for HttpError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::EmailTaken => Self::new(StatusCode::CONFLICT, error.to_string()),
+            StoreError::NoUser(_) => Self::not_found(error.to_string()),
             StoreError::Database { .. } => {
                 tracing::error!(%error, "the database did not answer a request");
                 Self::unavailable("The database is not available; try again in a moment")
@@ -202,16 +235,25 @@ impl From<AuthError> for HttpError {
             AuthError::MissingApiKey => {
                 Self::new(StatusCode::UNAUTHORIZED, text).challenge("ApiKey")
             }
-            AuthError::InvalidApiKey | AuthError::InactiveAccount => {
-                Self::new(StatusCode::FORBIDDEN, text)
+            AuthError::InvalidApiKey
+            | AuthError::ExpiredApiKey
+            | AuthError::NeedsLogin
+            | AuthError::RegistrationClosed
+            | AuthError::ForeignDomain(_)
+            | AuthError::InactiveAccount => Self::new(StatusCode::FORBIDDEN, text),
+            AuthError::Throttled { seconds } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, text).retry_after(seconds)
             }
+            AuthError::TooManyKeys => Self::new(StatusCode::CONFLICT, text),
             AuthError::WrongCredentials | AuthError::WrongGatePassword => {
                 Self::new(StatusCode::UNAUTHORIZED, text)
             }
+            AuthError::NoKeys => Self::unavailable(text),
             AuthError::BadCredentials(_) => Self::new(StatusCode::BAD_REQUEST, text),
-            AuthError::NoRegistration | AuthError::NoLogin | AuthError::NoIdentity => {
-                Self::not_found(text)
-            }
+            AuthError::NoRegistration
+            | AuthError::NoLogin
+            | AuthError::NoIdentity
+            | AuthError::UnknownKey => Self::not_found(text),
             AuthError::Store(error) => error.into(),
             AuthError::Internal(cause) => {
                 tracing::error!(%cause, "authentication failed for an internal reason");

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod environment;
 pub mod error;
+mod exposure;
 pub mod logging;
 pub mod serve;
 pub mod session;

@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::auth::{AuthSetupError, Authenticator};
-use crate::config::{OnIdle, Settings, WorkerStart};
+use crate::config::{Durability, Settings, WorkerStart};
 use crate::session::SessionManager;
+use crate::store::snapshots::{Rules, SnapshotStore};
 use crate::store::{CommandFilter, DataDirectory, DataDirectoryError, Store, StoreError};
-use crate::web::{self, App};
+use crate::web::{self, App, ConnectionLimits, Tls, TlsError};
 use crate::worker::sandbox::{self, Containment, SandboxError};
 use crate::worker::{Interpreter, Launcher, orphans, reap_children};
 
@@ -43,6 +44,9 @@ pub enum ServeError {
     /// The authentication settings.
     #[error(transparent)]
     Auth(#[from] AuthSetupError),
+    /// The certificate or its key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The address to listen on.
     #[error(
         "cannot listen on {host}:{port}: {source}. Stop what uses it, or choose another with --host and --port"
@@ -74,6 +78,7 @@ pub async fn serve(
     let mut stop = StopSignals::listen()?;
     raise_open_files();
     let settings = Arc::new(settings);
+    let tls = tls(&settings)?;
     let data = DataDirectory::open(&settings.database.path)?;
     orphans::clean(data.run(), data.instance_id())?;
     let store = Store::open(
@@ -83,10 +88,9 @@ pub async fn serve(
             exclude: settings.database.log_exclude_commands.clone(),
         },
     )?;
-    match store.close_stale_sessions(FOUND_AFTER_A_CRASH).await? {
-        0 => {}
-        rows => warn!(rows, "an earlier server died without ending its sessions; they are closed"),
-    }
+    let snapshots = open_snapshots(&settings, &data)?;
+    let last_activity = store.active_sessions().await?;
+    store.close_stale_sessions(FOUND_AFTER_A_CRASH).await?;
     let listener = listen(&settings).await?;
     let address = listener.local_addr()?;
 
@@ -105,27 +109,37 @@ pub async fn serve(
         WorkerStart::Fork => Launcher::fork(interpreter, records, containment),
         WorkerStart::Spawn => Launcher::spawn(interpreter, records, containment),
     };
-    let sessions = SessionManager::new(Arc::clone(&settings), store.clone(), launcher);
-    let idle_watch = tokio::spawn(sessions.clone().end_idle_sessions());
+    let sessions = SessionManager::new(Arc::clone(&settings), store.clone(), launcher, snapshots);
+    match sessions.take_over(&last_activity)? {
+        0 => {}
+        sessions => info!(sessions, "sessions of an earlier run are asleep; work wakes them"),
+    }
+    let idle_watch = tokio::spawn(sessions.clone().look_after_idle_sessions());
     let authenticator = Authenticator::from_settings(&settings.auth, store.clone())?;
     let app = App { settings, sessions: sessions.clone(), store: store.clone(), authenticator };
 
-    if app.settings.session.on_idle == OnIdle::Hibernate {
-        info!(
-            "sessions cannot sleep yet: an idle session ends, as with [session] on_idle = \"terminate\""
+    let stopping = CancellationToken::new();
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let certificate_watch = tls.clone().map(|tls| tokio::spawn(watch_certificate(tls)));
+    let stopped = stopping.clone().cancelled_owned();
+    let limits = ConnectionLimits::of(&app.settings.server);
+    let has_proxy = !app.settings.server.trusted_proxies.is_empty();
+    let http = tokio::spawn(web::serve_http(listener, tls, limits, web::router(app), stopped));
+    let url = format!("{scheme}://{address}");
+    if scheme == "http" && !address.ip().is_loopback() && !has_proxy {
+        warn!(
+            "passwords, tokens and data travel in clear text: set [server] tls_cert and tls_key, or put a proxy that ends TLS in front"
         );
     }
-
-    let stopping = CancellationToken::new();
-    let http = web::serve_http(listener, web::router(app), stopping.clone().cancelled_owned());
-    let http = tokio::spawn(http);
-    let url = format!("http://{address}");
     info!(%address, url, version = env!("CARGO_PKG_VERSION"), "listening");
 
     stop.first().await;
     let gone = async {
         stopping.cancel();
         idle_watch.abort();
+        if let Some(watch) = certificate_watch {
+            watch.abort();
+        }
         sessions.shut_down().await;
         let _panicked = http.await;
         store.close().await;
@@ -141,6 +155,15 @@ pub async fn serve(
     Ok(())
 }
 
+/// Where sessions are kept, if they are.
+fn open_snapshots(settings: &Settings, data: &DataDirectory) -> io::Result<Option<SnapshotStore>> {
+    if settings.session.durability == Durability::Off {
+        return Ok(None);
+    }
+    let rules = Rules { fsync: settings.session.fsync, history: settings.session.undo_depth };
+    SnapshotStore::open(data.root(), rules).map(Some)
+}
+
 /// Allows as many open files as an administrator permits: a session needs four, and shells allow 1024 in all.
 fn raise_open_files() {
     let mut files = getrlimit(Resource::Nofile);
@@ -154,6 +177,23 @@ async fn listen(settings: &Settings) -> Result<TcpListener, ServeError> {
     let (host, port) = (settings.server.host.clone(), settings.server.port);
     let listener = TcpListener::bind((host.as_str(), port)).await;
     listener.map_err(|source| ServeError::Listen { host, port, source })
+}
+
+/// The certificate and key of the settings, which name both or neither.
+fn tls(settings: &Settings) -> Result<Option<Tls>, TlsError> {
+    let server = &settings.server;
+    server
+        .tls_cert
+        .clone()
+        .zip(server.tls_key.clone())
+        .map(|(cert, key)| Tls::open(cert, key))
+        .transpose()
+}
+
+async fn watch_certificate(tls: Tls) {
+    if let Err(error) = tls.watch().await {
+        error!(%error, "a renewed certificate will not be noticed: restart the server to serve it");
+    }
 }
 
 /// SIGINT and SIGTERM.
@@ -172,7 +212,7 @@ impl StopSignals {
 
     async fn first(&mut self) {
         self.next().await;
-        info!("stopping: sessions are ended; a second signal ends the server at once");
+        info!("stopping: sessions are written down; a second signal ends the server at once");
     }
 
     async fn second(&mut self) {

@@ -1,14 +1,19 @@
-//! Serving: listener, connections, limits, graceful shutdown, and what holds for every route alike.
+//! Serving: listener, TLS, connections, limits, graceful shutdown, and what holds for every route alike.
 
 mod client_address;
 mod connection;
 mod gate;
+mod headers;
+mod held_body;
+mod hosts;
+mod in_flight;
 mod lent_body;
 mod origins;
 mod request_log;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -16,11 +21,16 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
+use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use client_address::ClientAddress;
+pub use gate::ConnectionLimits;
+use hosts::Hosts;
+pub(crate) use in_flight::{Counted, PerCaller};
 use origins::Origins;
 pub use serve::serve_http;
+pub use tls::{Tls, TlsError};
 
 use crate::api;
 use crate::auth::Authenticator;
@@ -50,17 +60,27 @@ pub fn router(app: App) -> Router {
 
 /// What holds for every route alike, from the inside out.
 fn surround(routes: Router, settings: &Settings) -> Router {
-    let guard = Origins::of(settings);
-    let cors = guard.cors();
+    let origins = Origins::of(settings);
+    let hosts = Hosts::of(settings, &origins);
+    let cors = origins.cors();
     let proxies: Arc<[_]> = settings.server.trusted_proxies.clone().into();
+    let room = Arc::new(Semaphore::new(
+        settings.server.max_requests_in_flight.min(Semaphore::MAX_PERMITS),
+    ));
+    let is_https = settings.server.tls_cert.is_some();
     routes
         .layer(CatchPanicLayer::custom(answer_panic))
+        .layer(middleware::from_fn(move |request, next| {
+            in_flight::bound(Arc::clone(&room), request, next)
+        }))
         .layer(middleware::from_fn(request_log::log_request))
         .layer(middleware::from_fn(move |request, next| {
             client_address::find(Arc::clone(&proxies), request, next)
         }))
-        .layer(middleware::from_fn(move |request, next| guard.clone().guard(request, next)))
+        .layer(middleware::from_fn(move |request, next| origins.clone().guard(request, next)))
         .layer(cors)
+        .layer(middleware::from_fn(move |request, next| hosts.clone().guard(request, next)))
+        .layer(middleware::from_fn(move |request, next| headers::add(is_https, request, next)))
 }
 
 /// A defect in a handler is this request's problem only.

@@ -26,8 +26,17 @@ fn folder() -> tempfile::TempDir {
 #[test]
 fn help_goes_to_standard_output() {
     let folder = folder();
-    for command in ["run", "init-db", "generate-key", "config", "cleanup", "doctor", "completions"]
-    {
+    for command in [
+        "run",
+        "init-db",
+        "user",
+        "api-key",
+        "generate-key",
+        "config",
+        "cleanup",
+        "doctor",
+        "completions",
+    ] {
         let help = program(folder.path(), &[command, "--help"]);
         assert_eq!(help.status.code(), Some(0), "{command}");
         assert!(text(&help.stdout).contains("Usage: phoebe-server"), "{command}");

@@ -7,14 +7,20 @@ To add a command, write a function in one of these modules (or a new one, import
         return session.bundle.get_value("period", component=component, context="component")
 
 `session.bundle` is the PHOEBE Bundle. The user's JSON fields are the keyword arguments; what the
-function returns is the `result`; what it raises becomes the `error`. `kind` is
+function returns is the `result`; what it raises becomes the `error`. A command that changes the
+Bundle also tells itself as a line of Python, for the script that repeats a session without this
+server; for a method of PHOEBE's that is
+
+    @command("set_value", kind="change", script=method("set_value", "twig"))
+
+`kind` is
 
 - `read`: leaves the Bundle as it is; may be answered while a long command runs,
 - `change`: alters the Bundle, in the worker itself,
 - `long`: runs in a forked child, whose Bundle replaces the worker's if it succeeds.
 """
 
-from . import bundles, compute, datasets, parameters
+from . import bundles, compute, constraints, datasets, options, parameters
 from .registry import COMMANDS, Command, CommandFunction, Session, command, kinds
 
 __all__ = [
@@ -25,7 +31,9 @@ __all__ = [
     "bundles",
     "command",
     "compute",
+    "constraints",
     "datasets",
     "kinds",
+    "options",
     "parameters",
 ]

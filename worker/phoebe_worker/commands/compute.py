@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from .registry import Session, command
+from .statements import method
 
 
-@command("run_compute", kind="long")
+@command("run_compute", kind="long", script=method("run_compute"))
 def run_compute(session: Session, /, **options: Any) -> dict[str, Any]:
     """PHOEBE's run_compute; answers with the new model, dataset by dataset."""
     new = session.bundle.run_compute(**options)
@@ -17,7 +18,7 @@ def run_compute(session: Session, /, **options: Any) -> dict[str, Any]:
     return {"model": _model(session.bundle, label)}
 
 
-@command("run_solver", kind="long")
+@command("run_solver", kind="long", script=method("run_solver"))
 def run_solver(session: Session, /, **options: Any) -> dict[str, Any]:
     """PHOEBE's run_solver; answers with what was fitted, from where to where."""
     new = session.bundle.run_solver(**options)

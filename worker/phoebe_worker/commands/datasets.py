@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .registry import Session, command
+from .statements import keywords, method
 
 
-@command("add_dataset", kind="change")
+@command("add_dataset", kind="change", script=method("add_dataset", "kind"))
 def add_dataset(session: Session, /, kind: str, **options: Any) -> dict[str, Any]:
     session.bundle.add_dataset(kind, **options)
     return {}
 
 
-@command("remove_dataset", kind="change")
+def _script(arguments: Mapping[str, Any]) -> str:
+    dataset = arguments.get("dataset")
+    return (
+        f"if {dataset!r} in b.datasets:\n"
+        f"    b.remove_dataset({', '.join(keywords(arguments))})\n"
+        f"b.remove_parameters_all(dataset={dataset!r}, context='ui', "
+        "check_visible=False, check_default=False)"
+    )
+
+
+@command("remove_dataset", kind="change", script=_script)
 def remove_dataset(session: Session, /, dataset: str, **options: Any) -> dict[str, Any]:
     """Remove a dataset with its models and the client's own parameters; unknown ones are none."""
     bundle = session.bundle

@@ -6,9 +6,11 @@ plus the keyword options of the PHOEBE method of the same name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .registry import Session, command
+from .statements import keywords, method
 
 
 @command("ping", kind="read")
@@ -26,9 +28,16 @@ def get_value(session: Session, /, **filters: Any) -> Any:
     return session.bundle.get_value(**filters)
 
 
-@command("set_value", kind="change")
+@command("set_value", kind="change", script=method("set_value", "twig"))
 def set_value(session: Session, /, value: Any, **filters: Any) -> dict[str, Any]:
     session.bundle.set_value(value=value, **filters)
+    return {}
+
+
+@command("set_value_all", kind="change", script=method("set_value_all", "twig"))
+def set_value_all(session: Session, /, value: Any, **filters: Any) -> dict[str, Any]:
+    """The same value for every parameter that fits."""
+    session.bundle.set_value_all(value=value, **filters)
     return {}
 
 
@@ -47,19 +56,25 @@ def is_parameter_constrained(session: Session, /, **filters: Any) -> bool:
     return bool(getattr(parameter, "constrained_by", None))
 
 
-@command("attach_parameters", kind="change", older_names=("attach_params",))
+def _script(arguments: Mapping[str, Any]) -> str:
+    new = [f"    new_parameter({', '.join(keywords(each))}),\n" for each in arguments["parameters"]]
+    return f"b._attach_params([\n{''.join(new)}])"
+
+
+@command("attach_parameters", kind="change", script=_script, older_names=("attach_params",))
 def attach_parameters(
     session: Session, /, parameters: list[dict[str, Any]]
 ) -> dict[str, list[str]]:
     """Add parameters of the client's own, all or none; `context` is `ui` unless given."""
     if not isinstance(parameters, list) or not all(isinstance(p, dict) for p in parameters):
         raise TypeError("parameters must be a list of objects")
-    new = [_new_parameter(**description) for description in parameters]
+    new = [new_parameter(**description) for description in parameters]
     session.bundle._attach_params(new)
     return {"unique_ids": [parameter.uniqueid for parameter in new]}
 
 
-def _new_parameter(*, ptype: str, qualifier: str, **options: Any) -> Any:
+def new_parameter(*, ptype: str, qualifier: str, **options: Any) -> Any:
+    """A parameter of a client's own; scripts have this function too."""
     from phoebe.parameters import parameters as phoebe_parameters
 
     classes = {

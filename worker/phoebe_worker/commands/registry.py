@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..templates import Templates
+from .statements import Statement
 
 Kind = Literal["read", "change", "long"]
 CommandFunction = Callable[..., Any]
@@ -22,20 +23,32 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One entry of the table."""
+    """One entry of the table. `script` is None where the Bundle stays as it is; one that is `whole`
+    leaves the Bundle as it was when it fails."""
 
     name: str
     kind: Kind
     function: CommandFunction
+    script: Statement | None = None
+    whole: bool = False
 
 
 COMMANDS: dict[str, Command] = {}
 
 
 def command(
-    name: str, *, kind: Kind, older_names: tuple[str, ...] = ()
+    name: str,
+    *,
+    kind: Kind,
+    script: Statement | None = None,
+    whole: bool = False,
+    older_names: tuple[str, ...] = (),
 ) -> Callable[[CommandFunction], CommandFunction]:
-    """Register a function as a command, also under the names that older clients send."""
+    """Register a function as a command, also under the names that older clients send.
+
+    `script` tells the command as Python, for the script that repeats a session with PHOEBE alone;
+    every command that is no `read` has one. `whole`: it replaces the Bundle, or leaves it.
+    """
 
     def register(function: CommandFunction) -> CommandFunction:
         # Python puts this name into "missing 1 required positional argument", which clients know.
@@ -43,7 +56,7 @@ def command(
         for each in (name, *older_names):
             if each in COMMANDS:
                 raise ValueError(f"command {each} is registered twice")
-            COMMANDS[each] = Command(each, kind, function)
+            COMMANDS[each] = Command(each, kind, function, script, whole)
         return function
 
     return register

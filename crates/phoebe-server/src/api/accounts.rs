@@ -11,6 +11,7 @@ use super::json::Fields;
 use super::{ErrorBody, Shared, ValidationBody};
 use crate::auth::{AuthError, Identity, LoggedIn, Registration};
 use crate::error::HttpError;
+use crate::web::ClientAddress;
 
 /// How users prove who they are.
 #[derive(Debug, Serialize, ToSchema)]
@@ -31,7 +32,7 @@ pub(super) struct User {
     full_name: String,
     /// `student`, `instructor` or `admin`.
     #[schema(example = "student")]
-    role: String,
+    role: &'static str,
 }
 
 /// A token, to be sent as `Authorization: Bearer <token>`.
@@ -52,9 +53,10 @@ pub(super) struct Token {
     reason = "describes the request in the OpenAPI document; the body is read field by field"
 )]
 pub(super) struct RegistrationBody {
-    #[schema(example = "ada@example.org")]
+    #[schema(example = "ada@example.org", min_length = 1, max_length = 320)]
     email: String,
-    /// At most 72 bytes.
+    /// As long as the settings ask for, and at most 1024 bytes.
+    #[schema(min_length = 1, max_length = 1024)]
     password: String,
     first_name: Option<String>,
     last_name: Option<String>,
@@ -79,7 +81,7 @@ impl From<Identity> for User {
             user_id: identity.user_id,
             email: identity.email,
             full_name: identity.full_name,
-            role: identity.role,
+            role: identity.role.as_str(),
         }
     }
 }
@@ -111,13 +113,16 @@ pub(super) async fn config(State(context): State<Shared>) -> Json<AuthConfig> {
     responses(
         (status = 200, description = "A token for the new account", body = Token),
         (status = 400, description = "The credentials cannot be used", body = ErrorBody),
+        (status = 403, description = "Registration is closed, or for other addresses", body = ErrorBody),
         (status = 404, description = "There are no accounts in this mode", body = ErrorBody),
         (status = 409, description = "The address has an account", body = ErrorBody),
         (status = 422, description = "A field is missing or no text", body = ValidationBody),
+        (status = 429, description = "Too many accounts were made from your address", body = ErrorBody),
     )
 )]
 pub(super) async fn register(
     State(context): State<Shared>,
+    ClientAddress(address): ClientAddress,
     Small(body): Small,
 ) -> Result<Json<Token>, HttpError> {
     let mut fields = Fields::required(&body)?;
@@ -128,7 +133,7 @@ pub(super) async fn register(
         last_name: fields.optional_text("last_name").unwrap_or_default(),
     };
     fields.rest()?;
-    Ok(Json(context.app.authenticator.register(wish).await?.into()))
+    Ok(Json(context.app.authenticator.register(wish, address).await?.into()))
 }
 
 /// Log in
@@ -142,10 +147,12 @@ pub(super) async fn register(
         (status = 403, description = "The account is disabled", body = ErrorBody),
         (status = 404, description = "There is no login in this mode", body = ErrorBody),
         (status = 422, description = "A field is missing or no text", body = ValidationBody),
+        (status = 429, description = "Too many wrong passwords", body = ErrorBody),
     )
 )]
 pub(super) async fn login(
     State(context): State<Shared>,
+    ClientAddress(address): ClientAddress,
     Small(body): Small,
 ) -> Result<Json<Token>, HttpError> {
     let authenticator = &context.app.authenticator;
@@ -157,12 +164,17 @@ pub(super) async fn login(
     };
     let password = fields.text("password");
     fields.rest()?;
-    Ok(Json(authenticator.login(&email, password).await?.into()))
+    let logged_in = authenticator.login(&email, password, address).await;
+    let logged_in = logged_in.inspect_err(|reason| {
+        let address = address.map(tracing::field::display);
+        tracing::info!(address, %reason, "login refused");
+    })?;
+    Ok(Json(logged_in.into()))
 }
 
 /// Who am I
 #[utoipa::path(
-    get, path = "/auth/me", tag = "accounts", security(("token" = [])),
+    get, path = "/auth/me", tag = "accounts", security((), ("token" = []), ("api_key" = [])),
     responses(
         (status = 200, description = "You", body = User),
         (status = 401, description = "The token is missing or not valid", body = ErrorBody),

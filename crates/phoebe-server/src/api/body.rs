@@ -1,5 +1,6 @@
-//! Reading a request's body: bounded in size, in time, and in what it occupies while it arrives.
+//! Reading a request's body: bounded in size, in time, and in what it occupies while it arrives; and what all bodies occupy together.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Bytes, HttpBody};
@@ -7,16 +8,21 @@ use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use bytes::BytesMut;
 use futures::StreamExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::Shared;
+use crate::config::ServerSettings;
 use crate::error::HttpError;
 
-/// The whole body of a request, within `[server] max_body_mb`.
-pub(super) struct Whole(pub(super) Bytes);
+/// The whole body of a request, within `[server] max_body_mb`, and its part of the room for bodies, to be kept as long.
+pub(super) struct Whole(pub(super) Bytes, pub(super) Room);
 
 /// The whole body of a request that has no reason to be large.
 pub(super) struct Small(pub(super) Bytes);
+
+/// Bytes in a piece of the room for all bodies.
+const PIECE: u64 = 64 * 1024;
 
 /// Bound of [`Small`] bodies in bytes.
 const SMALL: u64 = 256 * 1024;
@@ -31,7 +37,9 @@ impl FromRequest<Shared> for Whole {
 
     async fn from_request(request: Request, context: &Shared) -> Result<Self, HttpError> {
         let limit = context.app.settings.server.max_body_mb.saturating_mul(1024 * 1024);
-        read(request, limit, GRACE).await.map(Self)
+        let mut room = Room::of(&context.room_for_bodies);
+        let body = read(request, limit, GRACE, &mut room).await?;
+        Ok(Self(body, room))
     }
 }
 
@@ -40,11 +48,59 @@ impl FromRequest<Shared> for Small {
 
     async fn from_request(request: Request, context: &Shared) -> Result<Self, HttpError> {
         let limit = context.app.settings.server.max_body_mb.saturating_mul(1024 * 1024);
-        read(request, limit.min(SMALL), GRACE).await.map(Self)
+        let mut room = Room::of(&context.room_for_bodies);
+        read(request, limit.min(SMALL), GRACE, &mut room).await.map(Self)
     }
 }
 
-async fn read(request: Request, limit: u64, grace: Duration) -> Result<Bytes, HttpError> {
+/// The room for the bodies of all requests together, `[server] max_bodies_mb`, in pieces of [`PIECE`].
+pub(super) fn room_for_bodies(settings: &ServerSettings) -> Arc<Semaphore> {
+    // The largest body that is allowed finds room at least alone.
+    let mebibytes = settings.max_bodies_mb.max(settings.max_body_mb);
+    let pieces = mebibytes.saturating_mul(1024 * 1024 / PIECE);
+    let pieces = usize::try_from(pieces).unwrap_or(usize::MAX);
+    Arc::new(Semaphore::new(pieces.min(Semaphore::MAX_PERMITS)))
+}
+
+/// One body's part of the room. A body that fits into a piece needs none: the bound on requests in flight bounds them.
+pub(super) struct Room {
+    all: Arc<Semaphore>,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    fn of(all: &Arc<Semaphore>) -> Self {
+        Self { all: Arc::clone(all), taken: None }
+    }
+
+    /// Takes what a body of this many bytes needs beyond what it has; `false` if there is no room.
+    fn grow(&mut self, bytes: u64) -> bool {
+        let taken = self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let wanted = usize::try_from(bytes / PIECE).unwrap_or(usize::MAX).saturating_sub(taken);
+        let Ok(wanted) = u32::try_from(wanted) else { return false };
+        if wanted == 0 {
+            return true;
+        }
+        match (Arc::clone(&self.all).try_acquire_many_owned(wanted), &mut self.taken) {
+            (Err(_), _) => false,
+            (Ok(more), Some(taken)) => {
+                taken.merge(more);
+                true
+            }
+            (Ok(more), taken @ None) => {
+                *taken = Some(more);
+                true
+            }
+        }
+    }
+}
+
+async fn read(
+    request: Request,
+    limit: u64,
+    grace: Duration,
+    room: &mut Room,
+) -> Result<Bytes, HttpError> {
     let body = request.into_body();
     // Exact where the client said a length, the frames so far otherwise.
     if body.size_hint().lower() > limit {
@@ -66,6 +122,11 @@ async fn read(request: Request, limit: u64, grace: Duration) -> Result<Bytes, Ht
         received += frame.len() as u64;
         if received > limit {
             return Err(too_large(limit));
+        }
+        if !room.grow(received) {
+            return Err(HttpError::unavailable(
+                "The server holds as many large request bodies as it can; try again in a moment",
+            ));
         }
         // A body in one frame, as nearly all are, is passed on without a copy.
         if first.is_empty() {
@@ -105,10 +166,13 @@ mod tests {
     use axum::body::Body;
 
     use super::*;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     const MIB: usize = 1024 * 1024;
+
+    fn plenty() -> Room {
+        Room::of(&room_for_bodies(&ServerSettings::default()))
+    }
 
     fn request(body: Body) -> Request {
         Request::new(body)
@@ -128,24 +192,44 @@ mod tests {
     #[tokio::test]
     async fn a_body_in_one_frame_is_not_copied() {
         let sent = Bytes::from_static(b"{\"command\": \"ping\"}");
-        let got = read(request(Body::from(sent.clone())), 100, GRACE).await.unwrap();
+        let got = read(request(Body::from(sent.clone())), 100, GRACE, &mut plenty()).await.unwrap();
         assert_eq!(got.as_ptr(), sent.as_ptr());
     }
 
     #[tokio::test]
     async fn frames_are_joined_up_to_the_limit() {
         let (body, _) = frames(2);
-        assert_eq!(read(request(body), 2 * MIB as u64, GRACE).await.unwrap().len(), 2 * MIB);
+        assert_eq!(
+            read(request(body), 2 * MIB as u64, GRACE, &mut plenty()).await.unwrap().len(),
+            2 * MIB
+        );
         let (body, asked) = frames(100);
-        let refused = read(request(body), 2 * MIB as u64, GRACE).await.unwrap_err();
+        let refused = read(request(body), 2 * MIB as u64, GRACE, &mut plenty()).await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(asked.load(Ordering::Relaxed), 3, "no more is asked for");
     }
 
     #[tokio::test]
+    async fn all_bodies_together_have_a_bound() {
+        let room = Arc::new(Semaphore::new(3 * MIB / PIECE as usize));
+        let (mut first, mut second) = (Room::of(&room), Room::of(&room));
+        let limit = 100 * MIB as u64;
+        read(request(frames(2).0), limit, GRACE, &mut first).await.unwrap();
+        let refused = read(request(frames(2).0), limit, GRACE, &mut second).await.unwrap_err();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        drop(second);
+        let mut third = Room::of(&room);
+        read(request(frames(1).0), limit, GRACE, &mut third).await.unwrap();
+        let small = read(request(Body::from("{}")), limit, GRACE, &mut Room::of(&room)).await;
+        assert_eq!(small.unwrap(), "{}", "a small one finds room");
+        drop((first, third));
+        assert_eq!(room.available_permits(), 3 * MIB / PIECE as usize);
+    }
+
+    #[tokio::test]
     async fn a_length_above_the_limit_is_refused_before_reading() {
         let large = request(Body::from(vec![b'x'; 101]));
-        let refused = read(large, 100, GRACE).await.unwrap_err();
+        let refused = read(large, 100, GRACE, &mut plenty()).await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
     }
 
@@ -153,7 +237,8 @@ mod tests {
     async fn a_body_that_stops_is_given_up() {
         let frames = futures::stream::once(async { Ok::<_, std::io::Error>("{".into()) })
             .chain(futures::stream::pending::<Result<Bytes, _>>());
-        let refused = read(request(Body::from_stream(frames)), 100, GRACE).await.unwrap_err();
+        let refused =
+            read(request(Body::from_stream(frames)), 100, GRACE, &mut plenty()).await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::REQUEST_TIMEOUT);
     }
 
@@ -162,7 +247,8 @@ mod tests {
         let broken = futures::stream::once(async {
             Err::<Bytes, _>(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
         });
-        let refused = read(request(Body::from_stream(broken)), 100, GRACE).await.unwrap_err();
+        let refused =
+            read(request(Body::from_stream(broken)), 100, GRACE, &mut plenty()).await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
     }
 }

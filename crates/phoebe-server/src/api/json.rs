@@ -10,6 +10,9 @@ use serde_json::{Map, Value};
 
 use crate::error::{Context, HttpError, Place, Problem};
 
+/// Lists and objects inside each other: far more than a Bundle has, far less than any parser's stack bears.
+const MAX_DEPTH: usize = 100;
+
 /// Input above this many bytes is not repeated in a 422.
 const MAX_REPEATED_INPUT: usize = 64 * 1024;
 
@@ -126,6 +129,32 @@ impl Fields {
         }
     }
 
+    /// Notes what is wrong with a text that was taken, if it has more than `most` characters.
+    pub(super) fn bound(&mut self, name: &str, text: &str, most: usize) {
+        if text.chars().count() > most {
+            let message = format!("String should have at most {most} characters");
+            self.wrong("string_too_long", &message, name, Value::Null);
+        }
+    }
+
+    /// Notes what is wrong with a text that was taken, if there is nothing in it.
+    pub(super) fn not_blank(&mut self, name: &str, text: &str) {
+        if text.trim().is_empty() {
+            let message = "String should have at least 1 character";
+            self.wrong("string_too_short", message, name, Value::from(text));
+        }
+    }
+
+    /// Takes a whole number, 0 or more, that may be missing or null.
+    pub(super) fn optional_number(&mut self, name: &str) -> Option<u32> {
+        let value = self.fields.remove(name).filter(|value| !value.is_null())?;
+        let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+        if number.is_none() {
+            self.wrong("int_type", "Input should be a valid integer, 0 or more", name, value);
+        }
+        number
+    }
+
     /// Everything that was not taken, if nothing was wrong.
     pub(super) fn rest(self) -> Result<Map<String, Value>, HttpError> {
         if self.problems.is_empty() {
@@ -136,10 +165,14 @@ impl Fields {
     }
 
     fn wrong_text(&mut self, name: &str, value: Value) {
+        self.wrong("string_type", "Input should be a valid string", name, value);
+    }
+
+    fn wrong(&mut self, kind: &'static str, message: &str, name: &str, value: Value) {
         self.problems.push(Problem {
-            kind: "string_type",
+            kind,
             loc: vec!["body".into(), name.into()],
-            msg: "Input should be a valid string".to_owned(),
+            msg: message.to_owned(),
             input: serde_json::value::to_raw_value(&value).ok(),
             ctx: None,
         });
@@ -150,8 +183,44 @@ fn text_of(body: &Bytes) -> Result<&str, HttpError> {
     if body.is_empty() {
         return Err(missing_body());
     }
-    std::str::from_utf8(body)
-        .map_err(|error| json_invalid(error.valid_up_to(), format!("Not UTF-8: {error}")))
+    let text = std::str::from_utf8(body)
+        .map_err(|error| json_invalid(error.valid_up_to(), format!("Not UTF-8: {error}")))?;
+    match too_deep(text) {
+        Some(position) => Err(nested_too_deeply(position)),
+        None => Ok(text),
+    }
+}
+
+/// Where the text goes deeper than allowed. It may be no JSON: then what is no bracket outside a string is ignored.
+fn too_deep(text: &str) -> Option<usize> {
+    let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
+    for (position, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_string => is_escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return Some(position);
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn nested_too_deeply(position: usize) -> HttpError {
+    HttpError::validation(vec![Problem {
+        kind: "json_too_deep",
+        loc: vec!["body".into(), position.into()],
+        msg: format!("Lists and objects should be nested at most {MAX_DEPTH} levels deep"),
+        input: None,
+        ctx: None,
+    }])
 }
 
 /// Reads all of `text` with `seed`.
@@ -427,11 +496,30 @@ mod tests {
 
     #[test]
     fn depth_and_size_of_a_refused_body_do_no_harm() {
-        let deep: &'static [u8] = [b"[".repeat(100_000), b"]".repeat(100_000)].concat().leak();
-        assert_eq!(refusal(deep)[0]["input"], Value::Null, "too large to be repeated");
-        let deep: &'static str =
-            format!("{{\"a\": {}1{}}}", "[".repeat(9999), "]".repeat(9999)).leak();
-        assert_eq!(name(deep), "", "the worker's to answer");
+        let large: &'static [u8] = format!("[{}]", "1,".repeat(100_000) + "1").leak().as_bytes();
+        assert_eq!(refusal(large)[0]["input"], Value::Null, "too large to be repeated");
+    }
+
+    #[test]
+    fn depth_is_bounded_in_every_body_and_text_is_no_depth() {
+        let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+        let command =
+            |value: String| Bytes::from(format!("{{\"command\": \"x\", \"a\": {value}}}"));
+        assert_eq!(command_name(&command(nested(MAX_DEPTH - 1))).unwrap(), "x");
+        for levels in [MAX_DEPTH, 1_000_000] {
+            let body = command(nested(levels));
+            assert_eq!(detail(command_name(&body).unwrap_err())[0]["type"], "json_too_deep");
+            let batch = Bytes::from([b"[", &body[..], b"]"].concat());
+            assert_eq!(detail(commands(&batch, 2).unwrap_err())[0]["type"], "json_too_deep");
+            let fields = Fields::optional(&body).map(|_| ()).unwrap_err();
+            assert_eq!(detail(fields)[0]["type"], "json_too_deep");
+        }
+        let objects = format!("{}1{}", "{\"a\":".repeat(5000), "}".repeat(5000));
+        assert_eq!(detail(command_name(&objects.into()).unwrap_err())[0]["type"], "json_too_deep");
+        for text in ["[".repeat(5000), "\\\"[{".repeat(5000), "{".repeat(5000) + "\\\\"] {
+            assert_eq!(command_name(&command(format!("\"{text}\""))).unwrap(), "x");
+        }
+        assert_eq!(name(r#"{"command": "x", "a": [[1], [2], {"b": [3]}]}"#), "x");
     }
 
     #[test]

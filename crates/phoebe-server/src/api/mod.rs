@@ -1,13 +1,16 @@
 //! Every route: HTTP in, one call, HTTP out. Nothing here keeps state or knows Python.
 
 mod accounts;
+mod api_keys;
 mod body;
 mod caller;
+mod common_answers;
 mod json;
 mod pages;
 mod send;
 mod sessions;
 mod system;
+mod v1;
 mod view;
 
 use std::sync::Arc;
@@ -17,13 +20,14 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::get;
+use tokio::sync::Semaphore;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::error::HttpError;
-use crate::web::App;
+use crate::web::{App, PerCaller};
 
 /// What every handler sees.
 pub(crate) struct Context {
@@ -31,8 +35,13 @@ pub(crate) struct Context {
     pub(crate) app: App,
     /// When it began to serve.
     pub(crate) started: Instant,
+    /// The bound on each caller's requests.
+    pub(crate) per_caller: PerCaller,
+    /// What the bodies of all requests may occupy.
+    pub(crate) room_for_bodies: Arc<Semaphore>,
 }
 
+use caller::Access;
 pub(crate) use caller::CallerId;
 // For the benchmarks.
 #[doc(hidden)]
@@ -50,6 +59,8 @@ pub(crate) type Shared = Arc<Context>;
     tags(
         (name = "sessions", description = "Start, list, measure and end sessions."),
         (name = "commands", description = "Send commands to a session's Bundle."),
+        (name = "history", description = "Undo, redo, checkpoints, links to them."),
+        (name = "files", description = "Bundles and scripts as files."),
         (name = "accounts", description = "Who you are."),
         (name = "system", description = "The server itself.")
     ),
@@ -81,25 +92,38 @@ fn open_routes() -> OpenApiRouter<Shared> {
         .routes(routes!(accounts::login))
 }
 
-/// Routes behind the authenticator: a new route here is protected by being here.
+/// Routes behind the guard: a new route here is protected by being here. Where the path names a session
+/// (`{session_id}`), only its owner and administrators get through, and the handler finds it as [`caller::OwnedSession`].
 fn protected_routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(accounts::me))
+        .routes(routes!(api_keys::create, api_keys::list))
+        .routes(routes!(api_keys::revoke))
         .routes(routes!(system::passbands))
         .routes(routes!(system::info))
         .routes(routes!(sessions::start))
-        .routes(routes!(sessions::end))
         .routes(routes!(sessions::list))
         .routes(routes!(sessions::memory_of_all))
-        .routes(routes!(sessions::memory))
         .routes(routes!(sessions::port_status))
         .routes(routes!(sessions::update_user_info))
         .routes(routes!(send::send))
         .routes(routes!(send::send_batch))
+        .merge(v1::routes())
+}
+
+/// The same for routes that instructors may use with the sessions of their students: nothing that reads or changes a Bundle.
+fn supervised_routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(sessions::end))
+        .routes(routes!(sessions::memory))
+        .merge(v1::supervised_routes())
 }
 
 fn documented_routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::with_openapi(Document::openapi()).merge(open_routes()).merge(protected_routes())
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(open_routes())
+        .merge(protected_routes())
+        .merge(supervised_routes())
 }
 
 /// The OpenAPI document of all routes, as pretty JSON.
@@ -107,18 +131,26 @@ fn documented_routes() -> OpenApiRouter<Shared> {
 /// # Errors
 /// Never in practice: the document is plain data.
 pub fn openapi_json() -> Result<String, serde_json::Error> {
-    documented_routes().into_openapi().to_pretty_json()
+    common_answers::add(documented_routes().into_openapi()).to_pretty_json()
 }
 
 /// All routes with their answers to unknown paths and methods.
 pub(crate) fn routes(app: App) -> Router {
-    let context = Arc::new(Context { app, started: Instant::now() });
-    let authenticate = middleware::from_fn_with_state(Arc::clone(&context), caller::authenticate);
+    let per_caller = PerCaller::new(app.settings.server.max_requests_per_caller);
+    let room_for_bodies = body::room_for_bodies(&app.settings.server);
+    let context = Arc::new(Context { app, started: Instant::now(), per_caller, room_for_bodies });
+    let bound = middleware::from_fn_with_state(Arc::clone(&context), caller::bound);
+    let guarded = |routes: OpenApiRouter<Shared>, access| {
+        let guard = caller::Guard { context: Arc::clone(&context), access };
+        let (routes, _) = routes.split_for_parts();
+        let routes = routes.route_layer(bound.clone());
+        routes.route_layer(middleware::from_fn_with_state(guard, caller::guard))
+    };
     let (open, _) = open_routes().split_for_parts();
-    let (protected, _) = protected_routes().split_for_parts();
     Router::new()
         .merge(open)
-        .merge(protected.route_layer(authenticate))
+        .merge(guarded(protected_routes(), Access::Use))
+        .merge(guarded(supervised_routes(), Access::Supervise))
         .route("/openapi.json", get(pages::openapi))
         .route("/docs", get(pages::swagger_ui))
         .route("/redoc", get(pages::redoc))
@@ -174,15 +206,36 @@ mod tests {
         );
     }
 
+    /// The guard knows sessions by the name of the path parameter; another kind of thing needs a check of its own first.
+    #[test]
+    fn what_paths_name_is_what_the_guard_checks() {
+        let names = |routes: OpenApiRouter<Shared>| {
+            let document = serde_json::to_value(routes.into_openapi()).unwrap();
+            let paths: Vec<String> =
+                document["paths"].as_object().unwrap().keys().cloned().collect();
+            // What is named behind a session is a part of it.
+            let names = paths.iter().filter_map(|path| path.split('{').nth(1));
+            names.map(|rest| rest.split('}').next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(open_routes()), [""; 0], "nothing is named without a guard");
+        for name in names(protected_routes()).into_iter().chain(names(supervised_routes())) {
+            // A link's token is itself the right to what it opens, and a user's own keys are all that `api_keys` looks at.
+            assert!([caller::SESSION, "token", "key_id"].contains(&name.as_str()), "{name}");
+        }
+    }
+
     #[test]
     fn every_operation_is_described() {
         let document: serde_json::Value = serde_json::from_str(&openapi_json().unwrap()).unwrap();
         assert_eq!(document["openapi"], "3.1.0");
+        let mut ids = std::collections::BTreeSet::new();
         for (path, operations) in document["paths"].as_object().unwrap() {
             for (method, operation) in operations.as_object().unwrap() {
                 let has =
                     |field: &str| operation[field].as_str().is_some_and(|text| !text.is_empty());
                 assert!(has("summary"), "{method} {path} has no doc comment");
+                let id = operation["operationId"].as_str().unwrap().to_owned();
+                assert!(ids.insert(id), "{method} {path} has another operation's id");
                 assert!(operation["tags"].is_array(), "{method} {path} has no tag");
                 assert!(operation["responses"]["200"].is_object(), "{method} {path} has no answer");
             }

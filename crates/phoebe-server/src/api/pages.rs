@@ -146,9 +146,6 @@ fn page(html: &'static str) -> Response {
 
 fn with_policy(mut response: Response) -> Response {
     set(&mut response, CONTENT_SECURITY_POLICY, POLICY);
-    set(&mut response, HeaderName::from_static("x-content-type-options"), "nosniff");
-    set(&mut response, HeaderName::from_static("x-frame-options"), "DENY");
-    set(&mut response, HeaderName::from_static("referrer-policy"), "no-referrer");
     response
 }
 

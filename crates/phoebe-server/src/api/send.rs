@@ -1,21 +1,18 @@
 //! `/send`: commands to a session, passed on byte for byte.
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures::stream;
 use serde::Serialize;
 
 use super::body::Whole;
-use super::caller::Caller;
+use super::caller::{self, OwnedSession};
 use super::json::{self, Command};
 use super::{ErrorBody, Shared, ValidationBody};
 use crate::error::HttpError;
 use crate::session::{SessionError, SessionManager};
-
-/// The answer where a session is unknown.
-const UNKNOWN: &str = "Invalid session ID";
 
 /// Commands in one batch.
 const MAX_BATCH: usize = 1000;
@@ -28,9 +25,9 @@ const MAX_BATCH: usize = 1000;
     reason = "describes the request in the OpenAPI document; the body is passed on unread"
 )]
 pub(super) struct CommandBody {
-    /// What to do.
-    #[schema(example = "get_value")]
-    command: String,
+    /// What to do: a text. Without one the command fails with `success: false`.
+    #[schema(value_type = Option<Value>, example = "get_value")]
+    command: (),
 }
 
 /// What the worker says.
@@ -67,14 +64,12 @@ pub(super) struct CommandAnswer {
 )]
 pub(super) async fn send(
     State(context): State<Shared>,
-    caller: Caller,
-    Path(id): Path<String>,
-    Whole(body): Whole,
+    OwnedSession(session): OwnedSession,
+    Whole(body, _room): Whole,
 ) -> Result<Response, HttpError> {
     let name = json::command_name(&body)?;
     let sessions = &context.app.sessions;
-    caller.session(sessions, &id, UNKNOWN)?;
-    let answer = sessions.send(&id, &name, body).await.map_err(known)?;
+    let answer = sessions.send(&session.session_id, &name, body).await.map_err(known)?;
     Ok(json_bytes(Body::from(answer.body)))
 }
 
@@ -96,13 +91,11 @@ pub(super) async fn send(
 )]
 pub(super) async fn send_batch(
     State(context): State<Shared>,
-    caller: Caller,
-    Path(id): Path<String>,
-    Whole(body): Whole,
+    OwnedSession(session): OwnedSession,
+    Whole(body, _room): Whole,
 ) -> Result<Response, HttpError> {
     let commands = json::commands(&body, MAX_BATCH)?;
-    caller.session(&context.app.sessions, &id, UNKNOWN)?;
-    Ok(json_bytes(answers(context.app.sessions.clone(), id, commands)))
+    Ok(json_bytes(answers(context.app.sessions.clone(), session.session_id, commands)))
 }
 
 /// The answers as one JSON list, of which no more than one answer is in memory.
@@ -137,7 +130,7 @@ fn refusal(error: &SessionError) -> Bytes {
 
 fn known(error: SessionError) -> HttpError {
     match error {
-        SessionError::NotFound => HttpError::not_found(UNKNOWN),
+        SessionError::NotFound => caller::unknown("/send/"),
         other => other.into(),
     }
 }

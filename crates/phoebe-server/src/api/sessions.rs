@@ -1,9 +1,10 @@
 //! `/dash`: sessions started, listed, measured, ended.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::http::header::USER_AGENT;
 use serde::{Deserialize, Serialize};
@@ -11,23 +12,27 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::body::Small;
-use super::caller::Caller;
+use super::caller::{Access, Caller, OwnedSession};
 use super::json::Fields;
 use super::view::Session;
 use super::{ErrorBody, Shared, ValidationBody};
 use crate::auth::Identity;
 use crate::error::HttpError;
-use crate::session::{EndReason, Owner, StartRequest, UserInfo};
+use crate::session::{EndReason, Owner, SessionView, StartRequest, UserInfo};
+use crate::store::Deed;
 use crate::web::ClientAddress;
-
-/// The answer where a session is unknown.
-const UNKNOWN: &str = "Session not found";
 
 /// Success without more to say.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Done {
     /// Always true.
     success: bool,
+}
+
+impl Done {
+    pub(super) fn new() -> Self {
+        Self { success: true }
+    }
 }
 
 /// Memory of one session.
@@ -89,22 +94,38 @@ pub(super) async fn start(
     headers: HeaderMap,
     Small(body): Small,
 ) -> Result<Json<Session>, HttpError> {
-    let mut request = match Fields::optional(&body)? {
+    let request = match Fields::optional(&body)? {
         Some(fields) => start_request(fields)?,
         None => StartRequest::default(),
     };
+    begin(&context, &caller, Origin { client, headers }, request).await
+}
+
+/// Where a wish for a session comes from.
+pub(super) struct Origin {
+    pub(super) client: Option<IpAddr>,
+    pub(super) headers: HeaderMap,
+}
+
+/// Starts the session that is asked for, as its caller's own.
+pub(super) async fn begin(
+    context: &Shared,
+    caller: &Caller,
+    origin: Origin,
+    mut request: StartRequest,
+) -> Result<Json<Session>, HttpError> {
     if let Some(identity) = &caller.0 {
         request.owner = Some(owner(identity));
         let email = Some(&identity.email).filter(|email| !email.is_empty()).cloned();
         request.user_info.email = request.user_info.email.or(email);
     }
-    request.client_ip = client.map(|address| address.to_string());
-    request.user_agent = user_agent(&headers);
+    request.client_ip = origin.client.map(|address| address.to_string());
+    request.user_agent = user_agent(&origin.headers);
     let view = context.app.sessions.start(request).await?;
-    Ok(Json(Session::seen_by(&caller, view)))
+    Ok(Json(Session::seen_by(caller, view, &context.app.settings.session)))
 }
 
-fn start_request(mut fields: Fields) -> Result<StartRequest, HttpError> {
+pub(super) fn start_request(mut fields: Fields) -> Result<StartRequest, HttpError> {
     Ok(StartRequest {
         project_name: fields.optional_text("project_name"),
         user_info: user_info(&mut fields),
@@ -146,20 +167,27 @@ fn user_agent(headers: &HeaderMap) -> Option<String> {
 pub(super) async fn end(
     State(context): State<Shared>,
     caller: Caller,
-    Path(id): Path<String>,
+    OwnedSession(session): OwnedSession,
 ) -> Result<Json<Done>, HttpError> {
-    let sessions = &context.app.sessions;
-    let session = caller.session(sessions, &id, UNKNOWN)?;
-    let owns = caller.0.as_ref().is_none_or(|identity| {
-        session.owner.is_some_and(|owner| owner.user_id == identity.user_id)
-    });
-    sessions.end(&id, if owns { EndReason::Manual } else { EndReason::Admin }).await?;
-    Ok(Json(Done { success: true }))
+    let owns = caller.owns(&session);
+    let reason = if owns { EndReason::Manual } else { EndReason::Admin };
+    context.app.sessions.end(&session.session_id, reason).await?;
+    if let (false, Some(identity)) = (owns, caller.0) {
+        let owner = session.owner.map(|owner| owner.user_id).unwrap_or_default();
+        context.app.store.log_deed(Deed {
+            actor: identity.user_id,
+            action: "session.end",
+            subject: session.session_id,
+            detail: format!("owner {owner}"),
+        });
+    }
+    Ok(Json(Done::new()))
 }
 
 /// List sessions
 ///
-/// Your own sessions by id, oldest first; all of them where the server knows no users, and for administrators.
+/// Your own sessions by id, oldest first; an instructor sees those of their students too. All of them where the server
+/// knows no users, and for administrators.
 #[utoipa::path(
     get, path = "/dash/sessions", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
     responses((status = 200, description = "Sessions by id", body = BTreeMap<String, Session>))
@@ -168,12 +196,12 @@ pub(super) async fn list(
     State(context): State<Shared>,
     caller: Caller,
 ) -> Json<serde_json::Map<String, Value>> {
-    let sessions = context.app.sessions.list().into_iter().filter(|view| caller.may_use(view));
     Json(
-        sessions
+        visible(&context, &caller)
             .filter_map(|view| {
                 let id = view.session_id.clone();
-                serde_json::to_value(Session::seen_by(&caller, view)).ok().map(|view| (id, view))
+                let session = Session::seen_by(&caller, view, &context.app.settings.session);
+                serde_json::to_value(session).ok().map(|session| (id, session))
             })
             .collect(),
     )
@@ -190,8 +218,13 @@ pub(super) async fn memory_of_all(
     State(context): State<Shared>,
     caller: Caller,
 ) -> Json<BTreeMap<String, f64>> {
-    let sessions = context.app.sessions.list().into_iter().filter(|view| caller.may_use(view));
-    Json(sessions.map(|view| (view.session_id, view.mem_used)).collect())
+    Json(visible(&context, &caller).map(|view| (view.session_id, view.mem_used)).collect())
+}
+
+/// The sessions that this caller may see.
+fn visible(context: &Shared, caller: &Caller) -> impl Iterator<Item = SessionView> {
+    let sessions = context.app.sessions.list().into_iter();
+    sessions.filter(|view| caller.may(Access::Supervise, view))
 }
 
 /// Measure a session's memory
@@ -206,11 +239,9 @@ pub(super) async fn memory_of_all(
 )]
 pub(super) async fn memory(
     State(context): State<Shared>,
-    caller: Caller,
-    Path(id): Path<String>,
+    OwnedSession(session): OwnedSession,
 ) -> Result<Json<Memory>, HttpError> {
-    caller.session(&context.app.sessions, &id, UNKNOWN)?;
-    let mem_used = context.app.sessions.measure_memory(&id).await?;
+    let mem_used = context.app.sessions.measure_memory(&session.session_id).await?;
     Ok(Json(Memory { mem_used }))
 }
 
@@ -266,12 +297,10 @@ pub(super) struct UserInfoFields {
 )]
 pub(super) async fn update_user_info(
     State(context): State<Shared>,
-    caller: Caller,
-    Path(id): Path<String>,
+    OwnedSession(session): OwnedSession,
     query: Result<Query<UserInfoFields>, axum::extract::rejection::QueryRejection>,
     Small(body): Small,
 ) -> Result<Json<Done>, HttpError> {
-    caller.session(&context.app.sessions, &id, UNKNOWN)?;
     let Query(query) = query.map_err(|rejection| super::json::bad_query(&rejection.body_text()))?;
     let mut info = UserInfo::default();
     if let Some(mut fields) = Fields::optional(&body)? {
@@ -283,8 +312,8 @@ pub(super) async fn update_user_info(
         last_name: info.last_name.or(query.last_name),
         email: info.email.or(query.email),
     };
-    context.app.sessions.update_user_info(&id, info).await?;
-    Ok(Json(Done { success: true }))
+    context.app.sessions.update_user_info(&session.session_id, info).await?;
+    Ok(Json(Done::new()))
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! A session as clients see it.
 
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::caller::Caller;
+use crate::config::SessionSettings;
 use crate::session::{SessionView, Status};
 
 /// A session as it is now. Times are Unix seconds.
@@ -37,6 +39,15 @@ pub(super) struct Session {
     /// `starting`, `awake`, `asleep` or `ended`.
     #[schema(value_type = String, example = "awake")]
     status: Status,
+    /// False while the last change is not on disk; missing else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saved: Option<bool>,
+    /// Something that its user must know, as why it is not saved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notice: Option<String>,
+    /// When it ends if nobody uses it; shown some time before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<f64>,
     /// Everything else that was given at the start.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = Object)]
@@ -45,7 +56,8 @@ pub(super) struct Session {
 
 impl Session {
     /// The session as `caller` sees it.
-    pub(super) fn seen_by(caller: &Caller, view: SessionView) -> Self {
+    pub(super) fn seen_by(caller: &Caller, view: SessionView, settings: &SessionSettings) -> Self {
+        let warned_from = now() + settings.retention_warning_seconds;
         let owner_name = view.owner.as_ref().map(|owner| owner.full_name.clone());
         let user_display_name = display_name(&view);
         Self {
@@ -62,12 +74,25 @@ impl Session {
             user_last_name: view.user_info.last_name,
             user_email: view.user_info.email,
             status: view.status,
+            saved: view.unsaved.is_some().then_some(false),
+            notice: view
+                .unsaved
+                .map(|why| format!("The last change is not saved: {why}"))
+                .or(view.notice),
+            expires_at: view.expires_at.filter(|end| *end <= warned_from),
             metadata: view.metadata,
         }
     }
 }
 
+/// What a session's user is called, for its own user.
 fn display_name(view: &SessionView) -> Option<String> {
+    let email = view.user_info.email.clone().filter(|email| !email.is_empty());
+    public_name(view).or(email)
+}
+
+/// What a session's user is called, for others: not by an address.
+pub(super) fn public_name(view: &SessionView) -> Option<String> {
     let info = &view.user_info;
     let names: Vec<&str> = [&info.first_name, &info.last_name]
         .into_iter()
@@ -76,10 +101,12 @@ fn display_name(view: &SessionView) -> Option<String> {
         .filter(|name| !name.is_empty())
         .collect();
     let owner = view.owner.as_ref().map(|owner| owner.full_name.clone());
-    [Some(names.join(" ")), owner, info.email.clone()]
-        .into_iter()
-        .flatten()
-        .find(|name| !name.is_empty())
+    [Some(names.join(" ")), owner].into_iter().flatten().find(|name| !name.is_empty())
+}
+
+/// Unix seconds.
+pub(super) fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -100,12 +127,20 @@ mod tests {
             user_info: UserInfo::default(),
             metadata: BTreeMap::new(),
             status: Status::Asleep,
+            unsaved: None,
+            notice: None,
+            expires_at: None,
         }
     }
 
     #[test]
     fn without_a_user_there_is_no_full_name() {
-        let json = serde_json::to_value(Session::seen_by(&Caller(None), view())).unwrap();
+        let json = serde_json::to_value(Session::seen_by(
+            &Caller(None),
+            view(),
+            &SessionSettings::default(),
+        ))
+        .unwrap();
         let expected = serde_json::json!({
             "session_id": "s", "created_at": 1.5, "last_activity": 2.5, "mem_used": 3.0,
             "port": null, "user_id": null, "project_name": "Algol", "user_first_name": null,
@@ -117,21 +152,27 @@ mod tests {
 
     #[test]
     fn an_authenticated_user_sees_the_owners_name() {
-        let identity = Identity {
-            user_id: "1".to_owned(),
-            email: String::new(),
-            full_name: "Ada L".to_owned(),
-            role: "student".to_owned(),
-        };
+        let identity = Identity { full_name: "Ada L".to_owned(), ..Identity::default() };
         let owner = Owner { user_id: "1".to_owned(), full_name: "Ada L".to_owned() };
         let mut view = SessionView { owner: Some(owner), ..view() };
         view.metadata.insert("course".to_owned(), 7.into());
-        let caller = Caller(Some(identity));
-        let json = serde_json::to_value(Session::seen_by(&caller, view)).unwrap();
+        let (caller, settings) = (Caller(Some(identity)), SessionSettings::default());
+        let json = serde_json::to_value(Session::seen_by(&caller, view, &settings)).unwrap();
         assert_eq!(json["full_name"], "Ada L");
         assert_eq!(json["user_id"], "1");
         assert_eq!(json["user_display_name"], "Ada L");
         assert_eq!(json["metadata"], serde_json::json!({"course": 7}));
+    }
+
+    #[test]
+    fn the_end_is_told_some_time_before() {
+        let settings =
+            SessionSettings { retention_warning_seconds: 3600.0, ..SessionSettings::default() };
+        let shown = |seconds: f64| {
+            let view = SessionView { expires_at: Some(now() + seconds), ..view() };
+            Session::seen_by(&Caller(None), view, &settings).expires_at.is_some()
+        };
+        assert_eq!([4000.0, 3000.0, -10.0].map(shown), [false, true, true]);
     }
 
     #[test]

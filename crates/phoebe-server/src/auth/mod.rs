@@ -1,17 +1,34 @@
 //! Who is asking: tokens, passwords and API keys. It decides identity only; what an identity may do is said where it is used.
 
+pub(crate) mod api_key;
 mod authenticator;
-mod password;
+mod external;
+mod gate;
+mod keys;
+mod memory;
+pub(crate) mod password;
+pub(crate) mod registration;
+mod role;
+#[cfg(test)]
+mod tests;
+mod throttle;
 mod token;
 
-pub use authenticator::{Authenticator, LoggedIn, Registration};
+pub use authenticator::{Authenticator, LoggedIn};
+pub use keys::KeyWish;
+pub use registration::Registration;
+pub use role::Role;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
 use crate::store::{StoreError, User};
 
 /// An authenticated user.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
     /// The user's id as text.
     pub user_id: String,
@@ -19,15 +36,35 @@ pub struct Identity {
     pub email: String,
     /// First and last name; may be empty.
     pub full_name: String,
-    /// `student`, `instructor`, `admin`.
-    pub role: String,
+    /// What they are to the server.
+    pub role: Role,
+    /// Ids of the students whose sessions this user looks after; empty unless they are an instructor.
+    pub students: Arc<HashSet<String>>,
+    /// How they proved who they are.
+    pub credential: Credential,
+}
+
+/// How a user proved who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Credential {
+    /// By a token, which a login gave.
+    #[default]
+    Token,
+    /// By an API key of theirs.
+    ApiKey,
 }
 
 impl Identity {
     /// Whether this user may do everything with everybody's sessions.
     #[must_use]
     pub fn is_admin(&self) -> bool {
-        self.role == "admin"
+        self.role == Role::Admin
+    }
+
+    /// Whether this user is an instructor in a group of the student with this id.
+    #[must_use]
+    pub fn looks_after(&self, user_id: &str) -> bool {
+        self.role == Role::Instructor && self.students.contains(user_id)
     }
 }
 
@@ -37,7 +74,8 @@ impl From<&User> for Identity {
             user_id: user.id.to_string(),
             email: user.email.clone(),
             full_name: format!("{} {}", user.first_name, user.last_name).trim().to_owned(),
-            role: user.role.clone(),
+            role: Role::or_student(&user.role),
+            ..Self::default()
         }
     }
 }
@@ -54,6 +92,11 @@ pub enum AuthError {
     /// The token was good once.
     #[error("Token has expired")]
     ExpiredToken,
+    /// The keys that verify tokens have never been there.
+    #[error(
+        "Tokens cannot be verified now: the keys of the service that signs them cannot be had. Try again in a moment"
+    )]
+    NoKeys,
     /// The token's user has been deleted or disabled.
     #[error("User not found or inactive")]
     UnknownUser,
@@ -74,7 +117,33 @@ pub enum AuthError {
     InactiveAccount,
     /// An account cannot be made of this.
     #[error("{0}")]
-    BadCredentials(&'static str),
+    BadCredentials(String),
+    /// Nobody may make an account for themself.
+    #[error("Registration is closed; ask the server's administrator for an account")]
+    RegistrationClosed,
+    /// Not everybody may make an account for themself.
+    #[error(
+        "Registration is for e-mail addresses of {0}; ask the server's administrator for an account"
+    )]
+    ForeignDomain(String),
+    /// Too many attempts to get in.
+    #[error("Too many attempts; try again in {seconds} s")]
+    Throttled {
+        /// When the next one is accepted.
+        seconds: u64,
+    },
+    /// The API key was good once.
+    #[error("API key has expired")]
+    ExpiredApiKey,
+    /// A user has as many keys as allowed.
+    #[error("You have {} API keys, which is the limit; revoke one first", api_key::MOST_KEYS)]
+    TooManyKeys,
+    /// The user has no such key.
+    #[error("API key not found")]
+    UnknownKey,
+    /// Keys are managed by somebody who logged in.
+    #[error("API keys are managed with a token, not with an API key; log in")]
+    NeedsLogin,
     /// There are no local accounts.
     #[error("Registration is only available in jwt auth mode")]
     NoRegistration,
@@ -102,8 +171,19 @@ pub enum AuthSetupError {
     )]
     WeakSecret(&'static str),
     /// Another algorithm.
-    #[error("[auth] jwt_algorithm is \"{0}\": only \"HS256\" is supported")]
+    #[error(
+        "[auth] jwt_algorithm is \"{0}\": a shared secret signs with \"HS256\"; others need mode external, and all but HS384 and \
+         HS512 a public key: [auth] jwt_public_key or jwks"
+    )]
     Algorithm(String),
+    /// The keys of another service.
+    #[error("[auth] {setting}: {error}")]
+    Keys {
+        /// The setting that names them.
+        setting: &'static str,
+        /// What is wrong.
+        error: String,
+    },
     /// A gate without a lock.
     #[error("[auth] mode is \"password\", but [auth] password is empty; set one")]
     NoPassword,
@@ -112,7 +192,15 @@ pub enum AuthSetupError {
         "[auth] enabled is true, but [auth] api_keys is empty; `phoebe-server generate-key` makes one"
     )]
     NoApiKeys,
-    /// The password could not be hashed.
-    #[error("the password of mode \"password\" could not be hashed: {0}")]
-    Hash(String),
+}
+
+impl AuthError {
+    fn throttled(wait: Duration) -> Self {
+        Self::Throttled { seconds: wait.as_secs() + u64::from(wait.subsec_nanos() > 0) }
+    }
+}
+
+/// Unix seconds.
+fn unix_now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }

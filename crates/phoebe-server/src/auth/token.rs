@@ -1,9 +1,10 @@
-//! Tokens: HS256 JSON Web Tokens, written and verified. It knows no users and no settings file.
+//! This server's own tokens: HS256 JSON Web Tokens, written and verified; and the form of all tokens. It knows no users and no
+//! settings file.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Validation};
 use serde::{Deserialize, Serialize};
 
 use super::AuthError;
@@ -50,6 +51,7 @@ impl TokenSigner {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = 0;
         validation.validate_aud = false;
+        validation.validate_nbf = true;
         validation.set_required_spec_claims(&["exp", "sub"]);
         if let Some(issuer) = &issuer {
             validation.set_required_spec_claims(&["exp", "sub", "iss"]);
@@ -68,13 +70,15 @@ impl TokenSigner {
     pub(super) fn sign(&self, claims: &Claims, now: u64) -> Result<String, AuthError> {
         let exp = now.saturating_add(self.life_seconds);
         let signed = Signed { claims, exp, iss: self.issuer.as_deref() };
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &signed, &self.encoding)
+        jsonwebtoken::encode(&jsonwebtoken::Header::new(Algorithm::HS256), &signed, &self.encoding)
             .map_err(|error| AuthError::Internal(error.to_string()))
     }
 
     /// What a valid token claims.
     pub(super) fn verify(&self, token: &str) -> Result<Claims, AuthError> {
-        check_form(token)?;
+        if read_header(token)?.algorithm != "HS256" {
+            return Err(not_allowed());
+        }
         jsonwebtoken::decode(token, &self.decoding, &self.validation)
             .map(|decoded| decoded.claims)
             .map_err(|error| refusal(error.kind()))
@@ -85,8 +89,16 @@ fn invalid(text: impl Into<String>) -> AuthError {
     AuthError::InvalidToken(text.into())
 }
 
-/// Checks the three segments and the algorithm before any signature, so that each mistake has its own words.
-fn check_form(token: &str) -> Result<(), AuthError> {
+/// What a token says of its signature, before anything is verified.
+pub(super) struct Header {
+    /// `alg`; empty where there is none.
+    pub(super) algorithm: String,
+    /// `kid`: the key's name among the signer's.
+    pub(super) key_id: Option<String>,
+}
+
+/// Reads the header and checks the form of all three segments before any signature, so that each mistake has its own words.
+pub(super) fn read_header(token: &str) -> Result<Header, AuthError> {
     let segments: Vec<&str> = token.split('.').collect();
     let [header, payload, signature] = segments[..] else {
         return Err(invalid("Not enough segments"));
@@ -99,22 +111,32 @@ fn check_form(token: &str) -> Result<(), AuthError> {
         .and_then(|text| {
             serde_json::from_str(&text).map_err(|_| invalid("Invalid header string"))
         })?;
-    if header.get("alg").and_then(serde_json::Value::as_str) != Some("HS256") {
-        return Err(invalid("The specified alg value is not allowed"));
+    let text = |name: &str| header.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
+    let named = Header {
+        algorithm: text("alg").filter(|name| name != "none").ok_or_else(not_allowed)?,
+        key_id: text("kid"),
+    };
+    if header.get("crit").is_some() {
+        return Err(invalid("The header asks for extensions that are not known here (crit)"));
     }
     URL_SAFE_NO_PAD.decode(payload).map_err(|_| invalid("Invalid payload padding"))?;
     URL_SAFE_NO_PAD.decode(signature).map_err(|_| invalid("Invalid crypto padding"))?;
-    Ok(())
+    Ok(named)
 }
 
-fn refusal(kind: &ErrorKind) -> AuthError {
+/// The refusal of an algorithm, whatever else is right.
+pub(super) fn not_allowed() -> AuthError {
+    invalid("The specified alg value is not allowed")
+}
+
+/// Why a token was not verified, in words that existing clients know.
+pub(super) fn refusal(kind: &ErrorKind) -> AuthError {
     match kind {
         ErrorKind::ExpiredSignature => AuthError::ExpiredToken,
         ErrorKind::InvalidSignature => invalid("Signature verification failed"),
         ErrorKind::InvalidIssuer => invalid("Invalid issuer"),
-        ErrorKind::InvalidAlgorithm | ErrorKind::MissingAlgorithm => {
-            invalid("The specified alg value is not allowed")
-        }
+        ErrorKind::InvalidAudience => invalid("Audience doesn't match"),
+        ErrorKind::InvalidAlgorithm | ErrorKind::MissingAlgorithm => not_allowed(),
         ErrorKind::ImmatureSignature => invalid("The token is not yet valid (nbf)"),
         ErrorKind::MissingRequiredClaim(claim) => {
             invalid(format!("Token is missing the \"{claim}\" claim"))

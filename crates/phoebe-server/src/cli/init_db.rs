@@ -91,7 +91,7 @@ pub fn ask_on_terminal(question: &str) -> bool {
 }
 
 /// Renames the database, whatever it is: a copy would need room, and could not be made of a damaged file.
-fn put_aside(path: &Path) -> Result<PathBuf, InitDbError> {
+pub(super) fn put_aside(path: &Path) -> Result<PathBuf, InitDbError> {
     let failed =
         |message: String| InitDbError::Backup { path: path.display().to_string(), message };
     fold_in_write_ahead_log(path)?;
@@ -131,7 +131,7 @@ fn fold_in_write_ahead_log(path: &Path) -> Result<(), InitDbError> {
 }
 
 /// `NAME.backup-20260131T235959Z`, with a number behind it if that is taken.
-fn free_name(path: &Path) -> rusqlite::Result<PathBuf> {
+pub(super) fn free_name(path: &Path) -> rusqlite::Result<PathBuf> {
     let time: String = Connection::open_in_memory()?.query_row(
         "SELECT strftime('%Y%m%dT%H%M%SZ', 'now')",
         [],

@@ -1,15 +1,21 @@
 //! The command line: arguments to calls, errors to exit codes. Each command has a file of its own;
 //! what they do is done elsewhere.
 
+mod api_key;
+mod backup;
 mod cleanup;
 mod completions;
 mod config;
 mod doctor;
 mod environment;
+mod export_session;
 mod failure;
 mod generate_key;
+mod import_session;
 pub mod init_db;
+mod restore;
 mod run;
+mod user;
 mod wiring;
 
 pub use failure::Failure;
@@ -19,7 +25,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Flag, Resolved, Sources};
+use crate::config::{Flag, Resolved, Settings, Sources};
 
 /// PHOEBE sessions over HTTP: every user gets an own, isolated PHOEBE Bundle.
 #[derive(Debug, Parser)]
@@ -50,6 +56,26 @@ enum Command {
     ///
     /// `run` does so too. Of an existing database a copy is kept, after a question.
     InitDb(InitDbArguments),
+    /// Make, list and change accounts, one by one or a class at once
+    User(user::Arguments),
+    /// Make, list and revoke API keys of users
+    ApiKey(api_key::Arguments),
+    /// Write all sessions and the database to one file, also while the server runs
+    ///
+    /// What was acknowledged before it began is in it. It holds the users' password hashes: keep it as
+    /// well as the data directory.
+    Backup(backup::Target),
+    /// Bring a backup back, into a data directory that no server uses
+    ///
+    /// The file is checked whole before anything changes.
+    Restore(restore::Arguments),
+    /// Write one session to a file, also while the server runs
+    ExportSession(export_session::Arguments),
+    /// Bring a session from a file into a data directory that no server uses, and print its id
+    ///
+    /// It keeps its id and its owner, or gets a new id if its own is taken. Bundles can hold code: it is
+    /// opened by a session's worker only.
+    ImportSession(import_session::Arguments),
     /// Make a random API key or secret
     ///
     /// Prints PREFIX_ and 64 random hexadecimal digits, for [auth] api_keys or jwt_secret_key.
@@ -102,12 +128,18 @@ impl Command {
             Self::InitDb(arguments) => {
                 wiring::init_db(&settings(file, Vec::new())?.settings, arguments.force)?;
             }
+            Self::User(arguments) => user::execute(arguments, &values(file)?)?,
+            Self::ApiKey(arguments) => api_key::execute(arguments, &values(file)?)?,
+            Self::Backup(target) => backup::execute(&target, &values(file)?)?,
+            Self::Restore(arguments) => restore::execute(&arguments, &values(file)?)?,
+            Self::ExportSession(arguments) => export_session::execute(&arguments, &values(file)?)?,
+            Self::ImportSession(arguments) => import_session::execute(&arguments, &values(file)?)?,
             Self::GenerateKey(arguments) => generate_key::execute(&arguments)?,
             Self::Config(arguments) => {
                 config::execute(&arguments, || settings(file, Vec::new()))?;
             }
             Self::Cleanup => cleanup::execute(&settings(file, Vec::new())?.settings)?,
-            Self::Doctor => return doctor::execute(&settings(file, Vec::new())?.settings),
+            Self::Doctor => return doctor::execute(&settings(file, Vec::new())?),
             Self::Environment => environment::execute(&settings(file, Vec::new())?.settings)?,
             Self::Completions(arguments) => completions::execute(&arguments)?,
         }
@@ -117,6 +149,11 @@ impl Command {
 
 fn settings(file: Option<PathBuf>, flags: Vec<Flag>) -> Result<Resolved, Failure> {
     Ok(crate::config::load(&Sources::of_process(file, flags))?)
+}
+
+/// The settings for a command that needs some of them: the server's secrets may be for the server alone.
+fn values(file: Option<PathBuf>) -> Result<Settings, Failure> {
+    Ok(crate::config::load_values(&Sources::of_process(file, Vec::new()))?.settings)
 }
 
 /// Writes `text` to standard output; a reader that went away (`| head`) is no failure.

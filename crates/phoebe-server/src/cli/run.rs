@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::{Failure, wiring};
 use crate::config::{Flag, Resolved};
+use crate::exposure::exposed;
 use crate::{environment, logging};
 
 /// Arguments of `run`.
@@ -57,6 +58,9 @@ pub(super) fn execute(resolved: &Resolved) -> Result<(), Failure> {
     logging::start(&resolved.settings.logging);
     for note in resolved.notes() {
         tracing::warn!("{note}");
+    }
+    for exposed in exposed(resolved) {
+        tracing::warn!("{exposed}; `{}` closes it", exposed.way_out());
     }
     let python: PathBuf = environment::python(&resolved.settings, &environment::Progress::new())
         .map_err(Failure::failed)?;

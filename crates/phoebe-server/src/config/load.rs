@@ -124,6 +124,18 @@ impl Resolved {
 /// A named file that is missing, and everything that is wrong in file, environment and flags, or in
 /// their combination.
 pub fn load(sources: &Sources) -> Result<Resolved, ConfigError> {
+    let resolved = load_values(sources)?;
+    // Combinations say little while single values are wrong.
+    let problems = validate(&resolved.settings, &resolved.origins);
+    if problems.is_empty() { Ok(resolved) } else { Err(ConfigError::Wrong(problems)) }
+}
+
+/// Resolves the settings without a look at their combination: for what needs a part of them, and must not ask for
+/// secrets that are another's.
+///
+/// # Errors
+/// Those of [`load`] for single values.
+pub fn load_values(sources: &Sources) -> Result<Resolved, ConfigError> {
     let mut settings = Settings::default();
     let mut origins = Origins::default();
     let mut problems = Vec::new();
@@ -134,11 +146,7 @@ pub fn load(sources: &Sources) -> Result<Resolved, ConfigError> {
     let mut texts = Texts { settings: &mut settings, origins: &mut origins, problems };
     texts.environment(sources);
     texts.flags(&sources.flags);
-    problems = texts.problems;
-    if problems.is_empty() {
-        // Combinations say little while single values are wrong.
-        problems = validate(&settings, &origins);
-    }
+    let problems = texts.problems;
     if !problems.is_empty() {
         return Err(ConfigError::Wrong(problems));
     }

@@ -18,16 +18,19 @@ mod types;
 mod validate;
 mod value;
 
-pub use load::{Flag, Origin, Origins, Resolved, Sources, load};
+pub use load::{Flag, Origin, Origins, Resolved, Sources, load, load_values};
 pub use problem::{ConfigError, Place, Problem};
 pub use table::{Key, Section};
-pub use types::{AuthMode, Durability, LogFormat, OnIdle, Sandbox, Secret, WorkerStart};
+pub use types::{
+    AuthMode, Durability, LogFormat, OnIdle, RegistrationPolicy, Sandbox, Secret, WorkerStart,
+};
 pub use validate::is_loopback;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
-use value::{at_least, log_level, only_hs256, within};
+use ipnet::IpNet;
+
+use value::{at_least, jwt_algorithms, log_level, within};
 
 const NOT_YET: &str = "is not implemented yet and has no effect";
 
@@ -40,20 +43,32 @@ table::settings! {
         port: u16 = 8001;
         /// Processes that serve: one serves all requests.
         workers: u64 = 1, note("is accepted for existing files and ignored");
-        /// Proxies whose `X-Forwarded-For` is believed: IP addresses.
-        trusted_proxies: Vec<IpAddr> = Vec::new();
+        /// Proxies whose `X-Forwarded-For` is believed: IP addresses, or ranges such as `10.0.0.0/8`.
+        trusted_proxies: Vec<IpNet> = Vec::new();
         /// Largest request body in MiB.
         max_body_mb: u64 = 64, check(within(1, 65_536));
+        /// What the bodies of all requests in flight may occupy in MiB; a body of less than 64 KiB is not counted. More get
+        /// a 503.
+        max_bodies_mb: u64 = 1024, check(within(1, 16_777_216));
+        /// Requests that may be in flight at a time, those that wait for a computation included. More get a 503.
+        max_requests_in_flight: usize = 4096, check(at_least(1));
+        /// Requests of one caller that may be in flight: of a user, or of an address where users are not known.
+        /// More get a 429.
+        max_requests_per_caller: usize = 512, check(at_least(1));
+        /// Connections that one address may have open; 0 for no limit of its own. This machine and `trusted_proxies`
+        /// have none. More get a 503.
+        max_connections_per_address: usize = 1024;
         /// Origins whose pages may use the API from a browser, for example `https://x.org` or, with any
         /// port, `http://localhost:*`; `*` for any. Where none are set: any, if requests need a token or
         /// a key; else those of this machine.
         cors_origins: Vec<String> = Vec::new();
         /// Serve without authentication on an address that is not loopback.
         allow_unauthenticated_network: bool = false;
-        /// Certificate chain (PEM) for HTTPS; none for plain HTTP.
-        tls_cert: Option<PathBuf> = None, note(NOT_YET);
-        /// Private key (PEM) of the certificate.
-        tls_key: Option<PathBuf> = None, note(NOT_YET);
+        /// Certificate chain for HTTPS (PEM: the server's own certificate first, then its issuers'); none for
+        /// plain HTTP. A renewed file is taken within a minute, or at SIGHUP.
+        tls_cert: Option<PathBuf> = None;
+        /// Private key of the certificate (PEM), which others may not read.
+        tls_key: Option<PathBuf> = None;
     }
     /// Who may use the server.
     auth: AuthSettings {
@@ -64,12 +79,34 @@ table::settings! {
         /// The secret that signs tokens in modes `jwt` and `external`. `$PHOEBE_JWT_SECRET_KEY`
         /// sets it too.
         jwt_secret_key: Secret = Secret::default();
-        /// How tokens are signed; only `HS256`.
-        jwt_algorithm: String = "HS256".to_owned(), check(only_hs256);
+        /// How tokens may be signed, out of `HS256`, `HS384`, `HS512`, `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`,
+        /// `ES256`, `ES384`, `EdDSA`. Where none is named: `HS256` with a secret, else what the public key's type allows. Mode
+        /// `jwt` signs with `HS256`.
+        jwt_algorithm: Vec<String> = Vec::new(), check(jwt_algorithms);
         /// Life of a token in minutes.
         jwt_expire_minutes: u64 = 1440, check(within(1, 5_256_000));
         /// Expected and written issuer (`iss`) of tokens; none where empty.
         jwt_issuer: String = String::new();
+        /// Mode `external`: the public key of the service that signs tokens, a PEM file, instead of a secret. A new
+        /// file is taken within a minute, or at SIGHUP.
+        jwt_public_key: Option<PathBuf> = None;
+        /// Mode `external`: the keys of the service that signs tokens, a JSON Web Key Set, instead of a secret: its file or its
+        /// `https://` URL, which is asked every quarter of an hour and when a token names a new key.
+        jwks: String = String::new();
+        /// Mode `external`: for whom a token must be meant (`aud`), one of these; anybody where none is named.
+        jwt_audience: Vec<String> = Vec::new();
+        /// Mode `external`: by how many seconds clocks may differ where a token begins (`nbf`) or ends (`exp`).
+        jwt_leeway_seconds: u64 = 30, check(within(0, 600));
+        /// Mode `external`: the claim that holds the user's role or roles; with dots it is a path, such as
+        /// `realm_access.roles`. A role other than `student`, `instructor` and `admin` is `student`.
+        jwt_role_claim: String = "role".to_owned(), check(value::not_blank);
+        /// Who may make an account for themself in mode `jwt`: everybody (`open`) or nobody (`closed`).
+        registration: RegistrationPolicy = RegistrationPolicy::Open;
+        /// If not empty: only e-mail addresses of these domains may register, for example `uni.edu`. Nobody checks
+        /// that an address is its user's own.
+        registration_domains: Vec<String> = Vec::new();
+        /// Least number of characters of a new password. Clients in use take short ones; 10 is better.
+        min_password_length: usize = 1, check(within(1, 128));
         /// Ask for an API key in the header `X-API-Key`.
         enabled: bool = false;
         /// The API keys that are accepted; `phoebe-server generate-key` makes one.
@@ -86,16 +123,24 @@ table::settings! {
     session: SessionSettings {
         /// Seconds without activity after which a session is idle; 0 for never.
         idle_timeout_seconds: f64 = 1800.0, check(within(0.0, 1e9));
-        /// What happens to an idle session: `hibernate` or `terminate`. Sleeping is not built yet: both end
-        /// it.
+        /// What happens to an idle session: it goes to sleep (`hibernate`) or ends (`terminate`).
         on_idle: OnIdle = OnIdle::Hibernate;
-        /// Seconds for which a sleeping session is kept; 0 for ever.
-        retention_seconds: f64 = 0.0, check(within(0.0, 1e10)), note(NOT_YET);
+        /// Seconds for which a sleeping session that nobody uses is kept; 0 for ever.
+        retention_seconds: f64 = 0.0, check(within(0.0, 1e10));
+        /// So many seconds before a session's end its `expires_at` is shown.
+        retention_warning_seconds: f64 = 604_800.0, check(within(0.0, 1e10));
         /// Seconds in which a worker must be ready.
         start_timeout_seconds: f64 = 30.0, check(within(0.1, 3600.0));
-        /// When a change is safe on disk: after each `command`, after each command and a sync to
-        /// the disk (`sync`), or only when the session goes to `sleep`.
-        durability: Durability = Durability::Command, note(NOT_YET);
+        /// When a change is kept on disk: before each `command` is answered, when the session is `idle` for
+        /// some seconds, or never (`off`): then a session ends with its worker, and idle ones end.
+        durability: Durability = Durability::Command;
+        /// Wait until the disk itself has a change, not just the system: then it survives the loss of power
+        /// too, and commands that change something take as long as the disk does.
+        fsync: bool = false;
+        /// Changes of a session that can be undone.
+        undo_depth: usize = 10, check(within(1, 1000));
+        /// Checkpoints that one session may have; each takes as much room as its Bundle.
+        max_checkpoints: usize = 50, check(within(0, 10_000));
     }
     /// The log of sessions and commands.
     database: DatabaseSettings {
@@ -110,8 +155,12 @@ table::settings! {
     resources: ResourceSettings {
         /// Sessions one user may have; 0 for no limit.
         max_workers_per_user: usize = 0;
+        /// Sessions one user may have, awake or asleep; 0 for no limit.
+        max_sessions_per_user: usize = 0, note(NOT_YET);
         /// Memory of one worker in MiB; 0 for no limit.
         worker_memory_mb: u64 = 0, check(within(0, 16_777_216));
+        /// Where less memory than this many MiB is free, sessions that are not in use go to sleep; 0 for never.
+        memory_reserve_mb: u64 = 512, check(within(0, 16_777_216));
         /// Computations that run at the same time; 0 for one a core.
         max_concurrent_computes: usize = 0;
         /// Seconds a command may take; 0 for no limit.
@@ -142,5 +191,13 @@ table::settings! {
         level: String = "INFO".to_owned(), check(log_level);
         /// How log lines look: `text` or `json`; a Python format string is read as `text`.
         format: LogFormat = LogFormat::Text;
+    }
+}
+
+impl AuthSettings {
+    /// Whether whoever reaches the server may use it.
+    #[must_use]
+    pub fn asks_nobody(&self) -> bool {
+        self.mode == AuthMode::None && !self.enabled
     }
 }

@@ -194,10 +194,29 @@ fn unsafe_or_senseless_combinations_are_refused_with_the_way_out() {
         ("[server]\nhost = \"0.0.0.0\"", "allow_unauthenticated_network = true"),
         ("[auth]\nmode = \"jwt\"", "PHOEBE_JWT_SECRET_KEY"),
         ("[auth]\nmode = \"external\"\njwt_secret_key = \"test\"", "generate-key"),
+        ("[auth]\nmode = \"external\"\njwks = \"k\"\njwt_public_key = \"p\"", "one kind of key"),
+        (
+            "[auth]\nmode = \"external\"\njwks = \"k\"\njwt_secret_key = \"s\"",
+            "jwt_secret_key and jwks",
+        ),
+        (
+            "[auth]\nmode = \"jwt\"\njwt_secret_key = \"-----BEGIN PUBLIC KEY-----\"",
+            "jwt_public_key",
+        ),
+        (
+            "[auth]\nmode = \"jwt\"\njwt_secret_key = \"s\"\njwt_audience = \"me\"",
+            "mode = \"external\"",
+        ),
+        (
+            "[auth]\nmode = \"jwt\"\njwt_secret_key = \"s\"\njwt_algorithm = \"RS256\"",
+            "mode = \"external\"",
+        ),
+        ("[auth]\njwt_algorithm = \"none\"", "HS256"),
         ("[auth]\nmode = \"password\"", "[auth] password"),
         ("[auth]\nenabled = true", "generate-key"),
         ("[auth]\nenabled = true\napi_keys = [\"\"]", "empty"),
-        ("[server]\ntls_cert = \"a.pem\"", "tls_key"),
+        ("[server]\ntls_cert = \"a.pem\"", "without tls_key"),
+        ("[server]\ntls_key = \"a.pem\"", "without tls_cert"),
     ];
     for (text, way_out) in cases {
         let told = complaint(text);
@@ -244,6 +263,23 @@ fn the_example_holds_the_defaults_commented_out_or_not() {
     assert_eq!(from_file(&uncommented).expect("accepted").settings, Settings::default());
 }
 
+/// An address, or a range of them.
+fn range(address: [u8; 4], number: u16) -> ipnet::IpNet {
+    let bits = (number % 33) as u8;
+    ipnet::IpNet::new(address.into(), bits).expect("at most 32 bits").trunc()
+}
+
+#[test]
+fn proxies_are_addresses_or_ranges() {
+    let file = "[server]\ntrusted_proxies = [\"10.1.2.3/8\", \"::1\", \"::ffff:192.0.2.1\"]\n";
+    let settings = from_file(file).expect("accepted").settings;
+    let shown: Vec<String> =
+        settings.server.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
+    let error = from_file("[server]\ntrusted_proxies = [\"10.0.0.0/33\"]\n").expect_err("refused");
+    assert!(error.to_string().contains("10.0.0.0/33"), "{error}");
+}
+
 /// Settings that agree with each other, with no secret in them.
 fn settings() -> impl Strategy<Value = Settings> {
     let server = (any::<u16>(), any::<[u8; 4]>(), 1..65_536_u64, ".*", any::<bool>());
@@ -254,7 +290,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         |((port, address, max_body_mb, issuer, spawn), (start, end), commands, path, numbers)| {
             let mut settings = Settings::default();
             settings.server.port = port;
-            settings.server.trusted_proxies = vec![IpAddr::from(address)];
+            settings.server.trusted_proxies = vec![range(address, port)];
             settings.server.max_body_mb = max_body_mb;
             settings.auth.jwt_issuer = issuer;
             settings.port_pool = PortPoolSettings { start, end };

@@ -14,6 +14,16 @@ pub enum AuthMode {
     External,
 }
 
+/// Who may make an account for themself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RegistrationPolicy {
+    /// Everybody.
+    #[default]
+    Open,
+    /// Nobody.
+    Closed,
+}
+
 /// What happens to an idle session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnIdle {
@@ -24,16 +34,16 @@ pub enum OnIdle {
     Terminate,
 }
 
-/// When a change of a session is safe on disk.
+/// When a change of a session is kept on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// Written before the command is answered.
+    /// Before the command is answered.
     #[default]
     Command,
-    /// Written and synced to the disk before the command is answered.
-    Sync,
-    /// Written when the session goes to sleep.
-    Sleep,
+    /// Once the session has not changed for some seconds.
+    Idle,
+    /// Never: a session ends with its worker.
+    Off,
 }
 
 /// Where workers come from.

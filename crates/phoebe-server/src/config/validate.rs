@@ -8,14 +8,17 @@ use super::{AuthMode, Origins, Sandbox, Settings};
 type Rule = fn(&Settings) -> Option<(&'static [Name], String)>;
 type Name = (&'static str, &'static str);
 
-const RULES: [Rule; 8] = [
+const RULES: [Rule; 11] = [
     port_pool_is_not_empty,
     network_needs_authentication,
     tokens_need_a_secret,
+    a_public_key_is_no_secret,
+    tokens_are_verified_with_one_kind_of_key,
+    local_tokens_need_no_foreign_keys,
     password_mode_needs_a_password,
     api_keys_are_given,
     api_keys_are_not_empty,
-    tls_is_not_served,
+    tls_needs_certificate_and_key,
     another_user_needs_the_sandbox,
 ];
 
@@ -51,8 +54,9 @@ fn port_pool_is_not_empty(settings: &Settings) -> Option<(&'static [Name], Strin
 
 fn network_needs_authentication(settings: &Settings) -> Option<(&'static [Name], String)> {
     let server = &settings.server;
-    let open = settings.auth.mode == AuthMode::None && !settings.auth.enabled;
-    let refused = open && !is_loopback(&server.host) && !server.allow_unauthenticated_network;
+    let refused = settings.auth.asks_nobody()
+        && !is_loopback(&server.host)
+        && !server.allow_unauthenticated_network;
     refused.then(|| {
         let text = format!(
             "without authentication the server listens on loopback only, not on {}: whoever \
@@ -65,7 +69,14 @@ fn network_needs_authentication(settings: &Settings) -> Option<(&'static [Name],
     })
 }
 
+fn has_public_keys(settings: &Settings) -> bool {
+    settings.auth.jwt_public_key.is_some() || !settings.auth.jwks.is_empty()
+}
+
 fn tokens_need_a_secret(settings: &Settings) -> Option<(&'static [Name], String)> {
+    if settings.auth.mode == AuthMode::External && has_public_keys(settings) {
+        return None;
+    }
     let mode = match settings.auth.mode {
         AuthMode::Jwt => "jwt",
         AuthMode::External => "external",
@@ -82,6 +93,52 @@ fn tokens_need_a_secret(settings: &Settings) -> Option<(&'static [Name], String)
          `phoebe-server generate-key`"
     );
     Some((&[("auth", "jwt_secret_key"), ("auth", "mode")], text))
+}
+
+fn a_public_key_is_no_secret(settings: &Settings) -> Option<(&'static [Name], String)> {
+    settings.auth.jwt_secret_key.expose().contains("-----BEGIN ").then(|| {
+        let text = "[auth] jwt_secret_key holds a key in PEM form: whoever has a public key could sign tokens with it as \
+                    their secret. In mode \"external\", name its file in [auth] jwt_public_key; else set a random text";
+        (&[("auth", "jwt_secret_key")] as &[Name], text.to_owned())
+    })
+}
+
+fn tokens_are_verified_with_one_kind_of_key(
+    settings: &Settings,
+) -> Option<(&'static [Name], String)> {
+    let auth = &settings.auth;
+    let given = [
+        ("jwt_secret_key", !auth.jwt_secret_key.is_empty()),
+        ("jwt_public_key", auth.jwt_public_key.is_some()),
+        ("jwks", !auth.jwks.is_empty()),
+    ];
+    let given: Vec<&str> =
+        given.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name).collect();
+    (auth.mode == AuthMode::External && given.len() > 1).then(|| {
+        let text = format!(
+            "mode \"external\" verifies tokens with one kind of key, and [auth] has {}: keep the one that the tokens are signed with",
+            given.join(" and ")
+        );
+        (&[("auth", "jwks"), ("auth", "jwt_public_key"), ("auth", "mode")] as &[Name], text)
+    })
+}
+
+fn local_tokens_need_no_foreign_keys(settings: &Settings) -> Option<(&'static [Name], String)> {
+    let auth = &settings.auth;
+    let foreign = has_public_keys(settings) || !auth.jwt_audience.is_empty();
+    let hs256 = auth.jwt_algorithm.iter().all(|name| name == "HS256");
+    if auth.mode == AuthMode::External || (!foreign && hs256) {
+        return None;
+    }
+    let text = "[auth] jwt_public_key, jwks, jwt_audience and algorithms other than \"HS256\" are for tokens of another service: \
+                set [auth] mode = \"external\", or remove them";
+    let keys: &[Name] = &[
+        ("auth", "jwt_public_key"),
+        ("auth", "jwks"),
+        ("auth", "jwt_audience"),
+        ("auth", "jwt_algorithm"),
+    ];
+    Some((keys, text.to_owned()))
 }
 
 fn password_mode_needs_a_password(settings: &Settings) -> Option<(&'static [Name], String)> {
@@ -110,13 +167,17 @@ fn api_keys_are_not_empty(settings: &Settings) -> Option<(&'static [Name], Strin
     })
 }
 
-fn tls_is_not_served(settings: &Settings) -> Option<(&'static [Name], String)> {
+fn tls_needs_certificate_and_key(settings: &Settings) -> Option<(&'static [Name], String)> {
     let server = &settings.server;
-    (server.tls_cert.is_some() || server.tls_key.is_some()).then(|| {
-        let text = "this version does not serve TLS, and would answer in clear text: remove [server] \
-                    tls_cert and tls_key, and put a proxy that ends TLS in front";
-        (&[("server", "tls_cert"), ("server", "tls_key")] as &[Name], text.to_owned())
-    })
+    let (there, missing) = match (&server.tls_cert, &server.tls_key) {
+        (Some(_), None) => ("tls_cert", "tls_key"),
+        (None, Some(_)) => ("tls_key", "tls_cert"),
+        _ => return None,
+    };
+    let text = format!(
+        "[server] {there} is set without {missing}: set both for HTTPS, or neither for plain HTTP"
+    );
+    Some((&[("server", "tls_cert"), ("server", "tls_key")] as &[Name], text))
 }
 
 fn another_user_needs_the_sandbox(settings: &Settings) -> Option<(&'static [Name], String)> {

@@ -5,10 +5,13 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use toml::Value;
 
 use super::suggest::nearest;
-use super::types::{AuthMode, Durability, LogFormat, OnIdle, Sandbox, Secret, WorkerStart};
+use super::types::{
+    AuthMode, Durability, LogFormat, OnIdle, RegistrationPolicy, Sandbox, Secret, WorkerStart,
+};
 
 /// A type that a setting can have.
 pub(super) trait Setting: Sized {
@@ -136,7 +139,7 @@ macro_rules! text_setting {
     )+};
 }
 text_setting!(String, Secret, PathBuf, Option<PathBuf>);
-text_setting!(AuthMode, OnIdle, Durability, WorkerStart, Sandbox, LogFormat);
+text_setting!(AuthMode, OnIdle, Durability, WorkerStart, Sandbox, LogFormat, RegistrationPolicy);
 
 impl Text for String {
     fn kind() -> String {
@@ -193,15 +196,24 @@ impl Text for Option<PathBuf> {
     }
 }
 
-impl Text for IpAddr {
+impl Text for IpNet {
     fn kind() -> String {
-        "an IP address".to_owned()
+        "an IP address or range".to_owned()
     }
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| format!("{text:?} is no IP address such as 10.0.0.1 or ::1"))
+        let range = text.parse::<Self>().map(|range| range.trunc());
+        let address = || text.parse::<IpAddr>().map(|address| address.to_canonical().into());
+        range.or_else(|_| address()).map_err(|_| {
+            format!(
+                "{text:?} is no IP address such as 10.0.0.1 or ::1, and no range such as 10.0.0.0/8"
+            )
+        })
     }
     fn show(&self) -> String {
-        self.to_string()
+        match self.prefix_len() == self.max_prefix_len() {
+            true => self.addr().to_string(),
+            false => self.to_string(),
+        }
     }
 }
 
@@ -232,8 +244,9 @@ words!(AuthMode {
     Jwt = "jwt" | "internal",
     External = "external"
 });
+words!(RegistrationPolicy { Open = "open", Closed = "closed" });
 words!(OnIdle { Hibernate = "hibernate", Terminate = "terminate" });
-words!(Durability { Command = "command", Sync = "sync", Sleep = "sleep" });
+words!(Durability { Command = "command", Idle = "idle", Off = "off" });
 words!(WorkerStart { Fork = "fork", Spawn = "spawn" });
 words!(Sandbox { Enforce = "enforce", BestEffort = "best-effort", Off = "off" });
 
@@ -316,11 +329,15 @@ pub(super) fn not_blank(text: &str) -> Result<(), String> {
     if text.trim().is_empty() { Err("expected text, found none".to_owned()) } else { Ok(()) }
 }
 
-/// Accepts the one way of signing that there is.
-pub(super) fn only_hs256(text: &str) -> Result<(), String> {
-    match text {
-        "HS256" => Ok(()),
-        other => Err(format!("expected \"HS256\", the only algorithm supported, found {other:?}")),
+/// Accepts the names of algorithms that sign tokens.
+pub(super) fn jwt_algorithms(names: &[String]) -> Result<(), String> {
+    const KNOWN: [&str; 12] = [
+        "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
+        "ES384", "EdDSA",
+    ];
+    match names.iter().find(|name| !KNOWN.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(other) => Err(unknown_word(&KNOWN.join(", "), other, &KNOWN)),
     }
 }
 

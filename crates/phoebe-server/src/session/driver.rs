@@ -1,46 +1,43 @@
-//! The one task that owns a session: its worker, its queue, its state.
+//! The one task that owns a session: its worker, its queue, its files, its state.
 //!
-//! Everybody else sends it a [`Request`] and reads what it publishes. It ends when the session has ended, and by then the worker is
-//! gone, the port is free and the end is logged.
+//! Everybody else sends it a [`Request`] and reads what it publishes. A session whose worker is gone, by its own will or not, sleeps;
+//! work wakes it. The task ends when the session has ended or the server stops, and by then the worker is gone and the port is free.
 
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
-use phoebe_protocol::command::{Kind, Message};
+use bytes::Bytes;
+use phoebe_protocol::command::{Kind, Message, SnapshotFormat};
 use phoebe_protocol::packet::CommandKind;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use super::cores::{CoreGrant, CoreWait, Cores};
+use super::awake::{Awake, Event, Found, Lost, Queued, disk_problem};
+use super::keeper::Keeper;
 use super::manager::Shared;
-use super::memory::MemoryWatch;
-use super::ports::PortLease;
 use super::queue::CommandQueue;
-use super::request::{Command, Request, failure};
-use super::start::{self, Started};
-use super::{EndReason, SessionError, SessionView, StartRequest, Status, UserInfo, now};
+use super::request::{Request, Work, failure, not_saved};
+use super::saved::Saved;
+use super::start::{self, Started, problem_of};
+use super::strikes::Strikes;
+use super::{CopyOf, EndReason, SessionError, SessionView, StartRequest, Status, UserInfo, now};
+use crate::config::OnIdle;
 use crate::store::LogRecord;
-use crate::worker::connection::{Commands, ConnectionError, Replies};
-use crate::worker::{Exit, Worker};
+use crate::store::snapshots::{Change, Format, Payload, SessionRecord};
 
 /// A worker that is asked to end has so long before it is made to.
 const STOP_GRACE: Duration = Duration::from_secs(3);
-/// A command that has run out of time, and its runner ended, has so long to answer that.
-const CANCEL_GRACE: Duration = Duration::from_secs(5);
-/// A command in the queue.
-struct Queued {
-    command: Command,
-    /// When it went to the worker.
-    sent: Option<Instant>,
-    /// Whether its time was over and it was asked to end.
-    overdue: bool,
-    /// The cores it computes on.
-    cores: Option<CoreGrant>,
-}
+/// When the server stops, short commands under way have so long to finish.
+const SETTLE_LIMIT: Duration = Duration::from_secs(2);
+/// Writing down what is not on disk yet may take so long.
+const SAVE_LIMIT: Duration = Duration::from_secs(5);
+/// What a command is told that was under way, and the log.
+const INTERRUPTED: &str = "interrupted: the server stopped while it ran";
 
-/// A session that is being started or lives.
+/// A session's task before it runs.
 pub(super) struct Driver {
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Request>,
@@ -48,25 +45,42 @@ pub(super) struct Driver {
     session: String,
     /// When it was used last, by a clock that nobody sets.
     used: Instant,
-}
-
-/// What a living session has besides.
-struct Awake {
-    worker: Worker,
-    commands: Commands,
-    replies: Replies,
     queue: CommandQueue<Queued>,
-    cores: CoreWait,
-    memory: MemoryWatch,
-    port: PortLease,
+    /// The session's files; `None` where nothing is kept.
+    keeper: Option<Keeper>,
+    saved: Saved,
+    strikes: Strikes,
 }
 
-/// Why the driver's loop is over.
+/// Why the driver leaves what it is doing.
+enum Leave {
+    End(Over),
+    Sleep(Option<oneshot::Sender<bool>>),
+    ShutDown(oneshot::Sender<()>),
+    Lost(Lost),
+}
+
+/// The end of a session.
 struct Over {
     reason: EndReason,
     /// What the commands that were under way are told.
     message: String,
     done: Option<oneshot::Sender<()>>,
+}
+
+/// What has gone to the disk, or could not.
+pub(super) struct Committed {
+    change: u64,
+    bytes: usize,
+    outcome: io::Result<()>,
+    what: What,
+}
+
+enum What {
+    /// An answer that waited for it.
+    Answer { queued: Queued, body: Bytes, success: bool, error: Option<String> },
+    /// The Bundle in a form that was asked for.
+    Bundle(SnapshotFormat),
 }
 
 impl Driver {
@@ -76,7 +90,18 @@ impl Driver {
         view: watch::Sender<SessionView>,
     ) -> Self {
         let session = view.borrow().session_id.clone();
-        Self { shared, requests, view, session, used: Instant::now() }
+        let keeper = shared.snapshots.as_ref().map(|store| Keeper::new(store.session(&session)));
+        Self {
+            queue: CommandQueue::new(shared.settings.resources.queue_depth),
+            saved: Saved::new(shared.settings.session.durability),
+            shared,
+            requests,
+            view,
+            session,
+            used: Instant::now(),
+            keeper,
+            strikes: Strikes::default(),
+        }
     }
 
     /// Starts the session, tells whoever asked for it, and drives it to its end.
@@ -94,7 +119,7 @@ impl Driver {
             Ok(awake) => awake,
             Err(error) => {
                 warn!(session = self.session, %error, "session not started");
-                self.forget();
+                self.forget().await;
                 let _gone = started.send(Err(error));
                 return;
             }
@@ -102,47 +127,155 @@ impl Driver {
         let view = self.view.borrow().clone();
         info!(session = self.session, port = view.port, "session started");
         // Whoever gave up waiting never learned the id: nobody can use the session, so it ends.
-        let over = if started.send(Ok(view)).is_ok() {
-            None
+        if started.send(Ok(view)).is_ok() {
+            self.live(Some(awake)).await;
         } else {
-            Some(Over::manual("its client left before it was ready"))
-        };
-        self.live(awake, over).await;
+            self.end(Some(awake), Over::manual("its client left before it was ready")).await;
+        }
+    }
+
+    /// Drives a session of which an earlier server left the files.
+    pub(super) async fn run_kept(self) {
+        if let Some(keeper) = &self.keeper {
+            let interrupted = keeper.run(|folder| {
+                let interrupted = folder.interrupted().ok().flatten();
+                if let Some(interrupted) = &interrupted {
+                    // It is told once. If that cannot be noted it is told again.
+                    let _again = folder.end(&interrupted.command, interrupted.at);
+                }
+                interrupted
+            });
+            if let Ok(Some(interrupted)) = interrupted.await {
+                warn!(
+                    session = self.session,
+                    command = interrupted.command,
+                    "a command was interrupted"
+                );
+                self.shared.store.log(LogRecord::Command {
+                    session_id: self.session.clone(),
+                    at: interrupted.at,
+                    name: interrupted.command,
+                    success: false,
+                    execution_time_ms: 0.0,
+                    error: Some(INTERRUPTED.to_owned()),
+                });
+            }
+        }
+        self.log_start(None, None);
+        self.note_asleep();
+        self.live(None).await;
     }
 
     async fn start(&mut self, request: &StartRequest) -> Result<Awake, SessionError> {
-        let Started { worker, commands, replies, port } =
-            start::start(&self.shared, &self.session).await?;
-        let memory = worker.memory().await.unwrap_or_default();
-        let number = port.port();
-        self.view.send_modify(|view| {
-            view.status = Status::Awake;
-            view.port = Some(number);
-            view.last_activity = now();
-        });
-        self.used = Instant::now();
-        self.log_start(request, number);
-        self.note_memory(Some(memory));
-        Ok(Awake {
-            worker,
-            commands,
-            replies,
-            queue: CommandQueue::new(self.shared.settings.resources.queue_depth),
-            cores: CoreWait::default(),
-            memory: MemoryWatch::default(),
-            port,
-        })
+        if let Some(copy_of) = &request.copy_of {
+            self.copy(copy_of).await?;
+        }
+        let seeded = if request.copy_of.is_some() { self.keeper.clone() } else { None };
+        let (started, notice) = bring_up(&self.shared, &self.session, seeded.as_ref()).await?;
+        let mut awake = self.waken(started, notice);
+        self.log_start(request.client_ip.clone(), request.user_agent.clone());
+        self.note_memory(awake.worker.memory().await);
+        if request.copy_of.is_none() {
+            self.keep_beginning(&mut awake).await;
+        }
+        Ok(awake)
     }
 
-    fn log_start(&self, request: &StartRequest, port: u16) {
+    fn waken(&mut self, started: Started, notice: Option<String>) -> Awake {
+        let awake = Awake::new(started);
+        let port = awake.port();
+        let at = now();
+        self.view.send_modify(|view| {
+            view.status = Status::Awake;
+            view.port = Some(port);
+            view.last_activity = at;
+            view.expires_at = None;
+            view.notice = notice.or(view.notice.take());
+        });
+        self.used = Instant::now();
+        awake
+    }
+
+    /// Fills the session's folder from another session's.
+    async fn copy(&self, copy_of: &CopyOf) -> Result<(), SessionError> {
+        let unsupported =
+            || SessionError::Conflict("Nothing is kept of sessions on this server".to_owned());
+        let (Some(store), Some(keeper)) = (&self.shared.snapshots, &self.keeper) else {
+            return Err(unsupported());
+        };
+        let record = self.record();
+        let written = keeper.run(move |folder| folder.write_record(&record)).await;
+        let other = store.session(&self.session);
+        let checkpoint = copy_of.checkpoint.clone();
+        let original = self.shared.files(&copy_of.session).await?;
+        let copied =
+            original.run(move |folder| folder.copy_to(&other, checkpoint.as_deref())).await;
+        match written.and_then(|written| written).and_then(|()| copied?) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(SessionError::NoCheckpoint),
+            Err(error) => Err(SessionError::Conflict(format!("It cannot be copied: {error}"))),
+        }
+    }
+
+    /// Keeps the session and the Bundle that it begins with, before anybody learns of it.
+    async fn keep_beginning(&mut self, awake: &mut Awake) {
+        let (Some(store), Some(keeper)) = (self.shared.snapshots.clone(), self.keeper.clone())
+        else {
+            return;
+        };
+        let digest = awake.worker.template().to_owned();
+        let template = store.template(&digest);
+        let record = self.record();
+        let kept = keeper.run(move |folder| {
+            folder.write_record(&record)?;
+            folder.begin_with(&template)
+        });
+        match kept.await.and_then(|kept| kept) {
+            Ok(()) => return,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                self.saved.failed(0, disk_problem(&error));
+                return self.publish_saved();
+            }
+        }
+        // The first of its origin: all others link to what it gives.
+        self.saved.failed(0, "it has just begun".to_owned());
+        if self.save(awake, SnapshotFormat::Pickle).await && !digest.is_empty() {
+            let shared = keeper.run(move |folder| {
+                let snapshot = folder.raw(Format::Pickle).map_err(io::Error::other)?;
+                let taken_at = snapshot.header.taken_at;
+                store.write_template(&digest, snapshot.into(), taken_at)
+            });
+            if let Err(error) = shared.await.and_then(|shared| shared) {
+                warn!(%error, "the Bundle that sessions begin with cannot be shared");
+            }
+        }
+    }
+
+    fn record(&self) -> SessionRecord {
+        let view = self.view.borrow().clone();
+        SessionRecord {
+            session_id: view.session_id,
+            created_at: view.created_at,
+            last_activity: view.last_activity,
+            user_id: view.owner.as_ref().map(|owner| owner.user_id.clone()),
+            full_name: view.owner.map(|owner| owner.full_name),
+            project_name: view.project_name,
+            first_name: view.user_info.first_name,
+            last_name: view.user_info.last_name,
+            email: view.user_info.email,
+            metadata: view.metadata,
+        }
+    }
+
+    fn log_start(&self, client_ip: Option<String>, user_agent: Option<String>) {
         let view = self.view.borrow();
-        let store = &self.shared.store;
-        store.log(LogRecord::SessionStarted {
+        self.shared.store.log(LogRecord::SessionStarted {
             session_id: view.session_id.clone(),
             created_at: view.created_at,
-            port,
-            client_ip: request.client_ip.clone(),
-            user_agent: request.user_agent.clone(),
+            port: view.port.unwrap_or(0),
+            client_ip,
+            user_agent,
             user_id: view.owner.as_ref().map(|owner| owner.user_id.clone()),
             full_name: view.owner.as_ref().map(|owner| owner.full_name.clone()),
             project_name: view.project_name.clone(),
@@ -163,96 +296,228 @@ impl Driver {
         });
     }
 
-    async fn live(mut self, mut awake: Awake, over: Option<Over>) {
-        let over = match over {
-            Some(over) => over,
-            None => self.serve(&mut awake).await,
-        };
-        self.end(awake, over).await;
+    /// From awake to asleep and back, until the end.
+    async fn live(mut self, mut awake: Option<Awake>) {
+        loop {
+            let leave = match &mut awake {
+                Some(awake) => self.serve(awake).await,
+                None => match self.sleep().await {
+                    Ok(woken) => {
+                        awake = Some(woken);
+                        continue;
+                    }
+                    Err(leave) => leave,
+                },
+            };
+            match leave {
+                Leave::End(over) => return self.end(awake, over).await,
+                Leave::ShutDown(done) => return self.shut_down(awake, done).await,
+                Leave::Lost(lost) => {
+                    let Some(gone) = awake.take() else { continue };
+                    if self.keeper.is_none() {
+                        return self.end(Some(gone), Over::died(&lost.why)).await;
+                    }
+                    self.lose(gone, &lost.why).await;
+                }
+                Leave::Sleep(done) => {
+                    let Some(tired) = awake.take() else { continue };
+                    awake = self.fall_asleep(tired).await;
+                    done.map(|done| done.send(awake.is_none()));
+                }
+            }
+        }
     }
 
-    /// Serves until the session is over.
-    async fn serve(&mut self, awake: &mut Awake) -> Over {
+    /// Serves with a worker.
+    async fn serve(&mut self, awake: &mut Awake) -> Leave {
+        let limit = self.shared.command_timeout();
         loop {
-            if let Err(error) = awake.send_what_may_go(&self.shared.cores).await {
-                return Over::died(&error.to_string());
+            let snapshots = self.keeper.is_some() && self.saved.with_every_change();
+            let (queue, keeper) = (&mut self.queue, self.keeper.as_ref());
+            let sent = awake.send_what_may_go(queue, &self.shared.cores, keeper, snapshots);
+            if let Err(lost) = sent.await {
+                return Leave::Lost(lost);
             }
-            let deadline = awake.next_deadline(&self.shared);
-            let Awake { worker, replies, memory, cores, .. } = &mut *awake;
-            let measure = memory.due();
-            tokio::select! {
-                reply = replies.next() => match reply {
-                    Ok(message) => self.note(message, awake),
-                    Err(error) => return connection_lost(error, worker).await,
-                },
-                request = self.requests.recv() => match request {
-                    // The manager holds the other end as long as the session is known.
-                    None => return Over::manual("it was forgotten"),
-                    Some(request) => {
-                        if let Some(over) = self.serve_request(request, awake) {
-                            return over;
-                        }
-                    }
-                },
-                exit = worker.ended() => {
-                    // What it answered before it died still counts.
-                    while let Some(Ok(message)) = awake.replies.next().now_or_never() {
-                        self.note(message, awake);
-                    }
-                    return Over::exited(exit);
-                }
-                measured = memory.measured() => {
-                    self.note_memory(measured);
-                    awake.memory.finish(measured);
-                }
-                () = cores.turn() => {}
-                () = at(measure) => awake.memory.start(awake.worker.memory()),
+            let deadline = Awake::next_deadline(&self.queue, limit);
+            let save = self.saved.next();
+            let leave = tokio::select! {
+                event = awake.next() => self.note(event, awake),
+                request = self.requests.recv() => self.serve_request(request, Some(awake)).await,
                 () = at(deadline) => {
-                    if let Some(over) = self.end_overdue(awake).await {
-                        return over;
+                    let limit = limit.unwrap_or(Duration::MAX);
+                    awake.end_overdue(&mut self.queue, limit).await.err().map(Leave::Lost)
+                }
+                () = at(save.map(|(due, _)| due)) => match save {
+                    Some((_, format)) => self.ask_for_bundle(awake, format).await,
+                    None => None,
+                }
+            };
+            if let Some(leave) = leave {
+                return leave;
+            }
+        }
+    }
+
+    /// Waits until there is work, and then for a worker. Whatever cannot be done without one is done meanwhile.
+    async fn sleep(&mut self) -> Result<Awake, Leave> {
+        loop {
+            if self.queue.is_idle() {
+                let request = self.requests.recv().await;
+                if let Some(leave) = self.serve_request(request, None).await {
+                    return Err(leave);
+                }
+                continue;
+            }
+            let (shared, session) = (Arc::clone(&self.shared), self.session.clone());
+            let keeper = self.keeper.clone();
+            let owner = self.view.borrow().owner.clone();
+            let mut bring_up = pin!(async move {
+                shared.make_room_for(owner.as_ref()).await;
+                bring_up(&shared, &session, keeper.as_ref()).await
+            });
+            loop {
+                tokio::select! {
+                    up = &mut bring_up => match up {
+                        Ok((started, notice)) => {
+                            let awake = self.waken(started, notice);
+                            self.saved.begin_anew();
+                            self.publish_saved();
+                            self.log_start(None, None);
+                            info!(session = self.session, port = awake.port(), "session awake");
+                            return Ok(awake);
+                        }
+                        Err(error) => {
+                            warn!(session = self.session, %error, "session not woken");
+                            for queued in self.queue.drain() {
+                                queued.work.refuse(error.clone());
+                            }
+                            break;
+                        }
+                    },
+                    request = self.requests.recv() => {
+                        if let Some(leave) = self.serve_request(request, None).await {
+                            return Err(leave);
+                        }
                     }
                 }
             }
         }
     }
 
-    fn serve_request(&mut self, request: Request, awake: &mut Awake) -> Option<Over> {
+    async fn serve_request(
+        &mut self,
+        request: Option<Request>,
+        awake: Option<&mut Awake>,
+    ) -> Option<Leave> {
+        // The manager holds the other end as long as the session is known.
+        let Some(request) = request else {
+            return Some(Leave::End(Over::manual("it was forgotten")));
+        };
         match request {
-            Request::Command(command) => {
-                self.touch();
-                let kind = self.shared.kind_of(&command.name);
-                let queued = Queued { command, sent: None, overdue: false, cores: None };
-                if let Err(refused) = awake.queue.push(kind, queued) {
-                    let depth = self.shared.settings.resources.queue_depth;
-                    refused.command.refuse(SessionError::QueueFull { depth });
-                }
-            }
+            Request::Work(work) => self.queue_up(work),
             Request::End { reason, done } => {
                 let message = format!("The session was ended ({})", reason.as_str());
-                return Some(Over { reason, message, done: Some(done) });
+                return Some(Leave::End(Over { reason, message, done: Some(done) }));
             }
-            Request::EndIfIdle { timeout } => {
-                if awake.queue.is_idle() && self.used.elapsed() >= timeout {
-                    return Some(Over {
-                        reason: EndReason::IdleTimeout,
-                        message: "The session was idle for too long".to_owned(),
-                        done: None,
-                    });
+            Request::ShutDown { done } => return Some(Leave::ShutDown(done)),
+            Request::Look { idle_timeout } => return self.look(idle_timeout, awake.as_deref()),
+            Request::Sleep { done } => match awake {
+                Some(awake) if self.is_idle(awake) && self.keeper.is_some() => {
+                    return Some(Leave::Sleep(Some(done)));
                 }
-            }
+                Some(_) => drop(done.send(false)),
+                None => drop(done.send(true)),
+            },
             Request::Measure { done } => {
                 self.touch();
-                awake.memory.tell(done);
-                awake.memory.start(awake.worker.memory());
+                match awake {
+                    Some(awake) => {
+                        awake.memory.tell(done);
+                        awake.memory.start(awake.worker.memory());
+                    }
+                    None => drop(done.send(0.0)),
+                }
             }
             Request::UserInfo { info, done } => {
                 self.touch();
                 self.view.send_modify(|view| view.user_info.update(info));
                 self.log_user_info(&self.view.borrow().user_info);
-                let _gone = done.send(());
+                let record = self.record();
+                match &self.keeper {
+                    Some(keeper) => drop(keeper.run(move |folder| {
+                        if let Err(error) = folder.write_record(&record) {
+                            warn!(session = record.session_id, %error, "the session's record is not saved");
+                        }
+                        let _gone = done.send(());
+                    })),
+                    None => drop(done.send(())),
+                }
+            }
+            Request::Files { keeper } => {
+                let answer = self.files(awake).await;
+                let _gone = keeper.send(answer);
             }
         }
         None
+    }
+
+    fn queue_up(&mut self, work: Work) {
+        self.touch();
+        if let Work::Command(command) = &work
+            && let Some(reason) = self.strikes.refusal(&command.body)
+        {
+            return work.fail(&reason);
+        }
+        let kind = work.kind(|name| self.shared.kind_of(name));
+        if let Err(refused) = self.queue.push(kind, Queued::new(work)) {
+            let depth = self.shared.settings.resources.queue_depth;
+            refused.work.refuse(SessionError::QueueFull { depth });
+        }
+    }
+
+    /// The files, with everything on them that is acknowledged.
+    async fn files(&mut self, awake: Option<&mut Awake>) -> Result<Keeper, SessionError> {
+        let keeper = self.keeper.clone().ok_or_else(|| {
+            SessionError::Conflict(
+                "Nothing is kept of sessions on this server ([session] durability = \"off\")"
+                    .to_owned(),
+            )
+        })?;
+        let Some(awake) = awake.filter(|_| self.saved.problem().is_some()) else {
+            return Ok(keeper);
+        };
+        if self.save(awake, SnapshotFormat::Pickle).await {
+            return Ok(keeper);
+        }
+        let problem = self.saved.problem().unwrap_or_default();
+        Err(SessionError::Conflict(format!("The session cannot be saved now: {problem}")))
+    }
+
+    /// Whether the session is idle for so long, or asleep for as long as it is kept.
+    fn look(&self, idle_timeout: Option<Duration>, awake: Option<&Awake>) -> Option<Leave> {
+        let Some(awake) = awake else {
+            let expired = self.view.borrow().expires_at.is_some_and(|at| now() >= at);
+            return (expired && self.queue.is_idle()).then(|| {
+                let message = "The session was kept as long as sessions are".to_owned();
+                Leave::End(Over { reason: EndReason::Expired, message, done: None })
+            });
+        };
+        let idle =
+            self.is_idle(awake) && idle_timeout.is_some_and(|limit| self.used.elapsed() >= limit);
+        let hibernate = self.shared.settings.session.on_idle == OnIdle::Hibernate;
+        match (idle, hibernate && self.keeper.is_some()) {
+            (false, _) => None,
+            (true, true) => Some(Leave::Sleep(None)),
+            (true, false) => Some(Leave::End(Over {
+                reason: EndReason::IdleTimeout,
+                message: "The session was idle for too long".to_owned(),
+                done: None,
+            })),
+        }
+    }
+
+    fn is_idle(&self, awake: &Awake) -> bool {
+        self.queue.is_idle() && awake.commits.is_empty()
     }
 
     /// Notes that the session is being used now.
@@ -263,35 +528,270 @@ impl Driver {
         self.shared.store.log(LogRecord::SessionActivity { session_id: self.session.clone(), at });
     }
 
-    fn note(&mut self, message: Message, awake: &mut Awake) {
-        let header = message.header;
-        if header.kind != Kind::Reply {
+    fn note(&mut self, event: Event, awake: &mut Awake) -> Option<Leave> {
+        match event {
+            Event::Reply(message) => self.note_reply(message, awake),
+            Event::Committed(committed) => self.note_committed(committed, awake),
+            Event::Measured(measured) => {
+                self.note_memory(measured);
+                awake.memory.finish(measured);
+            }
+            Event::Turn => {}
+            Event::Broken(lost) => return Some(Leave::Lost(lost)),
+            Event::Exited(lost) => {
+                // What it answered before it died still counts.
+                while let Some(message) = awake.last_words() {
+                    self.note_reply(message, awake);
+                }
+                return Some(Leave::Lost(lost));
+            }
+        }
+        None
+    }
+
+    fn note_reply(&mut self, message: Message, awake: &mut Awake) {
+        if message.header.kind != Kind::Reply {
             return;
         }
-        let Some(queued) = awake.queue.finished(header.seq) else {
-            warn!(session = self.session, number = header.seq, "an answer to nothing asked");
+        let number = message.header.seq;
+        if let Some((format, change)) = awake.exports.remove(&number) {
+            return self.keep_bundle(message, format, change, awake);
+        }
+        let Some(queued) = self.queue.finished(number) else {
+            warn!(session = self.session, number, "an answer to nothing asked");
             return;
         };
+        if let Some(command) = queued.command() {
+            self.strikes.clear(command);
+        }
+        let is_export = matches!(queued.work, Work::Export { .. });
+        if message.header.changed.unwrap_or(false) && !is_export {
+            self.keep_change(message, queued, awake);
+            return;
+        }
+        if let (Work::Command(command), Some(keeper)) = (&queued.work, &self.keeper)
+            && self.shared.kind_of(&command.name) != CommandKind::Read
+        {
+            let (name, at) = (command.name.clone(), now());
+            drop(keeper.run(move |folder| folder.end(&name, at)));
+        }
+        self.answer(queued, message, awake);
+    }
+
+    /// Keeps what a command changed; where it must be on disk first, its answer waits for that.
+    fn keep_change(&mut self, message: Message, queued: Queued, awake: &mut Awake) {
+        let change = self.saved.changed();
+        let Some(keeper) = &self.keeper else { return self.answer(queued, message, awake) };
+        let Message { header, body, attachments } = message;
         let success = header.success.unwrap_or(false);
-        self.log_command(&queued, success, header.error);
-        if self.shared.store.logs_command(&queued.command.name) {
+        let mut attachments = attachments.into_iter();
+        let payload = attachments.next().map(|bytes| self.payload(Format::Pickle, bytes));
+        let (command, parent) = match queued.found {
+            Some(Found::Checkpoint(step)) => (None, Some(step)),
+            Some(Found::File) => (attachments.next().map(|json| load_command(&json)), None),
+            Some(Found::Step(_)) | None => (queued.command().cloned(), None),
+        };
+        let entry = Change { at: now(), success, command, parent };
+        let bytes = payload.as_ref().map_or(0, |payload| payload.bytes.len());
+        let missing = payload.is_none();
+        let step = queued.found;
+        let outcome = keeper.run(move |folder| match step {
+            Some(Found::Step(step)) => folder.go_to(step),
+            _ => folder.commit(entry, payload.as_ref()).map(drop),
+        });
+        let waits = !missing || step.is_some();
+        if !waits {
+            match header.snapshot_error {
+                Some(problem) => self.saved.failed(change, problem),
+                None => self.saved.postpone(change),
+            }
+            self.publish_saved();
+        }
+        let what = What::Answer { queued, body, success, error: header.error };
+        if waits || self.saved.with_every_change() {
+            awake.commits.push(async move {
+                let outcome = outcome.await.and_then(|outcome| outcome);
+                Committed { change, bytes, outcome, what }
+            });
+        } else {
+            self.note_committed(Committed { change: 0, bytes: 0, outcome: Ok(()), what }, awake);
+        }
+    }
+
+    fn note_committed(&mut self, committed: Committed, awake: &mut Awake) {
+        let Committed { change, bytes, outcome, what } = committed;
+        let problem = outcome.as_ref().err().map(disk_problem);
+        match what {
+            What::Bundle(format) => {
+                self.saved.answered();
+                match (format, problem) {
+                    (SnapshotFormat::Pickle, None) => {
+                        if self.saved.problem().is_some() {
+                            info!(session = self.session, "everything is saved");
+                        }
+                        self.saved.saved(change, bytes);
+                    }
+                    (SnapshotFormat::Pickle, Some(problem)) => self.saved.failed(change, problem),
+                    (_, problem) => {
+                        if let Some(problem) = problem {
+                            warn!(
+                                session = self.session,
+                                problem, "the portable copy is not saved"
+                            );
+                        }
+                        self.saved.portable_done(change);
+                    }
+                }
+            }
+            What::Answer { queued, body, success, error } => {
+                let unsaved = match problem {
+                    None if bytes > 0 => {
+                        self.saved.saved(change, bytes);
+                        None
+                    }
+                    None => self.saved.problem().filter(|_| self.saved.with_every_change()),
+                    Some(problem) => {
+                        if self.saved.problem().is_none() {
+                            error!(session = self.session, problem, "a change is not saved");
+                        }
+                        self.saved.failed(change, problem);
+                        self.saved.problem()
+                    }
+                };
+                let body = unsaved.map_or(body.clone(), |problem| not_saved(&body, problem));
+                self.finish(queued, body, success, error, awake);
+            }
+        }
+        self.publish_saved();
+    }
+
+    /// Answers what changed nothing.
+    fn answer(&mut self, queued: Queued, message: Message, awake: &mut Awake) {
+        let Message { header, body, attachments } = message;
+        let success = header.success.unwrap_or(false);
+        if let Work::Export { answer, .. } = queued.work {
+            let given = match attachments.into_iter().next() {
+                Some(given) if success => Ok(given),
+                _ => Err(SessionError::Conflict(
+                    header.error.unwrap_or_else(|| "The worker gave no Bundle".to_owned()),
+                )),
+            };
+            let _gone = answer.send(given);
+            return self.touch();
+        }
+        self.finish(queued, body, success, header.error, awake);
+    }
+
+    fn finish(
+        &mut self,
+        queued: Queued,
+        body: Bytes,
+        success: bool,
+        error: Option<String>,
+        awake: &mut Awake,
+    ) {
+        self.log_work(&queued, success, error.clone());
+        if self.shared.store.logs_command(queued.work.name()) {
             awake.memory.ask();
         }
-        let answer = if message.body.starts_with(b"{") && message.body.ends_with(b"}") {
-            message.body
-        } else {
-            failure("The worker's answer was not a JSON object")
-        };
-        queued.command.answer(answer);
+        match queued.work {
+            Work::Command(command) => {
+                command.answer(if body.starts_with(b"{") && body.ends_with(b"}") {
+                    body
+                } else {
+                    failure("The worker's answer was not a JSON object")
+                })
+            }
+            Work::Load { answer, .. } => {
+                let problem = error.unwrap_or_else(|| "it gives no reason".to_owned());
+                let _gone = answer.send(if success {
+                    Ok(())
+                } else {
+                    Err(SessionError::BadBundle(problem))
+                });
+            }
+            Work::Export { .. } => {}
+        }
         self.touch();
     }
 
-    fn log_command(&self, queued: &Queued, success: bool, error: Option<String>) {
+    /// Asks the worker for its Bundle, to keep it.
+    async fn ask_for_bundle(&mut self, awake: &mut Awake, format: SnapshotFormat) -> Option<Leave> {
+        self.saved.asked();
+        awake.ask_for_bundle(format, self.saved.last_change()).await.err().map(Leave::Lost)
+    }
+
+    fn keep_bundle(
+        &mut self,
+        message: Message,
+        format: SnapshotFormat,
+        change: u64,
+        awake: &mut Awake,
+    ) {
+        let bundle = message.attachments.first().filter(|_| message.header.success == Some(true));
+        let (Some(bundle), Some(keeper)) = (bundle, &self.keeper) else {
+            let outcome = Err(io::Error::other(problem_of(&message)));
+            let what = What::Bundle(format);
+            return self.note_committed(Committed { change, bytes: 0, outcome, what }, awake);
+        };
+        let (bytes, record, taken_at) = (bundle.len(), self.record(), now());
+        let kind = if format == SnapshotFormat::Pickle { Format::Pickle } else { Format::Portable };
+        let payload = self.payload(kind, bundle.clone());
+        let outcome = keeper.run(move |folder| {
+            folder.write_record(&record)?;
+            match kind {
+                Format::Pickle => folder.save(&payload, taken_at),
+                Format::Portable => folder.save_portable(&payload, taken_at),
+            }
+        });
+        awake.commits.push(async move {
+            let outcome = outcome.await.and_then(|outcome| outcome);
+            Committed { change, bytes, outcome, what: What::Bundle(format) }
+        });
+    }
+
+    fn payload(&self, format: Format, bytes: Bytes) -> Payload {
+        Payload { format, versions: self.shared.versions(), bytes }
+    }
+
+    /// Writes the Bundle down now, and says whether it is on disk.
+    async fn save(&mut self, awake: &mut Awake, format: SnapshotFormat) -> bool {
+        let written = timeout(SAVE_LIMIT, async {
+            if self.ask_for_bundle(awake, format).await.is_some() {
+                return;
+            }
+            while !awake.exports.is_empty() || !awake.commits.is_empty() {
+                let event = awake.next().await;
+                if self.note(event, awake).is_some() {
+                    return;
+                }
+            }
+        });
+        let in_time = written.await.is_ok();
+        in_time
+            && match format {
+                SnapshotFormat::Pickle => self.saved.problem().is_none(),
+                _ => !self.saved.wants_portable(),
+            }
+    }
+
+    fn publish_saved(&self) {
+        let problem = self.saved.problem();
+        self.view.send_if_modified(|view| {
+            let changed = view.unsaved.as_deref() != problem;
+            if changed {
+                view.unsaved = problem.map(str::to_owned);
+            }
+            changed
+        });
+    }
+
+    fn log_work(&self, queued: &Queued, success: bool, error: Option<String>) {
         let elapsed = queued.sent.map_or(Duration::ZERO, |sent| sent.elapsed());
         self.shared.store.log(LogRecord::Command {
             session_id: self.session.clone(),
             at: now(),
-            name: queued.command.name.clone(),
+            name: queued.work.name().to_owned(),
             success,
             execution_time_ms: elapsed.as_secs_f64() * 1000.0,
             error,
@@ -308,64 +808,176 @@ impl Driver {
         });
     }
 
-    /// Ends runners whose command took too long; a worker that cannot be helped that way is given up.
-    async fn end_overdue(&self, awake: &mut Awake) -> Option<Over> {
-        let limit = self.shared.command_timeout()?;
-        let now = Instant::now();
-        let mut cancel = Vec::new();
-        for (number, kind, queued) in awake.queue.running_mut() {
-            let Some(sent) = queued.sent else { continue };
-            let seconds = limit.as_secs_f64();
-            if now >= sent + limit + CANCEL_GRACE {
-                return Some(Over::died(&format!(
-                    "a command took longer than {seconds} s and could not be stopped"
-                )));
-            }
-            if now >= sent + limit && !queued.overdue {
-                queued.overdue = true;
-                if kind == CommandKind::Long {
-                    cancel.push((number, format!("it took longer than {seconds} s")));
-                }
-            }
+    /// Lets the worker go, once everything is on disk. Gives it back where that cannot be.
+    async fn fall_asleep(&mut self, mut awake: Awake) -> Option<Awake> {
+        if self.saved.problem().is_some() && !self.save(&mut awake, SnapshotFormat::Pickle).await {
+            let problem = self.saved.problem().unwrap_or_default();
+            warn!(session = self.session, problem, "the session stays awake: it cannot be saved");
+            return Some(awake);
         }
-        for (number, reason) in cancel {
-            if let Err(error) = awake.commands.cancel(number, &reason).await {
-                return Some(Over::died(&error.to_string()));
-            }
+        if self.saved.wants_portable() && !self.save(&mut awake, SnapshotFormat::Portable).await {
+            warn!(session = self.session, "the session sleeps without a portable copy");
         }
+        let exit = awake.stop(STOP_GRACE).await;
+        self.note_asleep();
+        self.write_record().await;
+        info!(session = self.session, %exit, "session asleep");
         None
     }
 
-    /// Ends the session: nobody finds it any more, the worker goes, the port is freed, the end is logged, and everybody who
-    /// waits gets an answer.
-    async fn end(mut self, mut awake: Awake, over: Over) {
+    fn note_asleep(&self) {
+        let retention = self.shared.settings.session.retention_seconds;
+        self.view.send_modify(|view| {
+            view.status = Status::Asleep;
+            view.port = None;
+            view.mem_used = 0.0;
+            view.expires_at = (retention > 0.0).then_some(view.last_activity + retention);
+        });
+    }
+
+    async fn write_record(&self) {
+        let Some(keeper) = &self.keeper else { return };
+        let record = self.record();
+        let written = keeper.run(move |folder| folder.write_record(&record)).await;
+        if let Err(error) = written.and_then(|written| written) {
+            warn!(session = self.session, %error, "the session's record is not saved");
+        }
+    }
+
+    /// The worker is gone: what ran is answered, what waits goes on with the next worker.
+    async fn lose(&mut self, mut awake: Awake, why: &str) {
+        while !awake.commits.is_empty() {
+            let committed = awake.commits.next().await;
+            self.note_committed(committed, &mut awake);
+        }
+        let state = match self.saved.problem() {
+            None => "The session is as it was before this command, and goes on with the next one.",
+            Some(_) => {
+                "The session goes on with the next command, as it was when it was saved last."
+            }
+        };
+        let message = format!("The session's worker is gone: {why}. {state}");
+        warn!(session = self.session, why, unsaved = self.saved.problem(), "worker lost");
+        for queued in self.queue.drain_running() {
+            if let Some(command) = queued.command() {
+                self.strikes.note(command, &format!("The worker is gone: {why}."));
+            }
+            self.note_interrupted(&queued);
+            self.log_work(&queued, false, Some(message.clone()));
+            queued.work.fail(&message);
+        }
+        awake.stop(Duration::ZERO).await;
+        if self.saved.problem().is_some() {
+            let text = "The session's worker was lost with changes that were not saved yet";
+            self.view.send_modify(|view| view.notice = Some(text.to_owned()));
+        }
+        self.saved.begin_anew();
+        self.publish_saved();
+        self.note_asleep();
+    }
+
+    /// Takes back the note in the journal that it has begun: its end is told otherwise.
+    fn note_interrupted(&self, queued: &Queued) {
+        if let (Work::Command(command), Some(keeper)) = (&queued.work, &self.keeper) {
+            let (name, at) = (command.name.clone(), now());
+            drop(keeper.run(move |folder| folder.end(&name, at)));
+        }
+    }
+
+    /// The server stops: the session is left so that the next server finds it.
+    async fn shut_down(mut self, awake: Option<Awake>, done: oneshot::Sender<()>) {
+        let Some(mut awake) = awake else {
+            return self.leave(done).await;
+        };
+        if self.keeper.is_none() {
+            let message = "The session was ended (server_shutdown)".to_owned();
+            let over = Over { reason: EndReason::ServerShutdown, message, done: Some(done) };
+            return self.end(Some(awake), over).await;
+        }
+        for queued in self.queue.drain_waiting() {
+            queued.work.refuse(SessionError::ShuttingDown);
+        }
+        // Short commands under way are done in a moment.
+        let settled = timeout(SETTLE_LIMIT, async {
+            while self.queue.running().any(|(_, kind, _)| kind == CommandKind::Change) {
+                let event = awake.next().await;
+                if self.note(event, &mut awake).is_some() {
+                    return;
+                }
+            }
+        });
+        let settled = settled.await.is_ok();
+        for queued in self.queue.drain_running() {
+            self.note_interrupted(&queued);
+            self.log_work(&queued, false, Some(INTERRUPTED.to_owned()));
+            queued
+                .work
+                .fail("The server is stopping. The session is kept as it was before this command");
+        }
+        // A Bundle that a command may be changing at this moment is not written down.
+        if settled {
+            if let Some(stuck) = self.fall_asleep(awake).await {
+                error!(session = self.session, "changes that could not be saved are lost");
+                stuck.stop(STOP_GRACE).await;
+            }
+        } else {
+            awake.stop(Duration::ZERO).await;
+        }
+        self.leave(done).await;
+    }
+
+    async fn leave(mut self, done: oneshot::Sender<()>) {
+        self.shared.forget(&self.session);
+        self.write_record().await;
+        self.requests.close();
+        while let Some(request) = self.requests.recv().await {
+            if let Request::Work(work) = request {
+                work.refuse(SessionError::ShuttingDown);
+            }
+        }
+        let _gone = done.send(());
+    }
+
+    /// Ends the session: nobody finds it any more, the worker goes, the port and the files are freed, the end is logged, and
+    /// everybody who waits gets an answer.
+    async fn end(mut self, awake: Option<Awake>, over: Over) {
         let Over { reason, message, done } = over;
-        self.forget();
+        self.shared.forget(&self.session);
         self.requests.close();
         self.view.send_modify(|view| view.status = Status::Ended);
-        for queued in awake.queue.drain() {
-            self.log_command(&queued, false, Some(message.clone()));
-            queued.command.answer(failure(&message));
+        for queued in self.queue.drain() {
+            self.log_work(&queued, false, Some(message.clone()));
+            queued.work.fail(&message);
         }
-        if awake.memory.due().is_some() && reason != EndReason::ServerShutdown {
-            // The last commands' memory is still to be logged.
-            self.note_memory(awake.worker.memory().await);
+        if let Some(mut awake) = awake {
+            while !awake.commits.is_empty() {
+                let committed = awake.commits.next().await;
+                self.note_committed(committed, &mut awake);
+            }
+            if awake.memory.due().is_some() && reason != EndReason::ServerShutdown {
+                // The last commands' memory is still to be logged.
+                self.note_memory(awake.worker.memory().await);
+            }
+            awake.stop(STOP_GRACE).await;
         }
-        let exit = awake.worker.stop(STOP_GRACE).await;
-        drop(awake.port);
+        self.forget().await;
         self.shared.store.log(LogRecord::SessionEnded {
             session_id: self.session.clone(),
             at: now(),
             reason: reason.as_str(),
         });
-        info!(session = self.session, reason = reason.as_str(), %exit, why = message, "session ended");
+        info!(session = self.session, reason = reason.as_str(), why = message, "session ended");
         let mut waiting: Vec<_> = done.into_iter().collect();
         while let Some(request) = self.requests.recv().await {
             match request {
-                Request::Command(command) => command.refuse(SessionError::NotFound),
-                Request::End { done, .. } => waiting.push(done),
+                Request::Work(work) => work.refuse(SessionError::NotFound),
+                Request::End { done, .. } | Request::ShutDown { done } => waiting.push(done),
                 // Their answer's end closes, which says the same.
-                Request::EndIfIdle { .. } | Request::Measure { .. } | Request::UserInfo { .. } => {}
+                Request::Look { .. }
+                | Request::Sleep { .. }
+                | Request::Measure { .. }
+                | Request::Files { .. }
+                | Request::UserInfo { .. } => {}
             }
         }
         for done in waiting {
@@ -373,42 +985,49 @@ impl Driver {
         }
     }
 
-    fn forget(&self) {
+    /// Nobody finds the session any more, now and after a restart.
+    async fn forget(&self) {
         self.shared.forget(&self.session);
+        let Some(keeper) = &self.keeper else { return };
+        let removed = keeper.run(|folder| folder.remove()).await;
+        if let Err(error) = removed.and_then(|removed| removed) {
+            error!(session = self.session, %error, "the files of an ended session stay");
+        }
     }
 }
 
-impl Awake {
-    async fn send_what_may_go(&mut self, cores: &Cores) -> Result<(), ConnectionError> {
-        loop {
-            let wants_cores = self.queue.ready(true) == Some(CommandKind::Long);
-            let grant = if wants_cores { self.cores.take_or_ask(cores) } else { None };
-            let Some((kind, mut queued)) = self.queue.next(grant.is_some()) else {
-                return Ok(());
-            };
-            queued.sent = Some(Instant::now());
-            let cores = grant.as_ref().map(CoreGrant::cores);
-            queued.cores = grant;
-            match self.commands.request(queued.command.body.clone(), cores).await {
-                Ok(number) => self.queue.started(number, kind, queued),
-                Err(error) => {
-                    // It is still to be answered, with all others.
-                    self.queue.started(u64::MAX, kind, queued);
-                    return Err(error);
-                }
+/// A worker with the session's kept Bundle, or with a fresh one where none is kept; and what its user must know of it.
+async fn bring_up(
+    shared: &Shared,
+    session: &str,
+    keeper: Option<&Keeper>,
+) -> Result<(Started, Option<String>), SessionError> {
+    let Some(keeper) = keeper else {
+        return Ok((start::start(shared, session, Vec::new()).await?, None));
+    };
+    shared.python_info().await?;
+    let versions = shared.versions();
+    let recovered = keeper.run(move |folder| folder.recover(&versions)).await;
+    let recovered = recovered
+        .map_err(|error| SessionError::Unreadable(error.to_string()))?
+        .map_err(|error| SessionError::Unreadable(error.to_string()))?;
+    let mut forms = recovered.forms;
+    loop {
+        match start::start(shared, session, forms.clone()).await {
+            // It may be the Bundle that ends the worker: another form of it may not.
+            Err(SessionError::StartFailed(reason)) if forms.len() > 1 => {
+                warn!(session, reason, "a kept Bundle ended its worker; the other form is tried");
+                forms.remove(0);
             }
+            started => return Ok((started?, recovered.notice)),
         }
     }
+}
 
-    /// When the next command will have run out of time.
-    fn next_deadline(&self, shared: &Shared) -> Option<Instant> {
-        let limit = shared.command_timeout()?;
-        let deadlines = self.queue.running().filter_map(|(_, _, queued)| {
-            let grace = if queued.overdue { CANCEL_GRACE } else { Duration::ZERO };
-            Some(queued.sent? + limit + grace)
-        });
-        deadlines.min()
-    }
+/// The command that loads a Bundle in PHOEBE's JSON.
+fn load_command(json: &Bytes) -> Bytes {
+    let text = String::from_utf8_lossy(json);
+    Bytes::from(serde_json::json!({ "command": "load_bundle", "bundle": text }).to_string())
 }
 
 impl Over {
@@ -420,24 +1039,12 @@ impl Over {
         let message = format!("The session's worker is gone: {why}");
         Self { reason: EndReason::ProcessDied, message, done: None }
     }
-
-    fn exited(exit: Exit) -> Self {
-        Self::died(&format!("its process ended ({exit})"))
-    }
 }
 
 /// Waits until a moment; for ever if there is none.
-async fn at(moment: Option<Instant>) {
+pub(super) async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
-    }
-}
-
-/// A connection breaks when its worker dies; then how it died is the better word.
-async fn connection_lost(error: ConnectionError, worker: &Worker) -> Over {
-    match timeout(Duration::from_millis(500), worker.ended()).await {
-        Ok(exit) => Over::exited(exit),
-        Err(_) => Over::died(&error.to_string()),
     }
 }

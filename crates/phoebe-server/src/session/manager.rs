@@ -1,11 +1,13 @@
 //! All sessions by id. It creates drivers, finds them, and ends them all at shutdown; it changes no session's state itself.
 
 use std::collections::HashMap;
+use std::io;
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use phoebe_protocol::command::SnapshotFormat;
 use phoebe_protocol::packet::{CommandKind, Info};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -14,13 +16,16 @@ use uuid::Uuid;
 
 use super::cores::Cores;
 use super::driver::Driver;
+use super::keeper::Keeper;
 use super::ports::PortPool;
-use super::request::{Command, Request};
+use super::request::{Command, Request, Source, Work};
 use super::{
-    Answer, EndReason, PortStatus, SessionError, SessionView, StartRequest, Status, UserInfo, now,
+    Answer, EndReason, Owner, PortStatus, SessionError, SessionView, StartRequest, Status,
+    UserInfo, now,
 };
 use crate::config::Settings;
 use crate::store::Store;
+use crate::store::snapshots::{SessionFolder, SessionRecord, SnapshotStore, Versions};
 use crate::worker::Launcher;
 
 /// Requests that may wait for a driver. It takes them at once; commands wait in its own bounded queue.
@@ -37,6 +42,8 @@ pub(super) struct Shared {
     pub(super) settings: Arc<Settings>,
     pub(super) store: Store,
     pub(super) launcher: Launcher,
+    /// Where sessions are kept; `None` where nothing is kept of them.
+    pub(super) snapshots: Option<SnapshotStore>,
     pub(super) ports: PortPool,
     pub(super) cores: Cores,
     info: OnceLock<Arc<Info>>,
@@ -60,9 +67,14 @@ struct Session {
 }
 
 impl SessionManager {
-    /// A manager without sessions, whose workers come from `launcher`.
+    /// A manager without sessions, whose workers come from `launcher` and whose files go to `snapshots`, if anything is to be kept.
     #[must_use]
-    pub fn new(settings: Arc<Settings>, store: Store, launcher: Launcher) -> Self {
+    pub fn new(
+        settings: Arc<Settings>,
+        store: Store,
+        launcher: Launcher,
+        snapshots: Option<SnapshotStore>,
+    ) -> Self {
         let pool = &settings.port_pool;
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let computes = match settings.resources.max_concurrent_computes {
@@ -75,12 +87,33 @@ impl SessionManager {
             settings,
             store,
             launcher,
+            snapshots,
             info: OnceLock::new(),
             sessions: Mutex::default(),
             drivers: TaskTracker::new(),
             closing: CancellationToken::new(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Takes over the sessions that an earlier server left, asleep. `last_activity` is what the log knows of it.
+    ///
+    /// # Errors
+    /// When the folder of sessions cannot be read.
+    pub fn take_over(&self, last_activity: &HashMap<String, f64>) -> io::Result<usize> {
+        let Some(snapshots) = &self.shared.snapshots else { return Ok(0) };
+        let records = snapshots.sessions()?;
+        let count = records.len();
+        for record in records {
+            let changed = snapshots.session(&record.session_id).last_change();
+            let logged = last_activity.get(&record.session_id).copied();
+            // A clock that was set back makes no session older than it is.
+            let latest =
+                [changed, logged].into_iter().flatten().fold(record.last_activity, f64::max);
+            let driver = self.shared.know(view_of(record, latest.min(now())));
+            self.shared.drivers.spawn(driver.run_kept());
+        }
+        Ok(count)
     }
 
     /// Starts a session and waits until its worker answered a ping. A caller who does not wait for the end gets no session.
@@ -111,7 +144,7 @@ impl SessionManager {
     /// All sessions as they are now, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<SessionView> {
-        let known: Vec<Session> = self.shared.lock().known.values().cloned().collect();
+        let known = self.shared.all();
         let mut views: Vec<_> = known.iter().map(|session| session.view.borrow().clone()).collect();
         views.retain(|view| view.status != Status::Starting);
         views.sort_by(|left, right| left.created_at.total_cmp(&right.created_at));
@@ -132,7 +165,70 @@ impl SessionManager {
     /// Unknown session, full queue. A command that fails is an `Ok` answer that says so.
     pub async fn send(&self, id: &str, name: &str, body: Bytes) -> Result<Answer, SessionError> {
         let name = name.to_owned();
-        self.ask(id, |answer| Request::Command(Command { name, body, answer })).await?
+        self.ask(id, |answer| Request::Work(Work::Command(Command { name, body, answer }))).await?
+    }
+
+    /// Takes the last change back.
+    ///
+    /// # Errors
+    /// [`SessionError::Conflict`] where there is nothing to take back.
+    pub async fn undo(&self, id: &str) -> Result<(), SessionError> {
+        self.load(id, Source::Undo).await
+    }
+
+    /// Makes the change again that was taken back last.
+    ///
+    /// # Errors
+    /// [`SessionError::Conflict`] where nothing was taken back.
+    pub async fn redo(&self, id: &str) -> Result<(), SessionError> {
+        self.load(id, Source::Redo).await
+    }
+
+    /// Goes back to a checkpoint; that is a change like others.
+    ///
+    /// # Errors
+    /// [`SessionError::NoCheckpoint`].
+    pub async fn restore_checkpoint(&self, id: &str, checkpoint: &str) -> Result<(), SessionError> {
+        self.load(id, Source::Checkpoint(checkpoint.to_owned())).await
+    }
+
+    /// Replaces the Bundle by one in a file of any kind that PHOEBE imports.
+    ///
+    /// # Errors
+    /// [`SessionError::BadBundle`] with PHOEBE's reason.
+    pub async fn upload(&self, id: &str, file: Bytes) -> Result<(), SessionError> {
+        self.load(id, Source::File(file)).await
+    }
+
+    async fn load(&self, id: &str, source: Source) -> Result<(), SessionError> {
+        self.ask(id, |answer| Request::Work(Work::Load { source, answer })).await?
+    }
+
+    /// The Bundle in some form, made with the help of `body`.
+    ///
+    /// # Errors
+    /// [`SessionError::Conflict`] with PHOEBE's reason.
+    pub async fn export(
+        &self,
+        id: &str,
+        format: SnapshotFormat,
+        body: Bytes,
+    ) -> Result<Bytes, SessionError> {
+        self.ask(id, |answer| Request::Work(Work::Export { format, body, answer })).await?
+    }
+
+    /// Works on a session's files, in turn with everything else that does, and with all changes on them.
+    ///
+    /// # Errors
+    /// [`SessionError::Conflict`] where nothing is kept, or not now.
+    pub async fn with_files<T: Send + 'static>(
+        &self,
+        id: &str,
+        job: impl FnOnce(&mut SessionFolder) -> T + Send + 'static,
+    ) -> Result<T, SessionError> {
+        let keeper = self.shared.files(id).await?;
+        let done = keeper.run(job).await;
+        done.map_err(|error| SessionError::Conflict(error.to_string()))
     }
 
     /// Replaces the fields of the user's information that are given.
@@ -157,35 +253,33 @@ impl SessionManager {
         self.shared.python_info().await
     }
 
-    /// Ends sessions that nobody uses, as long as the manager lives. To be run as a task.
-    pub async fn end_idle_sessions(self) {
-        let timeout = Duration::from_secs_f64(self.shared.settings.session.idle_timeout_seconds);
-        if timeout.is_zero() {
-            return;
-        }
-        let mut look = tokio::time::interval((timeout / 10).clamp(SHORTEST_LOOK, LONGEST_LOOK));
+    /// Looks after sessions that nobody uses, as long as the manager lives: they go to sleep or end. To be run as a task.
+    pub async fn look_after_idle_sessions(self) {
+        let settings = &self.shared.settings.session;
+        let limit = |seconds: f64| (seconds > 0.0).then(|| Duration::from_secs_f64(seconds));
+        let idle_timeout = limit(settings.idle_timeout_seconds);
+        let shortest =
+            [idle_timeout, limit(settings.retention_seconds)].into_iter().flatten().min();
+        let every =
+            shortest.map_or(LONGEST_LOOK, |limit| (limit / 10).clamp(SHORTEST_LOOK, LONGEST_LOOK));
+        let mut look = tokio::time::interval(every);
         loop {
             look.tick().await;
-            let sessions: Vec<Session> = self.shared.lock().known.values().cloned().collect();
-            for session in sessions {
+            self.shared.relieve_memory().await;
+            for session in self.shared.all() {
                 // A driver whose mailbox is full is not idle.
-                let _busy = session.requests.try_send(Request::EndIfIdle { timeout });
+                let _busy = session.requests.try_send(Request::Look { idle_timeout });
             }
         }
     }
 
-    /// Ends all sessions, starts no more, and waits until every process is gone.
+    /// Leaves all sessions, kept or ended, starts no more, and waits until every process is gone.
     pub async fn shut_down(&self) {
-        let sessions: Vec<Session> = {
-            let mut sessions = self.shared.lock();
-            sessions.closed = true;
-            sessions.known.values().cloned().collect()
-        };
+        self.shared.lock().closed = true;
         self.shared.closing.cancel();
-        let ends = sessions.into_iter().map(|session| async move {
+        let ends = self.shared.all().into_iter().map(|session| async move {
             let (done, ended) = oneshot::channel();
-            let end = Request::End { reason: EndReason::ServerShutdown, done };
-            if session.requests.send(end).await.is_ok() {
+            if session.requests.send(Request::ShutDown { done }).await.is_ok() {
                 let _gone = ended.await;
             }
         });
@@ -208,6 +302,41 @@ impl SessionManager {
     }
 }
 
+/// So many sessions are put to sleep in one go where memory is short; the next look may see more free by then.
+const SLEEPERS_AT_ONCE: usize = 8;
+
+/// A session that an earlier server left, as it is before anybody uses it.
+fn view_of(record: SessionRecord, last_activity: f64) -> SessionView {
+    let full_name = record.full_name.unwrap_or_default();
+    SessionView {
+        session_id: record.session_id,
+        created_at: record.created_at,
+        last_activity,
+        mem_used: 0.0,
+        port: None,
+        owner: record.user_id.map(|user_id| Owner { user_id, full_name }),
+        project_name: record.project_name,
+        user_info: UserInfo {
+            first_name: record.first_name,
+            last_name: record.last_name,
+            email: record.email,
+        },
+        metadata: record.metadata,
+        status: Status::Asleep,
+        unsaved: None,
+        notice: None,
+        expires_at: None,
+    }
+}
+
+/// Memory in MiB that programs can still get (`proc_meminfo(5)`, `MemAvailable`).
+fn available_memory_mb() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024)
+}
+
 /// Bounds of how often idle sessions are looked for.
 const SHORTEST_LOOK: Duration = Duration::from_millis(100);
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
@@ -220,13 +349,16 @@ impl Shared {
         if sessions.closed {
             return Err(SessionError::ShuttingDown);
         }
-        let owned = |session: &&Session| session.view.borrow().owner == request.owner;
+        let owned = |session: &&Session| {
+            let view = session.view.borrow();
+            view.owner == request.owner && view.status != Status::Asleep
+        };
         let limited = limit > 0 && request.owner.is_some();
         if limited && sessions.known.values().filter(owned).count() >= limit {
             return Err(SessionError::UserLimit { limit });
         }
         let at = now();
-        let (publish, view) = watch::channel(SessionView {
+        let view = SessionView {
             session_id: Uuid::new_v4().to_string(),
             created_at: at,
             last_activity: at,
@@ -237,11 +369,96 @@ impl Shared {
             user_info: request.user_info.clone(),
             metadata: request.metadata.clone(),
             status: Status::Starting,
-        });
+            unsaved: None,
+            notice: None,
+            expires_at: None,
+        };
+        Ok(self.know_among(&mut sessions, view))
+    }
+
+    /// Makes a session known that begins as `view` says.
+    fn know(self: &Arc<Self>, view: SessionView) -> Driver {
+        self.know_among(&mut self.lock(), view)
+    }
+
+    fn know_among(self: &Arc<Self>, sessions: &mut Sessions, view: SessionView) -> Driver {
+        let id = view.session_id.clone();
+        let (publish, view) = watch::channel(view);
         let (requests, mailbox) = mpsc::channel(MAILBOX);
-        let id = view.borrow().session_id.clone();
         sessions.known.insert(id, Session { requests, view });
-        Ok(Driver::new(Arc::clone(self), mailbox, publish))
+        Driver::new(Arc::clone(self), mailbox, publish)
+    }
+
+    /// A session's files, with everything on them that is acknowledged.
+    pub(super) async fn files(&self, id: &str) -> Result<Keeper, SessionError> {
+        let session = self.find(id)?;
+        let (keeper, given) = oneshot::channel();
+        let request = Request::Files { keeper };
+        session.requests.send(request).await.map_err(|_| SessionError::NotFound)?;
+        given.await.unwrap_or(Err(SessionError::NotFound))
+    }
+
+    /// Lets the session sleep that was idle for the longest time, among those that `may`. False if none can.
+    pub(super) async fn make_room(&self, may: impl Fn(&SessionView) -> bool) -> bool {
+        let mut candidates: Vec<(f64, Session)> = Vec::new();
+        for session in self.all() {
+            let view = session.view.borrow().clone();
+            if view.status == Status::Awake && may(&view) {
+                candidates.push((view.last_activity, session));
+            }
+        }
+        candidates.sort_by(|left, right| left.0.total_cmp(&right.0));
+        for (_, session) in candidates {
+            let (done, slept) = oneshot::channel();
+            // A driver whose mailbox is full is busy.
+            if session.requests.try_send(Request::Sleep { done }).is_ok() && slept.await == Ok(true)
+            {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Before one more session of this owner wakes: others of theirs sleep where they would be too many, and anybody's where
+    /// memory is short.
+    pub(super) async fn make_room_for(&self, owner: Option<&Owner>) {
+        self.relieve_memory().await;
+        let limit = self.settings.resources.max_workers_per_user;
+        let Some(owner) = owner.filter(|_| limit > 0) else { return };
+        let owned = |view: &SessionView| view.owner.as_ref() == Some(owner);
+        let awake = |session: &Session| {
+            let view = session.view.borrow();
+            owned(&view) && view.status == Status::Awake
+        };
+        while self.all().iter().filter(|session| awake(session)).count() >= limit {
+            if !self.make_room(owned).await {
+                return;
+            }
+        }
+    }
+
+    /// Lets idle sessions sleep where little memory is free.
+    async fn relieve_memory(&self) {
+        let reserve = self.settings.resources.memory_reserve_mb;
+        for _ in 0..SLEEPERS_AT_ONCE {
+            let short = reserve > 0 && available_memory_mb().is_some_and(|free| free < reserve);
+            if !short || !self.make_room(|_| true).await {
+                return;
+            }
+        }
+    }
+
+    /// What wrote the snapshots of this server.
+    pub(super) fn versions(&self) -> Versions {
+        let info = self.info.get();
+        info.map_or_else(Versions::default, |info| Versions {
+            phoebe: info.phoebe.clone(),
+            python: info.python.clone(),
+        })
+    }
+
+    fn all(&self) -> Vec<Session> {
+        self.lock().known.values().cloned().collect()
     }
 
     /// See [`SessionManager::python_info`].

@@ -1,25 +1,31 @@
 //! Sessions: who has which, in what state, and the one task that may change it.
 //!
 //! ```text
-//!              worker ready              idle, or room needed
-//!  starting ───────────────► awake ───────────────────────────► asleep
-//!     │                     (idle|busy) ◄──────────────────────────┘
-//!     │ start failed            │            any command
+//!              worker ready         idle, room needed, worker lost
+//!  starting ───────────────► awake ─────────────────────────────► asleep ◄─── kept by an earlier server
+//!     │                     (idle|busy) ◄────────────────────────────┘
+//!     │ start failed            │               any command
 //!     ▼                         ▼
 //!   (undone)                  ended: manual, idle_timeout, process_died, server_shutdown, expired, admin
 //! ```
 //!
+//! Where nothing is kept on disk (`durability = "off"`) there is no sleep: a session ends with its worker.
+//!
 //! [`SessionManager`] knows all sessions and nothing of Bundles. Each session has a driver, a task that alone changes
 //! the session's state; everybody else sends it requests and reads what it publishes. Nothing here knows HTTP.
 
+mod awake;
 mod cores;
 mod driver;
+mod keeper;
 mod manager;
 mod memory;
 mod ports;
 mod queue;
 mod request;
+mod saved;
 mod start;
+mod strikes;
 
 pub use manager::SessionManager;
 // For the benchmarks.
@@ -76,6 +82,17 @@ pub struct StartRequest {
     pub client_ip: Option<String>,
     /// Its `User-Agent`, for the log.
     pub user_agent: Option<String>,
+    /// The session that it shall begin as a copy of.
+    pub copy_of: Option<CopyOf>,
+}
+
+/// What a new session begins as.
+#[derive(Debug, Clone)]
+pub struct CopyOf {
+    /// The original's id.
+    pub session: String,
+    /// One of its checkpoints, instead of its Bundle as it is now.
+    pub checkpoint: Option<String>,
 }
 
 /// Where a session is in its life.
@@ -148,6 +165,12 @@ pub struct SessionView {
     pub metadata: BTreeMap<String, serde_json::Value>,
     /// Where it is in its life.
     pub status: Status,
+    /// Why the last change is not on disk yet, if it is not.
+    pub unsaved: Option<String>,
+    /// Something that its user must know, as that a change was lost.
+    pub notice: Option<String>,
+    /// When it ends if nobody uses it, in Unix seconds, if sessions are not kept for ever.
+    pub expires_at: Option<f64>,
 }
 
 /// The port pool at one moment.
@@ -164,7 +187,7 @@ pub struct PortStatus {
 }
 
 /// Why a session call failed.
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, Error)]
 pub enum SessionError {
     /// No session has this id.
     #[error("Session not found")]
@@ -193,6 +216,21 @@ pub enum SessionError {
     /// The worker did not become ready.
     #[error("The session's worker could not be started: {0}")]
     StartFailed(String),
+    /// The session's Bundle is kept, and no form of it can be read.
+    #[error(
+        "The session's Bundle cannot be read: {0}. Nothing is lost: GET /v1/sessions/{{session_id}}/snapshots/pickle and \
+         …/snapshots/portable give the files"
+    )]
+    Unreadable(String),
+    /// What is asked does not fit the session's state.
+    #[error("{0}")]
+    Conflict(String),
+    /// A Bundle that its user brings cannot be used.
+    #[error("{0}")]
+    BadBundle(String),
+    /// No checkpoint of the session has this id.
+    #[error("Checkpoint not found")]
+    NoCheckpoint,
     /// The server is stopping.
     #[error("The server is shutting down")]
     ShuttingDown,

@@ -84,10 +84,21 @@ impl<T> CommandQueue<T> {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
+    /// Takes out what is with the worker, in order.
+    pub fn drain_running(&mut self) -> Vec<T> {
+        std::mem::take(&mut self.running).into_values().map(|(_, command)| command).collect()
+    }
+
+    /// Takes out what waits, in order.
+    pub fn drain_waiting(&mut self) -> Vec<T> {
+        self.waiting.drain(..).map(|(_, command)| command).collect()
+    }
+
     /// Takes everything out: what ran first, then what waited, each in order.
     pub fn drain(&mut self) -> Vec<T> {
-        let running = std::mem::take(&mut self.running).into_values();
-        running.chain(self.waiting.drain(..)).map(|(_, command)| command).collect()
+        let mut all = self.drain_running();
+        all.extend(self.drain_waiting());
+        all
     }
 }
 

@@ -3,22 +3,58 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use phoebe_protocol::command::SnapshotFormat;
+use phoebe_protocol::packet::CommandKind;
 use tokio::sync::oneshot;
 
+use super::keeper::Keeper;
 use super::{Answer, EndReason, SessionError, UserInfo};
 
 /// What a driver can be asked.
 pub(super) enum Request {
-    /// Run a command.
-    Command(Command),
+    /// Do something with the Bundle, in its turn.
+    Work(Work),
     /// End the session.
     End { reason: EndReason, done: oneshot::Sender<()> },
-    /// End the session if nothing happened in it for so long.
-    EndIfIdle { timeout: Duration },
+    /// Look whether the session is idle or kept long enough.
+    Look { idle_timeout: Option<Duration> },
+    /// Go to sleep, if nothing is to do; the answer says whether it did.
+    Sleep { done: oneshot::Sender<bool> },
     /// Measure the memory now.
     Measure { done: oneshot::Sender<f64> },
     /// Replace the fields of the user's information that are given.
     UserInfo { info: UserInfo, done: oneshot::Sender<()> },
+    /// Keep every change on disk, and hand out the files' keeper.
+    Files { keeper: oneshot::Sender<Result<Keeper, SessionError>> },
+    /// The server stops.
+    ShutDown { done: oneshot::Sender<()> },
+}
+
+/// Something that is done with the Bundle, in order with everything else of the session.
+pub(super) enum Work {
+    /// Run a command.
+    Command(Command),
+    /// Replace the Bundle by one that is kept or brought.
+    Load { source: Source, answer: oneshot::Sender<Result<(), SessionError>> },
+    /// Give the Bundle in some form, made with the help of `body`.
+    Export {
+        format: SnapshotFormat,
+        body: Bytes,
+        answer: oneshot::Sender<Result<Bytes, SessionError>>,
+    },
+}
+
+/// Where another Bundle comes from.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// The state before the last change.
+    Undo,
+    /// The state that was undone last.
+    Redo,
+    /// A state with a name.
+    Checkpoint(String),
+    /// A file that its user brings.
+    File(Bytes),
 }
 
 /// One command and who waits for its answer.
@@ -28,18 +64,80 @@ pub(super) struct Command {
     pub(super) answer: oneshot::Sender<Result<Answer, SessionError>>,
 }
 
-impl Command {
-    pub(super) fn answer(self, body: Bytes) {
-        // Whoever asked may have left; the command counts all the same.
-        let _gone = self.answer.send(Ok(Answer { body }));
+impl Work {
+    /// How it touches the Bundle; `kind_of` knows commands.
+    pub(super) fn kind(&self, kind_of: impl Fn(&str) -> CommandKind) -> CommandKind {
+        match self {
+            Self::Command(command) => kind_of(&command.name),
+            Self::Load { .. } => CommandKind::Change,
+            Self::Export { .. } => CommandKind::Read,
+        }
     }
 
+    /// What the log calls it.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Command(command) => &command.name,
+            Self::Load { source: Source::Undo, .. } => "undo",
+            Self::Load { source: Source::Redo, .. } => "redo",
+            Self::Load { source: Source::Checkpoint(_), .. } => "restore_checkpoint",
+            Self::Load { source: Source::File(_), .. } => "upload_bundle",
+            Self::Export { .. } => "export",
+        }
+    }
+
+    /// Tells whoever waits that it was not done. Whoever asked may have left.
     pub(super) fn refuse(self, error: SessionError) {
-        let _gone = self.answer.send(Err(error));
+        match self {
+            Self::Command(command) => drop(command.answer.send(Err(error))),
+            Self::Load { answer, .. } => drop(answer.send(Err(error))),
+            Self::Export { answer, .. } => drop(answer.send(Err(error))),
+        }
+    }
+
+    /// Tells whoever waits that it was begun and failed.
+    pub(super) fn fail(self, message: &str) {
+        match self {
+            Self::Command(command) => command.answer(failure(message)),
+            other => other.refuse(SessionError::Conflict(message.to_owned())),
+        }
+    }
+}
+
+impl Command {
+    /// Whoever asked may have left; the command counts all the same.
+    pub(super) fn answer(self, body: Bytes) {
+        let _gone = self.answer.send(Ok(Answer { body }));
     }
 }
 
 /// The answer to a command that failed outside its worker.
 pub(super) fn failure(message: &str) -> Bytes {
     Bytes::from(serde_json::json!({ "success": false, "error": message }).to_string())
+}
+
+/// The answer with the word that what was done is not on disk yet, and why.
+pub(super) fn not_saved(answer: &Bytes, problem: &str) -> Bytes {
+    let open = answer.strip_suffix(b"}").unwrap_or(answer);
+    let warning = serde_json::Value::from(format!(
+        "This change is not saved yet ({problem}); it is saved as soon as that is possible"
+    ));
+    let mut body = open.to_vec();
+    body.extend(format!(",\"saved\":false,\"warning\":{warning}}}").into_bytes());
+    Bytes::from(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_says_that_it_is_not_saved() {
+        let body = Bytes::from_static(br#"{"success":true,"result":{"a":null}}"#);
+        let marked: serde_json::Value =
+            serde_json::from_slice(&not_saved(&body, "disk \"full\"")).unwrap();
+        assert_eq!(marked["saved"], false);
+        assert_eq!(marked["result"], serde_json::json!({ "a": null }));
+        assert!(marked["warning"].as_str().unwrap().contains("disk \"full\""));
+    }
 }

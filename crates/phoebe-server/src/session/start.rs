@@ -1,16 +1,18 @@
-//! From a session's id to a worker that answers: port, process, connection, first ping. All of it or nothing.
+//! From a session's id to a worker that answers: room, port, process, connection, Bundle. All of it or nothing.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use phoebe_protocol::command::{Message, SnapshotFormat};
 use phoebe_protocol::sign::Key;
 use tokio::time::{Instant, timeout};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::SessionError;
 use super::manager::Shared;
 use super::ports::PortLease;
-use crate::worker::connection::{Commands, Replies, connect};
+use crate::store::snapshots::{Format, Snapshot};
+use crate::worker::connection::{Commands, ConnectionError, Replies, connect};
 use crate::worker::{LaunchError, Worker, WorkerSpec};
 
 /// What a started session has.
@@ -21,8 +23,13 @@ pub(super) struct Started {
     pub(super) port: PortLease,
 }
 
-/// Starts a worker for `session` within the time the settings allow.
-pub(super) async fn start(shared: &Shared, session: &str) -> Result<Started, SessionError> {
+/// Starts a worker for `session` within the time the settings allow. Where there are `forms` of a kept Bundle it goes on with
+/// the first that can be read.
+pub(super) async fn start(
+    shared: &Shared,
+    session: &str,
+    forms: Vec<Snapshot>,
+) -> Result<Started, SessionError> {
     let limit = Duration::from_secs_f64(shared.settings.session.start_timeout_seconds);
     // Known from here on: no command of this session can come before the kinds of commands are known.
     match timeout(limit, shared.python_info()).await {
@@ -32,7 +39,7 @@ pub(super) async fn start(shared: &Shared, session: &str) -> Result<Started, Ses
         }
     };
     // Giving up drops whatever there is so far, and with it the process and the port.
-    match timeout(limit, start_in_time(shared, session)).await {
+    match timeout(limit, start_in_time(shared, session, forms)).await {
         Ok(result) => result,
         Err(_) => Err(SessionError::StartFailed(format!(
             "it was not ready within {} s",
@@ -41,20 +48,30 @@ pub(super) async fn start(shared: &Shared, session: &str) -> Result<Started, Ses
     }
 }
 
-async fn start_in_time(shared: &Shared, session: &str) -> Result<Started, SessionError> {
+async fn start_in_time(
+    shared: &Shared,
+    session: &str,
+    forms: Vec<Snapshot>,
+) -> Result<Started, SessionError> {
     let began = Instant::now();
     let (worker, port, key) = launch(shared, session).await?;
     let launched = began.elapsed();
-    match first_ping(&worker, session, &key).await {
+    let ready = tokio::select! {
+        ready = make_ready(&worker, session, &key, forms) => ready,
+        exit = worker.ended() => {
+            Err(SessionError::StartFailed(format!("it ended before it was ready ({exit})")))
+        }
+    };
+    match ready {
         Ok((commands, replies)) => {
             let launch_ms = launched.as_secs_f64() * 1000.0;
-            let ping_ms = (began.elapsed() - launched).as_secs_f64() * 1000.0;
-            debug!(session, launch_ms, ping_ms, "worker ready");
+            let ready_ms = (began.elapsed() - launched).as_secs_f64() * 1000.0;
+            debug!(session, launch_ms, ready_ms, "worker ready");
             Ok(Started { worker, commands, replies, port })
         }
-        Err(reason) => {
+        Err(error) => {
             worker.stop(Duration::ZERO).await;
-            Err(SessionError::StartFailed(reason))
+            Err(error)
         }
     }
 }
@@ -63,8 +80,13 @@ async fn launch(shared: &Shared, session: &str) -> Result<(Worker, PortLease, Ke
     // Held until there is a worker: no port is tried twice.
     let mut lost = Vec::new();
     loop {
-        let no_port = SessionError::NoPort { total: shared.ports.total() };
-        let lease = shared.ports.lease().ok_or(no_port)?;
+        let lease = loop {
+            match shared.ports.lease() {
+                Some(lease) => break lease,
+                None if shared.make_room(|_| true).await => {}
+                None => return Err(SessionError::NoPort { total: shared.ports.total() }),
+            }
+        };
         let key = Key::new(rand::random());
         let memory_mb = shared.settings.resources.worker_memory_mb;
         let spec = WorkerSpec {
@@ -86,24 +108,53 @@ async fn launch(shared: &Shared, session: &str) -> Result<(Worker, PortLease, Ke
     }
 }
 
-async fn first_ping(
+/// Connects, and brings the kept Bundle back; without one, sees that a ping is answered.
+async fn make_ready(
     worker: &Worker,
     session: &str,
     key: &Key,
-) -> Result<(Commands, Replies), String> {
-    let ping = async {
-        let (mut commands, mut replies) =
-            connect(worker.address(), session, key).await.map_err(|error| error.to_string())?;
+    forms: Vec<Snapshot>,
+) -> Result<(Commands, Replies), SessionError> {
+    let broken = |error: ConnectionError| SessionError::StartFailed(error.to_string());
+    let (mut commands, mut replies) =
+        connect(worker.address(), session, key).await.map_err(broken)?;
+    if forms.is_empty() {
         let body = Bytes::from_static(br#"{"command":"ping"}"#);
-        commands.request(body, None).await.map_err(|error| error.to_string())?;
-        let reply = replies.next().await.map_err(|error| error.to_string())?;
-        match reply.header.success {
+        commands.request(body, None, false).await.map_err(broken)?;
+        let reply = replies.next().await.map_err(broken)?;
+        return match reply.header.success {
             Some(true) => Ok((commands, replies)),
-            _ => Err("it answered the first ping with a failure".to_owned()),
-        }
-    };
-    tokio::select! {
-        result = ping => result,
-        exit = worker.ended() => Err(format!("it ended before it was ready ({exit})")),
+            _ => Err(SessionError::StartFailed(
+                "it answered the first ping with a failure".to_owned(),
+            )),
+        };
     }
+    let mut problems = Vec::new();
+    for Snapshot { header, payload } in forms {
+        let format = wire_format(header.format);
+        commands.restore(format, payload, false).await.map_err(broken)?;
+        let reply = replies.next().await.map_err(broken)?;
+        if reply.header.success == Some(true) {
+            return Ok((commands, replies));
+        }
+        let problem = problem_of(&reply);
+        warn!(session, ?format, problem, "a kept Bundle cannot be read");
+        let (phoebe, python) = (header.versions.phoebe, header.versions.python);
+        problems
+            .push(format!("{format:?}, written by PHOEBE {phoebe} on Python {python}: {problem}"));
+    }
+    Err(SessionError::Unreadable(problems.join("; ")))
+}
+
+/// How a kept payload travels.
+pub(super) fn wire_format(format: Format) -> SnapshotFormat {
+    match format {
+        Format::Pickle => SnapshotFormat::Pickle,
+        Format::Portable => SnapshotFormat::Portable,
+    }
+}
+
+/// Why a reply is a failure, in short.
+pub(super) fn problem_of(reply: &Message) -> String {
+    reply.header.error.clone().unwrap_or_else(|| "it says nothing more".to_owned())
 }

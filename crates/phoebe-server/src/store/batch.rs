@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 
-use super::LogRecord;
+use super::{LogRecord, audit};
 
 /// Records of one transaction. Of a session's activity only the latest moment counts.
 #[derive(Default)]
@@ -99,7 +99,9 @@ fn insert(transaction: &Transaction<'_>, record: &LogRecord) -> rusqlite::Result
                 "INSERT INTO sessions (session_id, created_at, last_activity, port,
                      client_ip, user_agent, user_id, full_name, project_name, status)
                  VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'active')
-                 ON CONFLICT (session_id) DO NOTHING",
+                 ON CONFLICT (session_id) DO UPDATE SET
+                     port = COALESCE(NULLIF(excluded.port, 0), port),
+                     status = 'active', destroyed_at = NULL, termination_reason = NULL",
             )?
             .execute(params![
                 session_id,
@@ -136,6 +138,12 @@ fn insert(transaction: &Transaction<'_>, record: &LogRecord) -> rusqlite::Result
                  VALUES (?1, ?2, ?3)",
             )?
             .execute(params![session_id, at, memory_used_mb]),
+        LogRecord::Deed(deed) => audit::record(transaction, deed),
+        LogRecord::ApiKeyUsed { id, at } => transaction
+            .prepare_cached(
+                "UPDATE api_keys SET last_used_at = MAX(COALESCE(last_used_at, ?2), ?2) WHERE id = ?1",
+            )?
+            .execute(params![id, at]),
         LogRecord::UserInfo { session_id, at, first_name, last_name, email } => transaction
             .prepare_cached(
                 "INSERT INTO session_user_info (session_id, first_name, last_name, email, updated_at)

@@ -72,6 +72,15 @@ impl Database {
         Ok(database)
     }
 
+    /// Writes the database at `path`, as it is at one moment, to the empty file `copy`; also while others use it.
+    pub(super) fn copy(path: &Path, copy: &Path, bounds: Bounds) -> Result<(), StoreError> {
+        let sqlite = |error: rusqlite::Error| StoreError::from_sqlite(path, &error);
+        let database = Self::connect(path)?;
+        database.connection.busy_timeout(bounds.patience).map_err(sqlite)?;
+        let name = copy.to_string_lossy();
+        database.connection.execute("VACUUM INTO ?1", [name]).map(drop).map_err(sqlite)
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -11,6 +11,9 @@ pub enum StoreError {
     /// Another account has this address.
     #[error("A user with this email already exists")]
     EmailTaken,
+    /// No account has this address.
+    #[error("there is no account {0}")]
+    NoUser(String),
     /// Anything SQLite says.
     #[error("the database {path}: {message}")]
     Database {

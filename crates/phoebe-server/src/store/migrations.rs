@@ -11,7 +11,8 @@ use super::error::explain;
 type Step = fn(&Transaction<'_>) -> Result<(), MigrationError>;
 
 /// The steps; the first is number 1. Append only.
-const STEPS: &[Step] = &[first_tables, project_and_email, owners_and_users, indexes];
+const STEPS: &[Step] =
+    &[first_tables, project_and_email, owners_and_users, indexes, groups_keys_and_audit];
 
 /// The number of the last step.
 const CURRENT: i64 = STEPS.len() as i64;
@@ -203,6 +204,43 @@ fn indexes(transaction: &Transaction<'_>) -> Result<(), MigrationError> {
         transaction
             .execute_batch(&format!("CREATE INDEX IF NOT EXISTS {name} ON {table} ({columns})"))?;
     }
+    Ok(())
+}
+
+/// Who belongs together, what lets a program in for a user, and who did what with things of others.
+fn groups_keys_and_audit(transaction: &Transaction<'_>) -> Result<(), MigrationError> {
+    transaction.execute_batch(
+        "CREATE TABLE IF NOT EXISTS user_groups (
+             group_name TEXT NOT NULL COLLATE NOCASE,
+             user_id INTEGER NOT NULL,
+             PRIMARY KEY (group_name, user_id)
+         ) WITHOUT ROWID;
+         CREATE INDEX IF NOT EXISTS phoebe_user_groups_by_user_id ON user_groups (user_id);
+         CREATE TABLE IF NOT EXISTS api_keys (
+             id INTEGER PRIMARY KEY AUTOINCREMENT,
+             prefix TEXT NOT NULL UNIQUE,
+             hash TEXT NOT NULL,
+             auth_mode TEXT NOT NULL,
+             user_id TEXT NOT NULL,
+             email TEXT,
+             full_name TEXT,
+             role TEXT,
+             name TEXT NOT NULL,
+             created_at REAL NOT NULL,
+             expires_at REAL,
+             last_used_at REAL,
+             revoked_at REAL
+         );
+         CREATE INDEX IF NOT EXISTS phoebe_api_keys_by_user ON api_keys (auth_mode, user_id);
+         CREATE TABLE IF NOT EXISTS audit_log (
+             id INTEGER PRIMARY KEY AUTOINCREMENT,
+             timestamp REAL NOT NULL,
+             actor TEXT NOT NULL,
+             action TEXT NOT NULL,
+             subject TEXT NOT NULL,
+             detail TEXT NOT NULL DEFAULT ''
+         );",
+    )?;
     Ok(())
 }
 

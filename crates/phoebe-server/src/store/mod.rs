@@ -11,39 +11,52 @@
 //! for them; only calls whose answer depends on the database wait. A database that cannot be written costs log records,
 //! after a bounded patience, and nothing else. Nothing here knows HTTP or processes.
 
+mod accounts;
+pub(crate) mod api_keys;
+pub mod archive;
+pub(crate) mod audit;
 mod batch;
 pub mod data_directory;
 mod database;
 mod error;
+mod fault;
 mod filter;
+pub(crate) mod groups;
 mod health;
 mod migrations;
 mod queue;
 mod reader;
 mod record;
-mod users;
+pub mod snapshots;
+pub(crate) mod users;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use accounts::Accounts;
+pub use api_keys::{ApiKey, Holder, NewApiKey};
+pub use audit::Deed;
 pub use data_directory::{DataDirectory, DataDirectoryError, DataDirectoryView};
 pub(crate) use database::with_suffix;
 pub use error::StoreError;
+pub(crate) use fault::Fault;
 pub use filter::CommandFilter;
 pub use record::LogRecord;
 pub use users::{NewUser, User};
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use database::Database;
 use health::Health;
-use queue::{Barrier, Call, Pushed, Queue};
+use queue::{Barrier, Pushed, Queue};
 use reader::Reader;
 use writer::Writer;
 
@@ -147,6 +160,22 @@ impl Store {
         self.answered(answer).await
     }
 
+    /// When each session that is not over was used last, in Unix seconds.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn active_sessions(&self) -> Result<HashMap<String, f64>, StoreError> {
+        self.read(|connection| {
+            let mut rows = connection.prepare(
+                "SELECT session_id, COALESCE(last_activity, created_at) FROM sessions
+                 WHERE status = 'active' AND destroyed_at IS NULL",
+            )?;
+            let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
+        })
+        .await
+    }
+
     /// Whether the filter lets this command into the log.
     #[must_use]
     pub fn logs_command(&self, name: &str) -> bool {
@@ -170,6 +199,13 @@ impl Store {
         }
     }
 
+    /// Logs what somebody did with another's things, in the database and in the server's log.
+    pub fn log_deed(&self, deed: Deed) {
+        let Deed { actor, action, subject, detail } = &deed;
+        tracing::info!(actor, action, subject, detail, "audit");
+        self.log(LogRecord::Deed(deed));
+    }
+
     /// Records that could not be kept since the store was opened.
     #[must_use]
     pub fn lost_records(&self) -> u64 {
@@ -189,9 +225,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::EmailTaken`], also when the address differs in case only.
     pub async fn create_user(&self, user: NewUser) -> Result<User, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.inner.queue.push_call(Call::CreateUser { user, reply });
-        self.answered(answer).await
+        self.change(move |transaction| users::create(transaction, user)).await
     }
 
     /// The account with this address; upper and lower case count the same, an exact match first.
@@ -211,14 +245,62 @@ impl Store {
         self.read(move |connection| users::by_id(connection, id)).await
     }
 
+    /// Ids, as text, of the students who share a group with this account.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn students_of(&self, id: i64) -> Result<HashSet<String>, StoreError> {
+        self.read(move |connection| groups::students_of(connection, id)).await
+    }
+
+    /// Keeps an API key; `None` if its holder has `limit` keys already.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn create_api_key(
+        &self,
+        key: NewApiKey,
+        limit: usize,
+    ) -> Result<Option<ApiKey>, StoreError> {
+        self.change(move |transaction| Ok(api_keys::insert(transaction, &key, limit)?)).await
+    }
+
+    /// The API key with this public beginning, if it is not revoked.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn api_key(&self, prefix: &str) -> Result<Option<ApiKey>, StoreError> {
+        let prefix = prefix.to_owned();
+        self.read(move |connection| api_keys::by_prefix(connection, &prefix)).await
+    }
+
+    /// A user's API keys that are not revoked, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn api_keys_of(
+        &self,
+        mode: &'static str,
+        user_id: &str,
+    ) -> Result<Vec<ApiKey>, StoreError> {
+        let user_id = user_id.to_owned();
+        self.read(move |connection| api_keys::of_user(connection, mode, &user_id)).await
+    }
+
+    /// Ends an API key; returns whether there was one.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn revoke_api_key(&self, id: i64) -> Result<bool, StoreError> {
+        self.change(move |transaction| Ok(api_keys::revoke(transaction, id)?)).await
+    }
+
     /// Whether the database can be read and written now. It writes one page.
     ///
     /// # Errors
     /// [`StoreError::Database`] with the reason.
     pub async fn check(&self) -> Result<(), StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.inner.queue.push_call(Call::Check { reply });
-        self.answered(answer).await
+        self.write(|connection| Ok(migrations::touch(connection)?)).await
     }
 
     /// Commits what is queued and ends the writer. Later records are lost, later calls fail.
@@ -227,6 +309,39 @@ impl Store {
         let Some(thread) = self.inner.take_writer() else { return };
         // The thread ends within the patience of a batch that is awaited; a panic there was reported by the hook.
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    }
+
+    /// Makes a change whole or not at all.
+    async fn change<T, W>(&self, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Transaction<'_>) -> Result<T, Fault> + Send + 'static,
+    {
+        self.write(move |connection| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let done = work(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        })
+        .await
+    }
+
+    /// Has the writer do something, and waits for it.
+    async fn write<T, W>(&self, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let reader = Arc::clone(&self.inner.reader);
+        self.inner.queue.push_call(Box::new(move |connection| {
+            let done = connection
+                .and_then(|connection| work(connection).map_err(|fault| fault.at(reader.path())));
+            // Whoever asked may have gone meanwhile.
+            let _ = reply.send(done);
+        }));
+        self.answered(answer).await
     }
 
     async fn read<T, Q>(&self, query: Q) -> Result<T, StoreError>

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{Bounds, LogRecord, NewUser, StoreError, User};
+use super::{Bounds, LogRecord, StoreError};
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -19,11 +20,9 @@ pub(super) enum Barrier {
     CloseStale { reason: &'static str, reply: Reply<usize> },
 }
 
-/// Answered before the records that wait.
-pub(super) enum Call {
-    CreateUser { user: NewUser, reply: Reply<User> },
-    Check { reply: Reply<()> },
-}
+/// A change that somebody waits for, made before the records that wait are written. It gets the connection, or why
+/// there is none, and answers by itself.
+pub(super) type Call = Box<dyn FnOnce(Result<&mut Connection, StoreError>) + Send>;
 
 /// What became of a record.
 #[derive(Debug, PartialEq, Eq)]

@@ -45,6 +45,11 @@ impl Reader {
             .map_err(|error| StoreError::from_sqlite(&self.path, &error))
     }
 
+    /// The database file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether the path still means the file that the writer has open.
     pub(super) fn is_in_place(&self) -> bool {
         let file = self.lock().file;

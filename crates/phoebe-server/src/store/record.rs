@@ -1,18 +1,20 @@
 //! What is logged, and how much of it is kept.
 
+use super::Deed;
+
 /// Bytes of one text that are kept; users choose names and errors, and a log is no place for a megabyte of them.
 const TEXT_BYTES: usize = 4096;
 
 /// One thing to remember. Times are Unix seconds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LogRecord {
-    /// A session began.
+    /// A session began; or it goes on, with another worker or after another start of the server.
     SessionStarted {
         /// UUID of the session.
         session_id: String,
         /// When.
         created_at: f64,
-        /// Its worker's port.
+        /// Its worker's port; 0 while it sleeps.
         port: u16,
         /// Address of the client.
         client_ip: Option<String>,
@@ -65,6 +67,15 @@ pub enum LogRecord {
         /// MiB.
         memory_used_mb: f64,
     },
+    /// Somebody did something with another's things.
+    Deed(Deed),
+    /// A user's API key was used.
+    ApiKeyUsed {
+        /// Number of the key.
+        id: i64,
+        /// When.
+        at: f64,
+    },
     /// A session's user told something of themself. Only what is given replaces what is known.
     UserInfo {
         /// UUID of the session.
@@ -114,6 +125,8 @@ impl LogRecord {
             Self::Command { session_id, name, error, .. } => {
                 error.iter_mut().chain([session_id, name]).collect()
             }
+            Self::Deed(Deed { actor, subject, detail, .. }) => vec![actor, subject, detail],
+            Self::ApiKeyUsed { .. } => Vec::new(),
             Self::UserInfo { session_id, first_name, last_name, email, .. } => {
                 [first_name, last_name, email].into_iter().flatten().chain([session_id]).collect()
             }

@@ -1,8 +1,10 @@
 //! Local accounts.
 
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::api_keys;
 use super::error::StoreError;
+use super::fault::Fault;
 
 /// A local account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,7 +13,7 @@ pub struct User {
     pub id: i64,
     /// E-mail address as it was given.
     pub email: String,
-    /// bcrypt hash of the password.
+    /// Hash of the password.
     pub hashed_password: String,
     /// Given name; may be empty.
     pub first_name: String,
@@ -28,7 +30,7 @@ pub struct User {
 pub struct NewUser {
     /// E-mail address.
     pub email: String,
-    /// bcrypt hash of the password.
+    /// Hash of the password.
     pub hashed_password: String,
     /// Given name; may be empty.
     pub first_name: String,
@@ -42,48 +44,57 @@ pub struct NewUser {
 const COLUMNS: &str = "id, email, CAST(COALESCE(hashed_password, '') AS TEXT), COALESCE(first_name, ''), \
                        COALESCE(last_name, ''), COALESCE(role, 'student'), COALESCE(is_active, 1)";
 
-/// What can go wrong when an account is made.
-pub(super) enum CreateError {
-    EmailTaken,
-    Sqlite(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for CreateError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-impl CreateError {
-    pub(super) fn at(self, path: &std::path::Path) -> StoreError {
-        match self {
-            Self::EmailTaken => StoreError::EmailTaken,
-            Self::Sqlite(error) => StoreError::from_sqlite(path, &error),
-        }
-    }
-}
-
 /// Creates an account, stamped with SQLite's clock.
-pub(super) fn create(connection: &mut Connection, user: NewUser) -> Result<User, CreateError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if by_email(&transaction, &user.email)?.is_some() {
-        return Err(CreateError::EmailTaken);
+pub(crate) fn create(connection: &Connection, user: NewUser) -> Result<User, Fault> {
+    if by_email(connection, &user.email)?.is_some() {
+        return Err(StoreError::EmailTaken.into());
     }
     let NewUser { email, hashed_password, first_name, last_name, role } = user;
-    transaction.execute(
+    connection.execute(
         "INSERT INTO users
              (email, hashed_password, first_name, last_name, role, created_at, is_active)
          VALUES (?1, ?2, ?3, ?4, ?5, unixepoch('subsec'), 1)",
         params![email, hashed_password, first_name, last_name, role],
     )?;
-    let id = transaction.last_insert_rowid();
-    transaction.commit()?;
+    let id = connection.last_insert_rowid();
+    // Tables of earlier servers may give the number of a deleted account again.
+    connection.execute("DELETE FROM user_groups WHERE user_id = ?1", [id])?;
+    api_keys::forget(connection, id)?;
     Ok(User { id, email, hashed_password, first_name, last_name, role, is_active: true })
+}
+
+/// All accounts, oldest first.
+pub(crate) fn all(connection: &Connection) -> rusqlite::Result<Vec<User>> {
+    let sql = format!("SELECT {COLUMNS} FROM users ORDER BY id");
+    connection.prepare(&sql)?.query_map([], user)?.collect()
+}
+
+/// Changes an account's role.
+pub(crate) fn set_role(connection: &Connection, id: i64, role: &str) -> rusqlite::Result<usize> {
+    connection.execute("UPDATE users SET role = ?2 WHERE id = ?1", params![id, role])
+}
+
+/// Lets an account in, or out.
+pub(crate) fn set_active(
+    connection: &Connection,
+    id: i64,
+    active: bool,
+) -> rusqlite::Result<usize> {
+    connection.execute("UPDATE users SET is_active = ?2 WHERE id = ?1", params![id, active])
+}
+
+/// Replaces the hash of an account's password.
+pub(crate) fn set_password(
+    connection: &Connection,
+    id: i64,
+    hash: &str,
+) -> rusqlite::Result<usize> {
+    connection.execute("UPDATE users SET hashed_password = ?2 WHERE id = ?1", params![id, hash])
 }
 
 /// The account with this address. Earlier servers told upper from lower case, so two accounts may differ in it
 /// alone: the exact one comes first, then the older.
-pub(super) fn by_email(connection: &Connection, email: &str) -> rusqlite::Result<Option<User>> {
+pub(crate) fn by_email(connection: &Connection, email: &str) -> rusqlite::Result<Option<User>> {
     connection
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM users WHERE email = ?1 COLLATE NOCASE
@@ -93,7 +104,7 @@ pub(super) fn by_email(connection: &Connection, email: &str) -> rusqlite::Result
         .optional()
 }
 
-pub(super) fn by_id(connection: &Connection, id: i64) -> rusqlite::Result<Option<User>> {
+pub(crate) fn by_id(connection: &Connection, id: i64) -> rusqlite::Result<Option<User>> {
     connection
         .prepare_cached(&format!("SELECT {COLUMNS} FROM users WHERE id = ?1"))?
         .query_row([id], user)

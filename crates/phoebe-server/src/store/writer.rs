@@ -10,7 +10,7 @@ use super::database::Database;
 use super::health::Health;
 use super::queue::{Barrier, Call, Queue, Work};
 use super::reader::Reader;
-use super::{Bounds, LogRecord, StoreError, migrations, users};
+use super::{Bounds, LogRecord, StoreError};
 
 /// The first pause after a failed attempt; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -134,18 +134,8 @@ impl Writer {
 
     fn answer(&mut self, calls: Vec<Call>) {
         for call in calls {
-            match call {
-                Call::CreateUser { user, reply } => drop(reply.send(self.create_user(user))),
-                Call::Check { reply } => {
-                    drop(reply.send(self.attempt(|connection| migrations::touch(connection))));
-                }
-            }
+            call(self.connection());
         }
-    }
-
-    fn create_user(&mut self, user: super::NewUser) -> Result<super::User, StoreError> {
-        let path = self.path.clone();
-        users::create(self.connection()?, user).map_err(|error| error.at(&path))
     }
 
     fn attempt<T>(

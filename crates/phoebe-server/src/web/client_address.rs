@@ -1,7 +1,7 @@
 //! The address of the client: the peer's, or what trusted proxies say of it.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request};
@@ -9,6 +9,7 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
+use ipnet::IpNet;
 
 /// The peer of a connection, put into each of its requests.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +28,7 @@ impl<S: Sync> FromRequestParts<S> for ClientAddress {
 }
 
 /// Finds the client's address for the handlers.
-pub(super) async fn find(proxies: Arc<[IpAddr]>, mut request: Request, next: Next) -> Response {
+pub(super) async fn find(proxies: Arc<[IpNet]>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get().map(|Peer(address)| *address);
     let address = peer.map(|peer| behind(peer, request.headers(), &proxies));
     request.extensions_mut().insert(ClientAddress(address));
@@ -35,15 +36,15 @@ pub(super) async fn find(proxies: Arc<[IpAddr]>, mut request: Request, next: Nex
 }
 
 /// The last address that no trusted proxy has: everything before it could have been written by anybody.
-fn behind(peer: IpAddr, headers: &HeaderMap, proxies: &[IpAddr]) -> IpAddr {
+fn behind(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
     let forwarded = headers.get_all("x-forwarded-for").iter();
     let mut addresses: Vec<&str> = forwarded
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .collect();
     let mut address = peer.to_canonical();
-    while proxies.contains(&address) {
-        match addresses.pop().and_then(|text| text.trim().parse::<IpAddr>().ok()) {
+    while proxies.iter().any(|range| range.contains(&address)) {
+        match addresses.pop().and_then(parsed) {
             Some(before) => address = before.to_canonical(),
             None => break,
         }
@@ -51,12 +52,19 @@ fn behind(peer: IpAddr, headers: &HeaderMap, proxies: &[IpAddr]) -> IpAddr {
     address
 }
 
+/// An address as proxies write it: some add the port.
+fn parsed(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
+    text.parse::<IpAddr>().or_else(|_| with_port()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn client(peer: &str, forwarded: &'static str, proxies: &[&str]) -> String {
-        let proxies: Vec<IpAddr> = proxies.iter().map(|proxy| proxy.parse().unwrap()).collect();
+        let proxies: Vec<IpNet> = proxies.iter().map(|proxy| proxy.parse().unwrap()).collect();
         let headers = HeaderMap::from_iter([(
             axum::http::HeaderName::from_static("x-forwarded-for"),
             axum::http::HeaderValue::from_static(forwarded),
@@ -67,12 +75,23 @@ mod tests {
     #[test]
     fn only_trusted_proxies_are_believed() {
         assert_eq!(client("10.0.0.9", "1.2.3.4", &[]), "10.0.0.9");
-        assert_eq!(client("10.0.0.1", "1.2.3.4", &["10.0.0.1"]), "1.2.3.4");
-        assert_eq!(client("::ffff:10.0.0.1", "1.2.3.4", &["10.0.0.1"]), "1.2.3.4");
-        assert_eq!(
-            client("10.0.0.1", "6.6.6.6, 1.2.3.4, 10.0.0.2", &["10.0.0.1", "10.0.0.2"]),
-            "1.2.3.4"
-        );
-        assert_eq!(client("10.0.0.1", "garbage", &["10.0.0.1"]), "10.0.0.1");
+        let proxy: &[&str] = &["10.0.0.1/32"];
+        assert_eq!(client("10.0.0.1", "1.2.3.4", proxy), "1.2.3.4");
+        assert_eq!(client("10.0.0.2", "1.2.3.4", proxy), "10.0.0.2");
+        assert_eq!(client("::ffff:10.0.0.1", "1.2.3.4", proxy), "1.2.3.4");
+        for proxies in [&["10.0.0.1/32", "10.0.0.2/32"][..], &["10.0.0.0/8"]] {
+            assert_eq!(client("10.0.0.1", "6.6.6.6, 1.2.3.4, 10.0.0.2", proxies), "1.2.3.4");
+        }
+        assert_eq!(client("fd00::1", "2001:db8::7", &["fd00::/8"]), "2001:db8::7");
+        assert_eq!(client("10.0.0.1", "garbage", proxy), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", "6.6.6.6, garbage", proxy), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", "10.0.0.1", proxy), "10.0.0.1", "nobody before it");
+    }
+
+    #[test]
+    fn a_port_behind_an_address_is_left_out() {
+        let proxy = &["10.0.0.1/32"];
+        assert_eq!(client("10.0.0.1", "1.2.3.4:5678", proxy), "1.2.3.4");
+        assert_eq!(client("10.0.0.1", "[2001:db8::7]:5678", proxy), "2001:db8::7");
     }
 }

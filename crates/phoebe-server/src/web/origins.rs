@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::header::{self, HeaderName, HeaderValue};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
-use crate::config::{AuthMode, Settings};
+use crate::config::Settings;
 use crate::error::HttpError;
 
 /// Pages that are served by this machine, on any port.
@@ -34,8 +34,7 @@ impl Origins {
     /// Those of the settings. Where none are set: any if requests need a token or a key, which a strange page does not have; else
     /// those of this machine, for whoever reaches the server may use it.
     pub(super) fn of(settings: &Settings) -> Self {
-        let open = settings.auth.mode == AuthMode::None && !settings.auth.enabled;
-        match (&settings.server.cors_origins[..], open) {
+        match (&settings.server.cors_origins[..], settings.auth.asks_nobody()) {
             ([], true) => Self::new(&THIS_MACHINE),
             ([], false) => Self::new(&["*"]),
             (set, _) => Self::new(set),
@@ -48,6 +47,11 @@ impl Origins {
 
     fn allow(&self, origin: &str) -> bool {
         self.0.iter().any(|rule| rule.allows(origin))
+    }
+
+    /// Whether one of them is a page of this host, on whatever port.
+    pub(super) fn name(&self, host: &str) -> bool {
+        self.0.iter().any(|rule| rule.names(host))
     }
 
     /// What browsers are told. Tokens travel in a header, so cookies are never allowed.
@@ -93,6 +97,15 @@ impl Rule {
         }
     }
 
+    fn names(&self, host: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(origin) | Self::AnyPort(origin) => {
+                origin.parse::<Uri>().is_ok_and(|origin| origin.host() == Some(host))
+            }
+        }
+    }
+
     fn allows(&self, origin: &str) -> bool {
         match self {
             Self::Any => true,
@@ -120,6 +133,7 @@ fn stranger(headers: &HeaderMap) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::AuthMode;
 
     #[test]
     fn a_rule_allows_what_it_says_and_nothing_that_looks_like_it() {

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::{Error, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection;
-use super::gate::Gate;
+use super::gate::{ConnectionLimits, Gate};
+use super::tls::Tls;
+use crate::config::ServerSettings;
 
 /// How long requests in flight may take after the server was told to stop.
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
@@ -26,17 +28,13 @@ const MAX_CONNECTIONS: u64 = 20_000;
 /// waits a whole second.
 const BACKLOG: i32 = 1024;
 
-/// Serves `router` on `listener` until `shutdown` resolves.
+/// Serves `router` on `listener`, inside TLS where there is `tls`, until `shutdown` resolves.
 ///
 /// Then nothing more is accepted, requests in flight have two seconds to finish, and every task has ended when this returns.
-pub async fn serve_http(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
-    serve_at_most(connection_limit(), listener, router, shutdown).await;
-}
-
-/// [`serve_http`] with at most `limit` connections.
-async fn serve_at_most(
-    limit: usize,
+pub async fn serve_http(
     listener: TcpListener,
+    tls: Option<Tls>,
+    limits: ConnectionLimits,
     router: Router,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -44,21 +42,22 @@ async fn serve_at_most(
     if let Err(error) = rustix::net::listen(&listener, BACKLOG) {
         tracing::warn!(%error, "the backlog of the listener stays as it is");
     }
-    let gate = Gate::new(limit);
+    let gate = Gate::new(limits);
     let (stop, abandon) = (CancellationToken::new(), CancellationToken::new());
     let connections = TaskTracker::new();
     let mut shutdown = pin!(shutdown);
     loop {
         let next = async {
             let (stream, peer) = accept(&listener, &gate).await;
-            (stream, peer, gate.admit().await)
+            (stream, peer, gate.admit(peer.ip()).await)
         };
         let (stream, peer, place) = tokio::select! {
             biased;
             () = &mut shutdown => break,
             next = next => next,
         };
-        let served = connection::serve(stream, peer, router.clone(), place, stop.clone());
+        let acceptor = tls.as_ref().map(Tls::acceptor);
+        let served = connection::serve(stream, peer, router.clone(), acceptor, place, stop.clone());
         let abandon = abandon.clone();
         connections.spawn(async move { abandon.run_until_cancelled(served).await });
     }
@@ -105,10 +104,18 @@ fn is_the_clients(error: &Error) -> bool {
     )
 }
 
-/// Half of the files that may be open: workers, the database and logs need the others.
-fn connection_limit() -> usize {
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from((files / 2).clamp(16, MAX_CONNECTIONS)).unwrap_or(16)
+impl ConnectionLimits {
+    /// Those of the settings. In all: half of the files that may be open; workers, the database and logs need the others.
+    #[must_use]
+    pub fn of(settings: &ServerSettings) -> Self {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let total = usize::try_from((files / 2).clamp(16, MAX_CONNECTIONS)).unwrap_or(16);
+        // A proxy on this machine needs no mention in the settings.
+        let here: [ipnet::IpNet; 2] =
+            [IpAddr::from(Ipv4Addr::LOCALHOST).into(), IpAddr::from(Ipv6Addr::LOCALHOST).into()];
+        let shared_addresses = [&settings.trusted_proxies[..], &here].concat();
+        Self { total, per_address: settings.max_connections_per_address, shared_addresses }
+    }
 }
 
 #[cfg(test)]
@@ -124,6 +131,9 @@ mod tests {
     const ASK: &[u8] = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
     const ASK_SLOW: &[u8] = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n";
 
+    /// More than a socket's buffers hold.
+    const LARGE: usize = 64 << 20;
+
     /// A server on a free port that answers `/health` at once and `/slow` when told to.
     struct Server {
         address: SocketAddr,
@@ -134,7 +144,12 @@ mod tests {
     }
 
     impl Server {
-        async fn start(limit: usize) -> Self {
+        async fn start(total: usize) -> Self {
+            Self::with(ConnectionLimits { total, per_address: 0, shared_addresses: Vec::new() })
+                .await
+        }
+
+        async fn with(limits: ConnectionLimits) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -146,11 +161,13 @@ mod tests {
                     "slow"
                 }
             };
-            let router =
-                Router::new().route("/health", get(|| async { "ok" })).route("/slow", get(slow));
+            let router = Router::new()
+                .route("/health", get(|| async { "ok" }))
+                .route("/large", get(|| async { vec![b'x'; LARGE] }))
+                .route("/slow", get(slow));
             let stop = CancellationToken::new();
             let stopped = stop.clone().cancelled_owned();
-            let task = tokio::spawn(serve_at_most(limit, listener, router, stopped));
+            let task = tokio::spawn(serve_http(listener, None, limits, router, stopped));
             Self { address, reached, go_on, stop, task }
         }
 
@@ -203,6 +220,72 @@ mod tests {
         let mut asking = server.connect().await;
         asking.write_all(ASK).await.unwrap();
         read_until(&mut asking, "ok").await;
+        server.stop.cancel();
+        server.ends().await;
+    }
+
+    #[tokio::test]
+    async fn an_address_with_too_many_busy_connections_is_told() {
+        let limits = ConnectionLimits { total: 16, per_address: 1, shared_addresses: Vec::new() };
+        let server = Server::with(limits).await;
+        let mut busy = server.connect().await;
+        busy.write_all(ASK_SLOW).await.unwrap();
+        server.reached.notified().await;
+        let mut another = server.connect().await;
+        another.write_all(ASK).await.unwrap();
+        let mut refusal = Vec::new();
+        timeout(PATIENCE, another.read_to_end(&mut refusal)).await.expect("closed").unwrap();
+        let refusal = String::from_utf8_lossy(&refusal);
+        assert!(refusal.contains("503") && refusal.contains("retry-after"), "{refusal}");
+        server.go_on.notify_one();
+        read_until(&mut busy, "slow").await;
+        drop(busy);
+        let mut later = server.connect().await;
+        later.write_all(ASK).await.unwrap();
+        read_until(&mut later, "ok").await;
+        server.stop.cancel();
+        server.ends().await;
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_large_is_told() {
+        let server = Server::start(2).await;
+        for large in [
+            format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(300_000)),
+            format!("GET /health HTTP/1.1\r\nhost: x\r\nx-large: {}\r\n\r\n", "x".repeat(300_000)),
+            format!("GET /health HTTP/1.1\r\nhost: x\r\n{}\r\n", "x-many: x\r\n".repeat(200)),
+        ] {
+            let mut stream = server.connect().await;
+            // It may be refused before it has been sent.
+            let _refused = stream.write_all(large.as_bytes()).await;
+            read_until(&mut stream, "HTTP/1.1 4").await;
+        }
+        server.stop.cancel();
+        server.ends().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_its_answer_is_given_up() {
+        let server = Server::start(2).await;
+        let mut lazy = server.connect().await;
+        lazy.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        sleep(Duration::from_secs(3600)).await;
+        let (mut answer, mut piece) = (0, vec![0; 1 << 20]);
+        while let Ok(length @ 1..) = lazy.read(&mut piece).await {
+            answer += length;
+        }
+        assert!((1..LARGE).contains(&answer), "{answer}");
+        server.stop.cancel();
+        server.ends().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_does_not_end_is_given_up() {
+        let server = Server::start(2).await;
+        let mut half = server.connect().await;
+        half.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+        let given_up = timeout(Duration::from_secs(3600), half.read_to_end(&mut Vec::new())).await;
+        assert!(given_up.is_ok());
         server.stop.cancel();
         server.ends().await;
     }

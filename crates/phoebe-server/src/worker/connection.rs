@@ -2,7 +2,7 @@
 //! command means or in which order commands may run.
 
 use bytes::Bytes;
-use phoebe_protocol::command::{self, DecodeError, Header, Kind, Message};
+use phoebe_protocol::command::{self, DecodeError, Header, Kind, Message, SnapshotFormat};
 use phoebe_protocol::sign::Key;
 use thiserror::Error;
 use zeromq::{
@@ -59,7 +59,8 @@ pub async fn connect(
 }
 
 impl Commands {
-    /// Sends a command, with the cores it may compute on, and returns the number under which its reply comes.
+    /// Sends a command, with the cores it may compute on, and returns the number under which its reply comes. With `snapshot`
+    /// that reply brings the Bundle, if the command changed it.
     ///
     /// # Errors
     /// When the connection is gone.
@@ -67,10 +68,44 @@ impl Commands {
         &mut self,
         body: Bytes,
         cores: Option<usize>,
+        snapshot: bool,
     ) -> Result<u64, ConnectionError> {
         let number = self.next();
-        let header = Header { cores, ..Header::request(&self.session, number) };
-        self.send(&header, body).await?;
+        let snapshot = snapshot.then_some(true);
+        let header = Header { cores, snapshot, ..Header::request(&self.session, number) };
+        self.send(&header, body, &[]).await?;
+        Ok(number)
+    }
+
+    /// Replaces the worker's Bundle by `bundle`, and returns the number under which the reply comes. With `snapshot` the
+    /// reply brings the Bundle, pickled.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn restore(
+        &mut self,
+        format: SnapshotFormat,
+        bundle: Bytes,
+        snapshot: bool,
+    ) -> Result<u64, ConnectionError> {
+        let number = self.next();
+        let snapshot = snapshot.then_some(true);
+        let header = Header { snapshot, ..Header::restore(&self.session, number, format) };
+        self.send(&header, Bytes::new(), &[bundle]).await?;
+        Ok(number)
+    }
+
+    /// Asks for the worker's Bundle in some form, made with the help of `body`, and returns the number under which the reply comes.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn export(
+        &mut self,
+        format: SnapshotFormat,
+        body: Bytes,
+    ) -> Result<u64, ConnectionError> {
+        let number = self.next();
+        self.send(&Header::export(&self.session, number, format), body, &[]).await?;
         Ok(number)
     }
 
@@ -81,7 +116,7 @@ impl Commands {
     pub async fn cancel(&mut self, target: u64, reason: &str) -> Result<(), ConnectionError> {
         let number = self.next();
         let header = Header::cancel(&self.session, number, target, reason);
-        self.send(&header, Bytes::new()).await
+        self.send(&header, Bytes::new(), &[]).await
     }
 
     fn next(&mut self) -> u64 {
@@ -89,8 +124,13 @@ impl Commands {
         self.last
     }
 
-    async fn send(&mut self, header: &Header, body: Bytes) -> Result<(), ConnectionError> {
-        let mut frames = command::encode(&self.key, header, body).into_iter();
+    async fn send(
+        &mut self,
+        header: &Header,
+        body: Bytes,
+        attachments: &[Bytes],
+    ) -> Result<(), ConnectionError> {
+        let mut frames = command::encode(&self.key, header, body, attachments).into_iter();
         let mut message = ZmqMessage::from(frames.next().unwrap_or_default());
         for frame in frames {
             message.push_back(frame);
@@ -109,7 +149,9 @@ impl Replies {
         let message = command::decode(&self.key, &self.session, frames)?;
         match message.header.kind {
             Kind::Reply | Kind::Progress => Ok(message),
-            kind @ (Kind::Request | Kind::Cancel) => Err(ConnectionError::Kind(kind)),
+            kind @ (Kind::Request | Kind::Cancel | Kind::Restore | Kind::Export) => {
+                Err(ConnectionError::Kind(kind))
+            }
         }
     }
 }

@@ -162,7 +162,8 @@ impl Launcher {
             if let Some(scratch) = &scratch {
                 self.watch.add(&process, &spec.session, scratch.path());
             }
-            let worker = Worker { process, lifeline, address, scratch, _record: record };
+            let template = String::new();
+            let worker = Worker { process, lifeline, address, template, scratch, _record: record };
             return worker.wait_until_bound(spec.port).await;
         }
     }
@@ -211,9 +212,9 @@ async fn spawn_from(
 async fn first_word(
     lifeline: &PacketSocket,
     port: u16,
-) -> io::Result<Option<Result<(), LaunchError>>> {
+) -> io::Result<Option<Result<Info, LaunchError>>> {
     Ok(lifeline.receive().await?.map(|word| match word {
-        FromWorker::Ready { .. } => Ok(()),
+        FromWorker::Ready { ready } => Ok(ready),
         FromWorker::Failed { failed: StartFailure::AddressInUse, .. } => {
             Err(LaunchError::AddressInUse(port))
         }
@@ -226,6 +227,7 @@ pub struct Worker {
     process: Arc<Process>,
     lifeline: PacketSocket,
     address: String,
+    template: String,
     scratch: Option<Scratch>,
     _record: Record,
 }
@@ -238,9 +240,12 @@ impl Drop for Worker {
 }
 
 impl Worker {
-    async fn wait_until_bound(self, port: u16) -> Result<Self, LaunchError> {
+    async fn wait_until_bound(mut self, port: u16) -> Result<Self, LaunchError> {
         match first_word(&self.lifeline, port).await? {
-            Some(word) => word.map(|()| self),
+            Some(word) => {
+                self.template = word?.template;
+                Ok(self)
+            }
             None => {
                 let exit = self.process.ended().await;
                 Err(LaunchError::Failed(format!("it ended before it was ready ({exit})")))
@@ -252,6 +257,12 @@ impl Worker {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The digest of the Bundle it began with: the same for all workers of one origin.
+    #[must_use]
+    pub fn template(&self) -> &str {
+        &self.template
     }
 
     /// Waits until the worker's process is gone.

@@ -45,7 +45,7 @@ async fn a_file_that_is_left_is_noticed() {
 #[tokio::test(flavor = "multi_thread")]
 #[should_panic(expected = "rows are still active")]
 async fn a_row_that_is_left_is_noticed() {
-    let mut server = TestServer::builder().start().await;
+    let mut server = TestServer::builder().set("session.durability", "off").start().await;
     server.start_session().await;
     server.stop().await;
     server.database().execute("UPDATE sessions SET status = 'active'");

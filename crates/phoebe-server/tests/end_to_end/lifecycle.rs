@@ -60,8 +60,8 @@ async fn a_spawned_session_lives_like_a_forked_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_are_separate_and_leave_at_shutdown() {
-    let mut server = TestServer::builder().fake().start().await;
+async fn sessions_are_separate_and_where_nothing_is_kept_leave_at_shutdown() {
+    let mut server = TestServer::builder().fake().set("session.durability", "off").start().await;
     let (first, second) = tokio::join!(server.start_session(), server.start_session());
     assert_ne!(first.port, second.port);
     for (session, value) in [(&first, 1), (&second, 2)] {
@@ -95,7 +95,9 @@ async fn a_port_that_something_else_holds_is_skipped_and_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exhausted_pool_is_a_clear_503_and_recovers() {
-    let server = TestServer::builder().fake().ports(2).start().await;
+    // Without sleep nothing makes room.
+    let server =
+        TestServer::builder().fake().ports(2).set("session.durability", "off").start().await;
     let first = server.start_session().await;
     server.start_session().await;
     let refused = server.post("/dash/start-session", &json!({})).await;

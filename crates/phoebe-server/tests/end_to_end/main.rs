@@ -3,15 +3,24 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access;
+mod accounts;
 mod accuracy;
+mod backup;
+mod checkpoints;
 mod cli;
 mod contract;
 mod death;
+mod durability;
 mod escape;
+mod files;
 mod harness;
 mod lifecycle;
 mod load;
 mod misbehaviour;
 mod readme;
+mod secrets;
 mod start_failure;
 mod support;
+mod tls;
+mod torture;

@@ -95,6 +95,8 @@ impl Builder {
         let config = self.write_config(&root, &ports, python.as_deref());
         let log = Log::new(root.path().join("server.log"));
         let wait_for_python = matches!(self.python, Python::Real);
+        let is_https =
+            self.settings.get("server").is_some_and(|server| server.get("tls_cert").is_some());
         let environment = self.environment;
         let setup = Setup {
             config,
@@ -103,6 +105,7 @@ impl Builder {
             ports,
             start_deadline,
             wait_for_python,
+            is_https,
             root,
             _place: place,
         };

@@ -40,7 +40,7 @@ impl Client {
 
     /// `host:port` of the server.
     pub(crate) fn address(&self) -> &str {
-        self.base.trim_start_matches("http://")
+        self.base.split_once("://").map_or("", |(_, address)| address)
     }
 
     /// A request to be completed by the caller.
@@ -77,6 +77,11 @@ impl Client {
         let id = reply.body["session_id"].as_str().unwrap().to_owned();
         let port = u16::try_from(reply.body["port"].as_u64().unwrap()).unwrap();
         Session { id, port, client: self.clone() }
+    }
+
+    /// A session that was started before; its port is not known.
+    pub(crate) fn session(&self, id: &str) -> Session {
+        Session { id: id.to_owned(), port: 0, client: self.clone() }
     }
 
     /// All sessions by id.

@@ -1,4 +1,4 @@
-//! What an ended server must not leave: processes, bound ports, files, `active` rows.
+//! What an ended server must not leave: processes, bound ports, files, `active` rows of sessions that are not kept.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +10,16 @@ use super::server::TestServer;
 use super::wait::until;
 
 /// What may be in the data directory of a server that does not run.
-const FILES: [&str; 6] =
-    ["instance", "run", "server.lock", "sessions.db", "sessions.db-shm", "sessions.db-wal"];
+const FILES: [&str; 8] = [
+    "instance",
+    "run",
+    "server.lock",
+    "sessions",
+    "sessions.db",
+    "sessions.db-shm",
+    "sessions.db-wal",
+    "templates",
+];
 
 /// Fails if anything is left. `descendants` are the processes that lived below the server before its end.
 pub(super) async fn assert_none(server: &TestServer, descendants: &[ProcessInfo]) {
@@ -21,7 +29,9 @@ pub(super) async fn assert_none(server: &TestServer, descendants: &[ProcessInfo]
     })
     .await;
     assert_eq!(bound(server.port_pool()), [0u16; 0], "ports are still bound");
-    assert_eq!(server.database().sessions_with_status("active"), 0, "rows are still active");
+    let kept = server.kept_sessions().len();
+    let active = usize::try_from(server.database().sessions_with_status("active")).unwrap();
+    assert_eq!(active, kept, "rows are still active");
     for entry in fs::read_dir(server.data()).unwrap() {
         let name = entry.unwrap().file_name();
         assert!(FILES.iter().any(|known| name == *known), "{name:?} is left in the data directory");

@@ -1,5 +1,6 @@
 //! The programs under test: the server's binary, the fake worker's, and the interpreter with PHOEBE.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
@@ -65,7 +66,10 @@ pub(crate) fn run_stock_phoebe(python: &str, script: &str, argument: &str) -> Va
 
 /// A call of the server's binary that ends by itself.
 #[derive(Debug)]
-pub(crate) struct Program(Command);
+pub(crate) struct Program {
+    command: Command,
+    input: Vec<u8>,
+}
 
 /// How it ended.
 #[derive(Debug)]
@@ -78,31 +82,39 @@ pub(crate) struct Finished {
 impl Program {
     /// The binary with nothing of the caller's settings, in `folder`.
     pub(crate) fn new(folder: &Path) -> Self {
-        Self(command(folder))
+        Self { command: command(folder), input: Vec::new() }
     }
 
     pub(crate) fn arguments<I: AsRef<std::ffi::OsStr>>(
         mut self,
         arguments: impl IntoIterator<Item = I>,
     ) -> Self {
-        self.0.args(arguments);
+        self.command.args(arguments);
         self
     }
 
     pub(crate) fn environment(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
-        self.0.env(name, value);
+        self.command.env(name, value);
+        self
+    }
+
+    /// What it reads from standard input; nothing unless told.
+    pub(crate) fn input(mut self, text: &str) -> Self {
+        self.input = text.into();
         self
     }
 
     /// Runs it and waits for its end.
     pub(crate) fn run(mut self) -> Finished {
         let mut child = self
-            .0
-            .stdin(Stdio::null())
+            .command
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        // What is not read is no matter.
+        let _unread = child.stdin.take().unwrap().write_all(&self.input);
         let started = Instant::now();
         let deadline = Duration::from_secs(60);
         // What these calls print fits into a pipe.
@@ -110,7 +122,7 @@ impl Program {
             if started.elapsed() > deadline {
                 child.kill().unwrap();
                 let finished = Finished::from(child.wait_with_output().unwrap());
-                panic!("{:?} did not end within {deadline:?}: {finished:?}", self.0);
+                panic!("{:?} did not end within {deadline:?}: {finished:?}", self.command);
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -33,6 +33,8 @@ pub(super) struct Setup {
     pub(super) ports: PortRange,
     pub(super) start_deadline: Duration,
     pub(super) wait_for_python: bool,
+    /// Inside TLS only the test knows whom to trust: it is not asked whether it is ready.
+    pub(super) is_https: bool,
     pub(super) root: TempDir,
     pub(super) _place: Place,
 }
@@ -83,6 +85,12 @@ impl TestServer {
 
     pub(crate) fn data(&self) -> PathBuf {
         self.root().join("data")
+    }
+
+    /// The folders of sessions that outlive the server.
+    pub(crate) fn kept_sessions(&self) -> Vec<PathBuf> {
+        let folders = fs::read_dir(self.data().join("sessions")).into_iter().flatten();
+        folders.map(|folder| folder.unwrap().path()).collect()
     }
 
     pub(crate) fn database(&self) -> Database {
@@ -155,6 +163,10 @@ impl TestServer {
             })
         })
         .await;
+        if self.setup.is_https {
+            self.client = Client::new(format!("https://{address}"));
+            return;
+        }
         self.client = Client::new(format!("http://{address}"));
         let path = if self.setup.wait_for_python { "/health/ready" } else { "/health" };
         until(path, Duration::from_secs(120), async || {

@@ -1,0 +1,63 @@
+//! The answers that a route can give whatever it does, for the OpenAPI document: said once, for every route alike.
+
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::{ContentBuilder, OpenApi, PathItem, Ref, ResponseBuilder};
+
+/// To which routes an answer belongs.
+#[derive(Clone, Copy)]
+enum Routes {
+    All,
+    AllButHealth,
+    /// Those that ask who is asking.
+    Protected,
+    /// Those that read a body.
+    WithBody,
+}
+
+const COMMON: [(&str, &str, Routes); 8] = [
+    ("400", "The request's body broke off", Routes::WithBody),
+    ("401", "The token or key is missing or not valid", Routes::Protected),
+    ("403", "The API key is not valid, or a page of another origin asks", Routes::Protected),
+    ("408", "The request's body came too slowly", Routes::WithBody),
+    ("413", "The request's body is too large", Routes::WithBody),
+    ("421", "The server has another name", Routes::All),
+    ("429", "You have too many requests in flight", Routes::Protected),
+    ("503", "The server has as many requests in flight as it takes", Routes::AllButHealth),
+];
+
+impl Routes {
+    fn have(self, path: &str, operation: &Operation) -> bool {
+        match self {
+            Self::All => true,
+            Self::AllButHealth => !path.starts_with("/health"),
+            Self::Protected => operation.security.is_some(),
+            Self::WithBody => operation.request_body.is_some(),
+        }
+    }
+}
+
+/// Adds them; what a handler says itself stays.
+pub(super) fn add(mut document: OpenApi) -> OpenApi {
+    for (path, item) in &mut document.paths.paths {
+        for operation in operations(item) {
+            for (status, description, routes) in COMMON {
+                if !routes.have(path, operation) {
+                    continue;
+                }
+                let schema = Some(Ref::from_schema_name("ErrorBody"));
+                let content = ContentBuilder::new().schema(schema).build();
+                let response = ResponseBuilder::new()
+                    .description(description)
+                    .content("application/json", content);
+                let responses = &mut operation.responses.responses;
+                responses.entry(status.to_owned()).or_insert_with(|| response.build().into());
+            }
+        }
+    }
+    document
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, patch, .. } = item;
+    [get, put, post, delete, patch].into_iter().flatten()
+}

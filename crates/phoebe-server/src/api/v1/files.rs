@@ -1,0 +1,198 @@
+//! Bundles and scripts as files to take away or to bring.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use phoebe_protocol::command::SnapshotFormat;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::history::History;
+use super::on_files;
+use crate::api::body::Whole;
+use crate::api::caller::OwnedSession;
+use crate::api::{ErrorBody, Shared};
+use crate::error::HttpError;
+use crate::session::SessionView;
+use crate::store::snapshots::Format;
+
+/// The kept form that a path names.
+#[derive(Deserialize)]
+pub(super) struct Form {
+    format: String,
+}
+
+/// Download the Bundle
+///
+/// A `.phoebe` file that PHOEBE opens with `phoebe.load`.
+#[utoipa::path(
+    get, path = "/v1/sessions/{session_id}/bundle", tag = "files", security((), ("token" = []), ("api_key" = [])),
+    params(("session_id" = String, Path, description = "The session's id")),
+    responses(
+        (status = 200, description = "The file", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
+        (status = 404, description = "There is no such session", body = ErrorBody),
+        (status = 409, description = "PHOEBE cannot write the Bundle, and says why", body = ErrorBody),
+        (status = 503, description = "The session cannot be woken now", body = ErrorBody),
+    )
+)]
+pub(super) async fn download_bundle(
+    State(context): State<Shared>,
+    OwnedSession(session): OwnedSession,
+) -> Result<Response, HttpError> {
+    let sessions = &context.app.sessions;
+    let file = sessions.export(&session.session_id, SnapshotFormat::File, Bytes::new()).await?;
+    Ok(attachment(&session, "phoebe", "application/octet-stream", file))
+}
+
+/// Upload a Bundle
+///
+/// The body is a file that PHOEBE imports: a `.phoebe` file of PHOEBE 2, or a file of PHOEBE 1. It takes the Bundle's place; that
+/// is a change like others and can be undone. A file that PHOEBE refuses changes nothing.
+#[utoipa::path(
+    put, path = "/v1/sessions/{session_id}/bundle", tag = "files", security((), ("token" = []), ("api_key" = [])),
+    params(("session_id" = String, Path, description = "The session's id")),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The file"),
+    responses(
+        (status = 200, description = "What can be undone and made again now", body = History),
+        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
+        (status = 404, description = "There is no such session", body = ErrorBody),
+        (status = 413, description = "The file is too large", body = ErrorBody),
+        (status = 422, description = "PHOEBE cannot read it, and says why", body = ErrorBody),
+        (status = 503, description = "The session cannot be woken now", body = ErrorBody),
+    )
+)]
+pub(super) async fn upload_bundle(
+    State(context): State<Shared>,
+    OwnedSession(session): OwnedSession,
+    Whole(file, _room): Whole,
+) -> Result<Json<History>, HttpError> {
+    context.app.sessions.upload(&session.session_id, file).await?;
+    History::of(&context, &session.session_id).await
+}
+
+/// Download a script
+///
+/// A Python script that builds the same Bundle with PHOEBE alone, made from the commands that changed it.
+#[utoipa::path(
+    get, path = "/v1/sessions/{session_id}/script", tag = "files", security((), ("token" = []), ("api_key" = [])),
+    params(("session_id" = String, Path, description = "The session's id")),
+    responses(
+        (status = 200, description = "The script", body = String, content_type = "text/x-python"),
+        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
+        (status = 404, description = "There is no such session", body = ErrorBody),
+        (status = 409, description = "No script can be made, and why", body = ErrorBody),
+        (status = 503, description = "The session cannot be woken now", body = ErrorBody),
+    )
+)]
+pub(super) async fn download_script(
+    State(context): State<Shared>,
+    OwnedSession(session): OwnedSession,
+) -> Result<Response, HttpError> {
+    let sessions = &context.app.sessions;
+    let phoebe = sessions.python_info().await?.phoebe.clone();
+    let journal = on_files(&context, &session.session_id, move |folder| {
+        let steps = folder.journal()?.into_iter();
+        // A step without a command brought an earlier state back: the way to that state is in the journal itself.
+        let entries = steps
+            .filter_map(|step| Some(Entry { command: step.command?, success: step.success }))
+            .collect();
+        serde_json::to_vec(&Journal { entries, phoebe }).map_err(|error| {
+            crate::store::snapshots::SnapshotError::Io(std::io::Error::other(error))
+        })
+    });
+    let journal = Bytes::from(journal.await?);
+    let script = sessions.export(&session.session_id, SnapshotFormat::Script, journal).await?;
+    Ok(attachment(&session, "py", "text/x-python; charset=utf-8", script))
+}
+
+/// What a script is made from, as the worker takes it.
+#[derive(Serialize)]
+struct Journal {
+    entries: Vec<Entry>,
+    phoebe: String,
+}
+
+/// One command that changed the Bundle.
+#[derive(Serialize)]
+struct Entry {
+    command: Box<RawValue>,
+    success: bool,
+}
+
+/// Download what is kept
+///
+/// The Bundle as it lies on the server's disk, also where the session cannot be woken: `pickle` is Python's, for the versions of
+/// Python and PHOEBE that wrote it; `portable` is PHOEBE's JSON, for any, and not older than the session's last rest. A pickle is
+/// code: open it only if you trust everybody who used the session.
+#[utoipa::path(
+    get, path = "/v1/sessions/{session_id}/snapshots/{format}", tag = "files", security((), ("token" = []), ("api_key" = [])),
+    params(
+        ("session_id" = String, Path, description = "The session's id"),
+        ("format" = String, Path, description = "`pickle` or `portable`"),
+    ),
+    responses(
+        (status = 200, description = "The file", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
+        (status = 404, description = "There is no such session or file", body = ErrorBody),
+        (status = 409, description = "The file is damaged, or nothing is kept of sessions", body = ErrorBody),
+    )
+)]
+pub(super) async fn download_snapshot(
+    State(context): State<Shared>,
+    OwnedSession(session): OwnedSession,
+    Path(Form { format }): Path<Form>,
+) -> Result<Response, HttpError> {
+    let (format, extension, kind) = match format.as_str() {
+        "pickle" => (Format::Pickle, "pickle", "application/octet-stream"),
+        "portable" => (Format::Portable, "portable.json", "application/json"),
+        _ => return Err(HttpError::not_found("There are two forms: pickle and portable")),
+    };
+    let kept = on_files(&context, &session.session_id, move |folder| folder.raw(format)).await?;
+    Ok(attachment(&session, extension, kind, kept.payload))
+}
+
+/// A file to be saved under the project's name.
+fn attachment(
+    session: &SessionView,
+    extension: &str,
+    kind: &'static str,
+    content: Bytes,
+) -> Response {
+    let name = file_name(session.project_name.as_deref(), &session.session_id);
+    let disposition =
+        HeaderValue::from_str(&format!("attachment; filename=\"{name}.{extension}\""))
+            .unwrap_or_else(|_| HeaderValue::from_static("attachment"));
+    let headers =
+        [(CONTENT_TYPE, HeaderValue::from_static(kind)), (CONTENT_DISPOSITION, disposition)];
+    (headers, content).into_response()
+}
+
+/// Letters, digits and `-` of the project's name, else of the session's id: a name that no shell and no file system minds.
+fn file_name(project: Option<&str>, session: &str) -> String {
+    let words = project.unwrap_or_default().split(|letter: char| !letter.is_ascii_alphanumeric());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    let mut name = words.join("-");
+    name.truncate(60);
+    if name.is_empty() {
+        name = format!("session-{}", session.get(..8).unwrap_or_default());
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_hold_nothing_that_matters_to_a_shell() {
+        let name = |project| file_name(project, "7d0a3f0e-0f6a-4b5e-9a55-3a4c7d5a1c11");
+        assert_eq!(name(Some("Algol, with a spot")), "Algol-with-a-spot");
+        assert_eq!(name(Some("../../etc/\"passwd\"\r\n; rm")), "etc-passwd-rm");
+        assert_eq!(name(Some("βετα")), "session-7d0a3f0e");
+        assert_eq!(name(None), "session-7d0a3f0e");
+        assert_eq!(name(Some(&"x".repeat(300))).len(), 60);
+    }
+}

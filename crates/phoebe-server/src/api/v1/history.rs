@@ -1,0 +1,90 @@
+//! Changes taken back and made again.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::on_files;
+use crate::api::caller::OwnedSession;
+use crate::api::{ErrorBody, Shared};
+use crate::error::HttpError;
+
+/// How far a session can go back and forth.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct History {
+    /// Changes that can be taken back.
+    #[schema(example = 3)]
+    undo: usize,
+    /// Changes that were taken back and can be made again.
+    #[schema(example = 1)]
+    redo: usize,
+}
+
+impl History {
+    /// The history of a session as it is on disk.
+    pub(super) async fn of(context: &Shared, session: &str) -> Result<Json<Self>, HttpError> {
+        let (undo, redo) =
+            on_files(context, session, |folder| folder.history().map_err(Into::into)).await?;
+        Ok(Json(Self { undo, redo }))
+    }
+}
+
+/// How far a session can go back and forth
+#[utoipa::path(
+    get, path = "/v1/sessions/{session_id}/history", tag = "history", security((), ("token" = []), ("api_key" = [])),
+    params(("session_id" = String, Path, description = "The session's id")),
+    responses(
+        (status = 200, description = "How many changes can be undone and made again", body = History),
+        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
+        (status = 404, description = "There is no such session", body = ErrorBody),
+        (status = 409, description = "Nothing is kept of sessions, or not now", body = ErrorBody),
+    )
+)]
+pub(super) async fn history(
+    State(context): State<Shared>,
+    OwnedSession(session): OwnedSession,
+) -> Result<Json<History>, HttpError> {
+    History::of(&context, &session.session_id).await
+}
+
+/// Take the last change back
+///
+/// In its turn after the commands that were sent before. A command that changes something afterwards begins a new way: what was
+/// undone cannot be made again then.
+#[utoipa::path(
+    post, path = "/v1/sessions/{session_id}/undo", tag = "history", security((), ("token" = []), ("api_key" = [])),
+    params(("session_id" = String, Path, description = "The session's id")),
+    responses(
+        (status = 200, description = "What can be undone and made again now", body = History),
+        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
+        (status = 404, description = "There is no such session", body = ErrorBody),
+        (status = 409, description = "There is nothing to undo", body = ErrorBody),
+    )
+)]
+pub(super) async fn undo(
+    State(context): State<Shared>,
+    OwnedSession(session): OwnedSession,
+) -> Result<Json<History>, HttpError> {
+    context.app.sessions.undo(&session.session_id).await?;
+    History::of(&context, &session.session_id).await
+}
+
+/// Make a change again that was taken back
+#[utoipa::path(
+    post, path = "/v1/sessions/{session_id}/redo", tag = "history", security((), ("token" = []), ("api_key" = [])),
+    params(("session_id" = String, Path, description = "The session's id")),
+    responses(
+        (status = 200, description = "What can be undone and made again now", body = History),
+        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
+        (status = 404, description = "There is no such session", body = ErrorBody),
+        (status = 409, description = "There is nothing to make again", body = ErrorBody),
+    )
+)]
+pub(super) async fn redo(
+    State(context): State<Shared>,
+    OwnedSession(session): OwnedSession,
+) -> Result<Json<History>, HttpError> {
+    context.app.sessions.redo(&session.session_id).await?;
+    History::of(&context, &session.session_id).await
+}

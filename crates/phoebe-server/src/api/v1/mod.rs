@@ -1,0 +1,79 @@
+//! `/v1/sessions/…`: what is kept of a session, and what can be made of it.
+
+mod checkpoints;
+mod clones;
+mod files;
+mod history;
+mod shares;
+mod token;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::caller::{Caller, OwnedSession};
+use super::sessions::Origin;
+use super::view::Session;
+use super::{ErrorBody, Shared};
+use crate::config::SessionSettings;
+use crate::error::HttpError;
+use crate::store::snapshots::{SessionFolder, SnapshotError};
+use crate::web::ClientAddress;
+
+/// Routes for whoever may use the session in the path, or has the token in it.
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(history::history))
+        .routes(routes!(history::undo))
+        .routes(routes!(history::redo))
+        .routes(routes!(checkpoints::list_checkpoints, checkpoints::create_checkpoint))
+        .routes(routes!(checkpoints::remove_checkpoint))
+        .routes(routes!(checkpoints::restore_checkpoint))
+        .routes(routes!(shares::share_checkpoint, shares::unshare_checkpoint))
+        .routes(routes!(shares::shared_checkpoint))
+        .routes(routes!(shares::clone_shared_checkpoint))
+        .routes(routes!(clones::clone_session))
+        .routes(routes!(files::download_bundle, files::upload_bundle))
+        .routes(routes!(files::download_script))
+        .routes(routes!(files::download_snapshot))
+}
+
+/// Routes for those who look after a session, too.
+pub(super) fn supervised_routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(session))
+}
+
+/// One session
+#[utoipa::path(
+    get, path = "/v1/sessions/{session_id}", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    params(("session_id" = String, Path, description = "The session's id")),
+    responses(
+        (status = 200, description = "The session as it is now", body = Session),
+        (status = 403, description = "It belongs to somebody else", body = ErrorBody),
+        (status = 404, description = "There is no such session", body = ErrorBody),
+    )
+)]
+async fn session(
+    State(context): State<Shared>,
+    caller: Caller,
+    OwnedSession(session): OwnedSession,
+) -> Json<Session> {
+    let settings: &SessionSettings = &context.app.settings.session;
+    Json(Session::seen_by(&caller, session, settings))
+}
+
+/// Works on a session's files.
+async fn on_files<T: Send + 'static>(
+    context: &Shared,
+    session: &str,
+    job: impl FnOnce(&mut SessionFolder) -> Result<T, SnapshotError> + Send + 'static,
+) -> Result<T, HttpError> {
+    Ok(context.app.sessions.with_files(session, job).await??)
+}
+
+/// Where a wish for a session comes from.
+fn origin(ClientAddress(client): ClientAddress, headers: HeaderMap) -> Origin {
+    Origin { client, headers }
+}

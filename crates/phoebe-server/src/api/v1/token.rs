@@ -1,0 +1,86 @@
+//! The secret in a link to a checkpoint: what it says, and how it is kept. It reads and writes nothing.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// So that a token is known for what it is wherever it is found.
+const PREFIX: &str = "phoebe_share_";
+
+/// A link's token: where the checkpoint is, and a secret of 256 bits. It has no `Debug`: it is told once and never logged.
+pub(super) struct ShareToken {
+    session: Uuid,
+    checkpoint: Uuid,
+    secret: [u8; 32],
+}
+
+impl ShareToken {
+    /// A new one. `None` if these are no ids.
+    pub(super) fn new(session: &str, checkpoint: &str) -> Option<Self> {
+        Some(Self {
+            session: Uuid::parse_str(session).ok()?,
+            checkpoint: Uuid::parse_str(checkpoint).ok()?,
+            secret: rand::random(),
+        })
+    }
+
+    /// The token that this text is.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(text.strip_prefix(PREFIX)?).ok()?;
+        let (session, rest) = bytes.split_first_chunk()?;
+        let (checkpoint, secret) = rest.split_first_chunk()?;
+        Some(Self {
+            session: Uuid::from_bytes(*session),
+            checkpoint: Uuid::from_bytes(*checkpoint),
+            secret: secret.try_into().ok()?,
+        })
+    }
+
+    /// The text of the link.
+    pub(super) fn text(&self) -> String {
+        let bytes =
+            [&self.session.as_bytes()[..], self.checkpoint.as_bytes(), &self.secret].concat();
+        format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    /// The session's id.
+    pub(super) fn session(&self) -> String {
+        self.session.to_string()
+    }
+
+    /// The checkpoint's id.
+    pub(super) fn checkpoint(&self) -> String {
+        self.checkpoint.simple().to_string()
+    }
+
+    /// What is kept in the secret's place.
+    pub(super) fn hash(&self) -> String {
+        hex::encode(Sha256::digest(self.secret))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// A token leads where it was made for; any other text is another token, or none.
+        #[test]
+        fn a_token_is_read_as_it_was_written(ids in any::<[u128; 2]>(), other in ".{0,120}") {
+            let [session, checkpoint] = ids.map(Uuid::from_u128);
+            let checkpoint = checkpoint.simple().to_string();
+            let token = ShareToken::new(&session.to_string(), &checkpoint).unwrap();
+            let read = ShareToken::parse(&token.text()).unwrap();
+            prop_assert_eq!(read.session(), session.to_string());
+            prop_assert_eq!(read.checkpoint(), checkpoint);
+            prop_assert_eq!(read.hash(), token.hash());
+            let mut cut = token.text();
+            cut.pop();
+            prop_assert!(ShareToken::parse(&cut).is_none());
+            prop_assert!(ShareToken::parse(&other).is_none());
+        }
+    }
+}

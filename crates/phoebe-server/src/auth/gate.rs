@@ -1,0 +1,111 @@
+//! What the settings alone let in: the password of mode `password`, and the API keys of `[auth] api_keys`. Nobody in
+//! particular stands behind either.
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+use super::{AuthError, AuthSetupError};
+use crate::config::AuthSettings;
+
+type Fingerprint = [u8; 32];
+
+fn fingerprint(text: impl AsRef<[u8]>) -> Fingerprint {
+    Sha256::digest(text).into()
+}
+
+/// The one password of mode `password`.
+pub(super) struct Gate(Fingerprint);
+
+impl Gate {
+    /// The gate that the settings ask for.
+    pub(super) fn new(settings: &AuthSettings) -> Result<Self, AuthSetupError> {
+        match settings.password.expose() {
+            "" => Err(AuthSetupError::NoPassword),
+            password => Ok(Self(fingerprint(password))),
+        }
+    }
+
+    /// Whether this is the password; the time tells nothing of it.
+    pub(super) fn opens_for(&self, password: &str) -> bool {
+        self.0.ct_eq(&fingerprint(password)).into()
+    }
+}
+
+/// The secret for tokens of mode `password`: a new password makes old tokens invalid, and so does a restart where no secret is set.
+pub(super) fn token_secret(settings: &AuthSettings) -> [u8; 32] {
+    let secret = settings.jwt_secret_key.expose();
+    let mut hash = Sha256::new();
+    if secret.is_empty() {
+        hash.update(rand::random::<[u8; 32]>());
+    }
+    hash.update(b"gate\0");
+    hash.update(Sha256::digest(secret));
+    hash.update(Sha256::digest(settings.password.expose()));
+    hash.finalize().into()
+}
+
+/// The password of `Authorization: Basic …`; the user's name before it may be any.
+pub(super) fn basic_password(headers: &HeaderMap) -> Option<String> {
+    let (scheme, credentials) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let text = String::from_utf8(STANDARD.decode(credentials.trim()).ok()?).ok()?;
+    text.split_once(':').map(|(_, password)| password.to_owned())
+}
+
+/// The API keys of the settings, beside the mode: who has none of them is asked nothing more.
+pub(super) struct KeyGate(Option<Vec<Fingerprint>>);
+
+impl KeyGate {
+    /// The keys that the settings ask for, if they ask.
+    pub(super) fn new(settings: &AuthSettings) -> Result<Self, AuthSetupError> {
+        let keys = || settings.api_keys.iter().map(|key| fingerprint(key.expose())).collect();
+        let keys: Option<Vec<_>> = settings.enabled.then(keys);
+        if keys.as_ref().is_some_and(Vec::is_empty) {
+            return Err(AuthSetupError::NoApiKeys);
+        }
+        Ok(Self(keys))
+    }
+
+    /// Whether a request may pass.
+    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), AuthError> {
+        let Some(accepted) = &self.0 else { return Ok(()) };
+        let given = headers.get("x-api-key").ok_or(AuthError::MissingApiKey)?;
+        let given = fingerprint(given.as_bytes());
+        // Every key is compared to its end: the time tells nothing.
+        let fits = accepted.iter().fold(Choice::from(0), |fits, key| fits | key.ct_eq(&given));
+        if bool::from(fits) { Ok(()) } else { Err(AuthError::InvalidApiKey) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn password_of(header: &str) -> Option<String> {
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, header.parse().unwrap())]);
+        basic_password(&headers)
+    }
+
+    #[test]
+    fn the_password_stands_behind_the_first_colon() {
+        for (credentials, password) in [
+            ("ada@x.org:open sesame", Some("open sesame")),
+            (":open:sesame", Some("open:sesame")),
+            ("ada:", Some("")),
+            ("no colon", None),
+        ] {
+            let header = format!("Basic {}", STANDARD.encode(credentials));
+            assert_eq!(password_of(&header).as_deref(), password, "{credentials}");
+        }
+        for header in ["Basic !", "Basic", "Bearer YTpi", "Basic /w=="] {
+            assert_eq!(password_of(header), None, "{header}");
+        }
+        assert_eq!(password_of("bAsIc YTpi").as_deref(), Some("b"));
+    }
+}

@@ -1,0 +1,329 @@
+//! A session's worker, and what is under way with it: what goes out in its turn, and what has taken too long.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use phoebe_protocol::command::{Message, SnapshotFormat};
+use phoebe_protocol::packet::CommandKind;
+use tokio::time::{Instant, timeout};
+
+use super::SessionError;
+use super::cores::{CoreGrant, CoreWait, Cores};
+use super::keeper::{Keeper, Pending};
+use super::memory::MemoryWatch;
+use super::ports::PortLease;
+use super::queue::CommandQueue;
+use super::request::{Source, Work};
+use super::start::{Started, wire_format};
+use crate::store::snapshots::{Format, SnapshotError};
+use crate::worker::connection::{Commands, ConnectionError, Replies};
+use crate::worker::{Exit, Worker};
+
+/// A command that has run out of time, and its runner ended, has so long to answer that.
+const CANCEL_GRACE: Duration = Duration::from_secs(5);
+/// After its connection broke, a worker has so long to show how it ended.
+const EXIT_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Work in the queue.
+pub(super) struct Queued {
+    pub(super) work: Work,
+    /// When it went to the worker.
+    pub(super) sent: Option<Instant>,
+    /// Whether its time was over and it was asked to end.
+    overdue: bool,
+    /// The cores it computes on.
+    cores: Option<CoreGrant>,
+    /// What a load brings back.
+    pub(super) found: Option<Found>,
+}
+
+/// What is brought back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// An earlier or undone step, which counts again.
+    Step(u64),
+    /// A checkpoint made at this step.
+    Checkpoint(u64),
+    /// A file of the user's.
+    File,
+}
+
+/// Why a worker cannot be used any more.
+pub(super) struct Lost {
+    /// In words for the user.
+    pub(super) why: String,
+}
+
+/// A worker and what is under way with it.
+pub(super) struct Awake {
+    pub(super) worker: Worker,
+    commands: Commands,
+    pub(super) replies: Replies,
+    cores: CoreWait,
+    pub(super) memory: MemoryWatch,
+    port: PortLease,
+    /// What the server itself asked for, to keep it.
+    pub(super) exports: HashMap<u64, (SnapshotFormat, u64)>,
+    /// Answers that wait for the disk.
+    pub(super) commits: Pending<super::driver::Committed>,
+}
+
+impl Queued {
+    pub(super) fn new(work: Work) -> Self {
+        Self { work, sent: None, overdue: false, cores: None, found: None }
+    }
+
+    /// The command's bytes, if it is a command.
+    pub(super) fn command(&self) -> Option<&Bytes> {
+        match &self.work {
+            Work::Command(command) => Some(&command.body),
+            Work::Load { .. } | Work::Export { .. } => None,
+        }
+    }
+}
+
+impl Awake {
+    pub(super) fn new(started: Started) -> Self {
+        let Started { worker, commands, replies, port } = started;
+        Self {
+            worker,
+            commands,
+            replies,
+            cores: CoreWait::default(),
+            memory: MemoryWatch::default(),
+            port,
+            exports: HashMap::new(),
+            commits: Pending::default(),
+        }
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port.port()
+    }
+
+    /// The next thing that its worker or the disk has to say.
+    pub(super) async fn next(&mut self) -> Event {
+        let measure = self.memory.due();
+        tokio::select! {
+            reply = self.replies.next() => match reply {
+                Ok(message) => Event::Reply(message),
+                Err(error) => Event::Broken(how_it_was_lost(&self.worker, error).await),
+            },
+            exit = self.worker.ended() => Event::Exited(Lost::exited(exit)),
+            committed = self.commits.next() => Event::Committed(committed),
+            measured = self.memory.measured() => Event::Measured(measured),
+            () = self.cores.turn() => Event::Turn,
+            () = super::driver::at(measure) => {
+                self.memory.start(self.worker.memory());
+                Event::Turn
+            }
+        }
+    }
+
+    /// What the worker said before it ended and nobody has read yet.
+    pub(super) fn last_words(&mut self) -> Option<Message> {
+        self.replies.next().now_or_never()?.ok()
+    }
+
+    /// Sends what may go. `journal` writes down that a command begins; with `snapshots` changes bring their Bundle back.
+    pub(super) async fn send_what_may_go(
+        &mut self,
+        queue: &mut CommandQueue<Queued>,
+        cores: &Cores,
+        keeper: Option<&Keeper>,
+        snapshots: bool,
+    ) -> Result<(), Lost> {
+        loop {
+            let wants_cores = queue.ready(true) == Some(CommandKind::Long);
+            let grant = if wants_cores { self.cores.take_or_ask(cores) } else { None };
+            let Some((kind, mut queued)) = queue.next(grant.is_some()) else {
+                return Ok(());
+            };
+            queued.sent = Some(Instant::now());
+            let cores = grant.as_ref().map(CoreGrant::cores);
+            queued.cores = grant;
+            let snapshot = snapshots && kind != CommandKind::Read;
+            let sent = match &queued.work {
+                Work::Command(command) => {
+                    if let Some(keeper) = keeper.filter(|_| kind != CommandKind::Read) {
+                        let (name, at) = (command.name.clone(), super::now());
+                        // Where it cannot be written now it is with the next line.
+                        drop(keeper.run(move |folder| folder.begin(&name, at)));
+                    }
+                    self.commands.request(command.body.clone(), cores, snapshot).await
+                }
+                Work::Export { format, body, .. } => {
+                    self.commands.export(*format, body.clone()).await
+                }
+                Work::Load { source, .. } => match find(source.clone(), keeper).await {
+                    Ok((format, bundle, found)) => {
+                        queued.found = Some(found);
+                        let snapshot = !matches!(found, Found::Step(_));
+                        self.commands.restore(format, bundle, snapshot).await
+                    }
+                    Err(error) => {
+                        queued.work.refuse(error);
+                        continue;
+                    }
+                },
+            };
+            match sent {
+                Ok(number) => queue.started(number, kind, queued),
+                Err(error) => {
+                    // It is still to be answered, with all others.
+                    queue.started(u64::MAX, kind, queued);
+                    return Err(how_it_was_lost(&self.worker, error).await);
+                }
+            }
+        }
+    }
+
+    /// Asks for the Bundle as it is after `change`, to keep it.
+    pub(super) async fn ask_for_bundle(
+        &mut self,
+        format: SnapshotFormat,
+        change: u64,
+    ) -> Result<(), Lost> {
+        match self.commands.export(format, Bytes::new()).await {
+            Ok(number) => {
+                self.exports.insert(number, (format, change));
+                Ok(())
+            }
+            Err(error) => Err(how_it_was_lost(&self.worker, error).await),
+        }
+    }
+
+    /// When the next command will have run out of time.
+    pub(super) fn next_deadline(
+        queue: &CommandQueue<Queued>,
+        limit: Option<Duration>,
+    ) -> Option<Instant> {
+        let limit = limit?;
+        let deadlines = queue.running().filter_map(|(_, _, queued)| {
+            let grace = if queued.overdue { CANCEL_GRACE } else { Duration::ZERO };
+            Some(queued.sent? + limit + grace)
+        });
+        deadlines.min()
+    }
+
+    /// Ends runners whose command took longer than `limit`; a worker that cannot be helped that way is given up.
+    pub(super) async fn end_overdue(
+        &mut self,
+        queue: &mut CommandQueue<Queued>,
+        limit: Duration,
+    ) -> Result<(), Lost> {
+        let now = Instant::now();
+        let seconds = limit.as_secs_f64();
+        let mut cancel = Vec::new();
+        for (number, kind, queued) in queue.running_mut() {
+            let Some(sent) = queued.sent else { continue };
+            if now >= sent + limit + CANCEL_GRACE {
+                let why =
+                    format!("a command took longer than {seconds} s and could not be stopped");
+                return Err(Lost { why });
+            }
+            if now >= sent + limit && !queued.overdue {
+                queued.overdue = true;
+                if kind == CommandKind::Long {
+                    cancel.push((number, format!("it took longer than {seconds} s")));
+                }
+            }
+        }
+        for (number, reason) in cancel {
+            if let Err(error) = self.commands.cancel(number, &reason).await {
+                return Err(Lost::broken(&error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the worker and frees its port.
+    pub(super) async fn stop(self, grace: Duration) -> Exit {
+        self.worker.stop(grace).await
+    }
+}
+
+/// A connection breaks when its worker dies; then how it died is the better word.
+async fn how_it_was_lost(worker: &Worker, error: ConnectionError) -> Lost {
+    match timeout(EXIT_PATIENCE, worker.ended()).await {
+        Ok(exit) => Lost::exited(exit),
+        Err(_) => Lost::broken(&error),
+    }
+}
+
+/// What happened with a worker.
+pub(super) enum Event {
+    /// It sent something.
+    Reply(Message),
+    /// What it answered is on disk, or cannot be.
+    Committed(super::driver::Committed),
+    /// Its memory was measured.
+    Measured(Option<f64>),
+    /// Something may go on.
+    Turn,
+    /// It is gone.
+    Exited(Lost),
+    /// It is of no more use, whether it lives or not.
+    Broken(Lost),
+}
+
+impl Lost {
+    fn exited(exit: Exit) -> Self {
+        Self { why: format!("its process ended ({exit})") }
+    }
+
+    fn broken(error: &ConnectionError) -> Self {
+        Self { why: error.to_string() }
+    }
+}
+
+/// The Bundle that a load brings back.
+async fn find(
+    source: Source,
+    keeper: Option<&Keeper>,
+) -> Result<(SnapshotFormat, Bytes, Found), SessionError> {
+    if let Source::File(file) = source {
+        return Ok((SnapshotFormat::File, file, Found::File));
+    }
+    let keeper = keeper.ok_or_else(|| {
+        let text = "Nothing is kept of sessions on this server ([session] durability = \"off\")";
+        SessionError::Conflict(text.to_owned())
+    })?;
+    let nothing = match &source {
+        Source::Undo => "There is nothing to undo",
+        Source::Redo => "There is nothing to redo",
+        Source::Checkpoint(_) | Source::File(_) => "There is no such checkpoint",
+    };
+    let is_checkpoint = matches!(source, Source::Checkpoint(_));
+    let read = keeper.run(move |folder| match source {
+        Source::Undo => folder.before(),
+        Source::Redo => folder.after(),
+        Source::Checkpoint(id) => folder.checkpoint(&id),
+        Source::File(_) => Ok(None),
+    });
+    let snapshot = read.await.map_err(SnapshotError::Io).and_then(|snapshot| snapshot);
+    let snapshot = snapshot
+        .map_err(|error| SessionError::Conflict(format!("It cannot be brought back: {error}")))?;
+    let missing = if is_checkpoint {
+        SessionError::NoCheckpoint
+    } else {
+        SessionError::Conflict(nothing.to_owned())
+    };
+    let snapshot = snapshot.ok_or(missing)?;
+    let step = snapshot.header.step;
+    let found = if is_checkpoint { Found::Checkpoint(step) } else { Found::Step(step) };
+    let format: Format = snapshot.header.format;
+    Ok((wire_format(format), snapshot.payload, found))
+}
+
+/// What an unusable disk is to a session.
+pub(super) fn disk_problem(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "the disk is full".to_owned(),
+        io::ErrorKind::ReadOnlyFilesystem => "the disk is read-only".to_owned(),
+        _ => format!("it cannot be written: {error}"),
+    }
+}

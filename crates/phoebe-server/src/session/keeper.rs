@@ -1,0 +1,88 @@
+//! A session's files: every write and read of them, one after the other and off the driver's thread. It decides nothing.
+
+use std::io;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::store::snapshots::SessionFolder;
+
+type Job = Box<dyn FnOnce(&mut SessionFolder) + Send>;
+
+/// Does a session's file work in the order in which it is given. When the last handle is gone, what was given is still done.
+#[derive(Clone)]
+pub(super) struct Keeper {
+    jobs: mpsc::UnboundedSender<Job>,
+}
+
+impl Keeper {
+    /// Works on `folder`.
+    pub(super) fn new(folder: SessionFolder) -> Self {
+        let (jobs, given) = mpsc::unbounded_channel();
+        tokio::spawn(work(folder, given));
+        Self { jobs }
+    }
+
+    /// Gives a job; what it returns can be waited for, and need not be.
+    pub(super) fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut SessionFolder) -> T + Send + 'static,
+    ) -> BoxFuture<'static, io::Result<T>> {
+        let (done, result) = oneshot::channel();
+        let job: Job = Box::new(move |folder| {
+            let _nobody_waits = done.send(job(folder));
+        });
+        let gone = || io::Error::other("a job on the session's files has failed");
+        let given = self.jobs.send(job).map_err(|_| gone());
+        Box::pin(async move {
+            given?;
+            result.await.map_err(|_| gone())
+        })
+    }
+}
+
+async fn work(mut folder: SessionFolder, mut given: mpsc::UnboundedReceiver<Job>) {
+    while let Some(job) = given.recv().await {
+        let done = tokio::task::spawn_blocking(move || {
+            job(&mut folder);
+            folder
+        });
+        match done.await {
+            Ok(back) => folder = back,
+            Err(error) => {
+                tracing::error!(%error, "a job on a session's files panicked; nothing of it is kept any more");
+                return;
+            }
+        }
+    }
+}
+
+/// File work whose end the driver waits for beside everything else.
+pub(super) struct Pending<T> {
+    work: futures::stream::FuturesOrdered<BoxFuture<'static, T>>,
+}
+
+impl<T> Default for Pending<T> {
+    fn default() -> Self {
+        Self { work: futures::stream::FuturesOrdered::new() }
+    }
+}
+
+impl<T> Pending<T> {
+    pub(super) fn push(&mut self, work: impl Future<Output = T> + Send + 'static) {
+        self.work.push_back(work.boxed());
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.work.is_empty()
+    }
+
+    /// The next that is done; for ever if there is none. Cancel-safe.
+    pub(super) async fn next(&mut self) -> T {
+        match futures::StreamExt::next(&mut self.work).await {
+            Some(done) => done,
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The files of one session while its server may change them: such that together they are a state that once was.
+//!
+//! A snapshot never changes once it has its name. So what decides is read first, and again if it was replaced meanwhile: the
+//! record, which step counts, that step's snapshot; then the journal, which may be longer, as after a crash, and the portable
+//! copy, which says itself whether it fits. The rest is history, and may go meanwhile; what comes meanwhile is left out.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// So often it is tried to see a session at one moment; one look takes less than a millisecond, unless Bundles are huge.
+const ATTEMPTS: usize = 1000;
+
+/// A session's files, those that decide with what is in them.
+pub(super) struct Collected {
+    /// Names in the session's folder, and contents.
+    pub(super) state: Vec<(String, Vec<u8>)>,
+    /// Names of further files, which may vanish.
+    pub(super) history: Vec<String>,
+}
+
+/// The files of the session in `folder`. `None` if it has ended.
+pub(super) fn collect(folder: &Path) -> io::Result<Option<Collected>> {
+    for _ in 0..ATTEMPTS {
+        // It is removed first when a session ends, and written first when one begins.
+        let Some(record) = read_if_there(&folder.join("session.json"))? else { return Ok(None) };
+        if let Some(mut collected) = try_collect(folder)? {
+            collected.state.push(("session.json".to_owned(), record));
+            return Ok(Some(collected));
+        }
+    }
+    Err(io::Error::other("the session changes too fast to be copied; try again"))
+}
+
+/// `None` if something was replaced while it was read.
+fn try_collect(folder: &Path) -> io::Result<Option<Collected>> {
+    let head = read_if_there(&folder.join("head"))?;
+    let names = names_in(folder)?;
+    let steps: Vec<u64> = names.iter().filter_map(|name| step_of(name)).collect();
+    let named =
+        head.as_deref().and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok());
+    let step = named.filter(|step| steps.contains(step)).or(steps.iter().max().copied());
+
+    let mut state = Vec::new();
+    if let Some(step) = step {
+        let name = format!("{step}.snapshot");
+        let Some(content) = read_if_there(&folder.join(&name))? else { return Ok(None) };
+        state.push((name, content));
+    }
+    if read_if_there(&folder.join("head"))? != head {
+        return Ok(None);
+    }
+    state.extend(head.map(|content| ("head".to_owned(), content)));
+    for name in ["journal.jsonl", "portable.snapshot"] {
+        let content = read_if_there(&folder.join(name))?;
+        state.extend(content.map(|content| (name.to_owned(), content)));
+    }
+    let others = names.into_iter().filter(|name| step_of(name).is_some_and(|of| Some(of) != step));
+    let checkpoints = names_in(&folder.join("checkpoints"))?.into_iter();
+    // What ends otherwise is half written.
+    let checkpoints =
+        checkpoints.filter(|name| name.ends_with(".snapshot") || name.ends_with(".share"));
+    let checkpoints = checkpoints.map(|name| format!("checkpoints/{name}"));
+    Ok(Some(Collected { state, history: others.chain(checkpoints).collect() }))
+}
+
+fn step_of(name: &str) -> Option<u64> {
+    name.strip_suffix(".snapshot")?.parse().ok()
+}
+
+/// The names of what is in a folder; none if there is no such folder.
+pub(super) fn names_in(folder: &Path) -> io::Result<Vec<String>> {
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => {
+            entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        }
+    }
+}
+
+/// A file's content. `None` if there is no such file.
+pub(super) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        content => content.map(Some),
+    }
+}

@@ -1,0 +1,229 @@
+//! One snapshot as a file that tells by itself whether it is whole.
+//!
+//! ```text
+//! phoebe-snapshot 1 <SHA-256 of all that follows, 64 hexadecimal digits>\n
+//! <header, one line of JSON>\n
+//! <payload>
+//! ```
+//!
+//! It reads and writes bytes. A payload is never interpreted: it may be code, and only a worker of its session may read it.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+const MAGIC: &str = "phoebe-snapshot 1 ";
+
+/// How a payload is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Python's pickle of the Bundle: exact and fast, and tied to the versions that wrote it.
+    Pickle,
+    /// PHOEBE's own JSON: survives an upgrade.
+    Portable,
+}
+
+/// Which versions wrote a payload.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// Version of PHOEBE.
+    pub phoebe: String,
+    /// Version of Python.
+    pub python: String,
+}
+
+impl Versions {
+    /// Whether a pickle that these versions wrote can be trusted to load in `others`.
+    pub(super) fn work_in(&self, others: &Self) -> bool {
+        let minor = |version: &str| -> Vec<String> {
+            version.split('.').take(2).map(str::to_owned).collect()
+        };
+        self.phoebe == others.phoebe && minor(&self.python) == minor(&others.python)
+    }
+}
+
+/// What is known of a payload without reading it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// How the payload is written down.
+    pub format: Format,
+    /// After how many changes of the session it was taken; 0 for the Bundle that the session began with.
+    pub step: u64,
+    /// Unix seconds.
+    pub taken_at: f64,
+    /// What wrote it.
+    #[serde(flatten)]
+    pub versions: Versions,
+    /// A checkpoint's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What its user noted with a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// A whole snapshot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// What is known of it.
+    pub header: Header,
+    /// The Bundle.
+    pub payload: Bytes,
+}
+
+/// Why a file is no snapshot.
+#[derive(Debug, Error)]
+pub enum SnapshotError {
+    /// The operating system.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It is torn, damaged, or something else.
+    #[error("{0}")]
+    Damaged(&'static str),
+    /// There are snapshots, and each is damaged.
+    #[error("no snapshot of the session is whole: {0}")]
+    NoneWhole(String),
+}
+
+/// Writes a snapshot so that `path` holds either what it held before or all of it, whatever happens meanwhile.
+///
+/// # Errors
+/// Then `path` holds what it held before.
+pub(super) fn write(path: &Path, snapshot: &Snapshot, durable: bool) -> io::Result<()> {
+    let mut header = serde_json::to_vec(&snapshot.header)?;
+    header.push(b'\n');
+    let checksum = checksum(&[&header, &snapshot.payload]);
+    let first = format!("{MAGIC}{checksum}\n");
+    write_atomically(path, &[first.as_bytes(), &header, &snapshot.payload], durable)
+}
+
+/// Reads a snapshot and checks that it is whole.
+///
+/// # Errors
+/// [`SnapshotError`] says what is wrong with it.
+pub(super) fn read(path: &Path) -> Result<Snapshot, SnapshotError> {
+    parse(Bytes::from(fs::read(path)?))
+}
+
+/// Whether these bytes are a whole snapshot.
+///
+/// # Errors
+/// [`SnapshotError::Damaged`] says what is wrong.
+pub fn verify(bytes: Bytes) -> Result<(), SnapshotError> {
+    parse(bytes).map(drop)
+}
+
+/// The snapshot that these bytes are, checked.
+///
+/// # Errors
+/// [`SnapshotError::Damaged`].
+pub(super) fn parse(bytes: Bytes) -> Result<Snapshot, SnapshotError> {
+    let (first, rest) = split_line(&bytes).ok_or(SnapshotError::Damaged("it is cut short"))?;
+    let expected = std::str::from_utf8(&first).ok().and_then(|line| line.strip_prefix(MAGIC));
+    let expected = expected.ok_or(SnapshotError::Damaged("it is not a snapshot"))?;
+    if checksum(&[&rest]) != expected {
+        return Err(SnapshotError::Damaged("its checksum is wrong: it is torn or damaged"));
+    }
+    let (header, payload) = split_line(&rest).ok_or(SnapshotError::Damaged("it has no header"))?;
+    let header = serde_json::from_slice(&header)
+        .map_err(|_| SnapshotError::Damaged("its header is of another version"))?;
+    Ok(Snapshot { header, payload })
+}
+
+/// Replaces the file at `path` by these bytes, or leaves it as it is.
+pub(super) fn write_atomically(path: &Path, parts: &[&[u8]], durable: bool) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let written = write_all(&temporary, parts, durable).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // What is half written helps nobody; the error matters more than this one.
+        let _may_stay = fs::remove_file(&temporary);
+        return written;
+    }
+    match path.parent() {
+        Some(folder) if durable => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+fn write_all(path: &Path, parts: &[&[u8]], durable: bool) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    for part in parts {
+        file.write_all(part)?;
+    }
+    if durable { file.sync_all() } else { Ok(()) }
+}
+
+fn checksum(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hex::encode(hash.finalize())
+}
+
+fn split_line(bytes: &Bytes) -> Option<(Bytes, Bytes)> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    Some((bytes.slice(..end), bytes.slice(end + 1..)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn snapshot(payload: Vec<u8>) -> Snapshot {
+        let header = Header {
+            format: Format::Pickle,
+            step: 7,
+            taken_at: 1.5,
+            versions: Versions { phoebe: "2.5.4".to_owned(), python: "3.11.7".to_owned() },
+            name: None,
+            note: Some("before the fit".to_owned()),
+        };
+        Snapshot { header, payload: Bytes::from(payload) }
+    }
+
+    proptest! {
+        /// What is written is read again; whatever is cut off or flipped is noticed.
+        #[test]
+        fn whole_or_noticed(
+            payload in prop::collection::vec(any::<u8>(), 0..2000),
+            cut in any::<prop::sample::Index>(),
+            flip in any::<prop::sample::Index>(),
+            bit in 0u8..8,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("7.snapshot");
+            let written = snapshot(payload);
+            write(&path, &written, false).unwrap();
+            prop_assert_eq!(&read(&path).unwrap(), &written);
+            prop_assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+
+            let whole = fs::read(&path).unwrap();
+            fs::write(&path, &whole[..cut.index(whole.len())]).unwrap();
+            prop_assert!(read(&path).is_err());
+            let mut damaged = whole.clone();
+            damaged[flip.index(whole.len())] ^= 1 << bit;
+            fs::write(&path, &damaged).unwrap();
+            prop_assert!(read(&path).is_err());
+        }
+    }
+
+    #[test]
+    fn a_failed_write_leaves_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.snapshot");
+        write(&path, &snapshot(b"old".to_vec()), true).unwrap();
+        // The temporary file's place is taken by a folder: it cannot be written.
+        fs::create_dir(path.with_extension("new")).unwrap();
+        assert!(write(&path, &snapshot(b"new".to_vec()), true).is_err());
+        assert_eq!(read(&path).unwrap().payload, "old");
+    }
+}

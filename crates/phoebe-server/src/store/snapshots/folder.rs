@@ -1,0 +1,585 @@
+//! One session's folder: its snapshots, which of them counts, its journal, and what is known of the session.
+//!
+//! A session's state is counted in steps: 0 is the Bundle it began with, each change makes the next. Not every step needs a
+//! snapshot; undoing goes from one that has one to another.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tracing::{error, warn};
+
+use super::Rules;
+use super::file::{self, Format, Header, Snapshot, SnapshotError, Versions, write_atomically};
+use super::journal::{Interrupted, Journal, Step};
+
+const RECORD: &str = "session.json";
+const HEAD: &str = "head";
+const PORTABLE: &str = "portable.snapshot";
+const JOURNAL: &str = "journal.jsonl";
+const CHECKPOINTS: &str = "checkpoints";
+
+/// What must be known of a session to show it and to give it back to its owner.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SessionRecord {
+    /// UUID v4.
+    pub session_id: String,
+    /// Unix seconds.
+    pub created_at: f64,
+    /// Unix seconds.
+    pub last_activity: f64,
+    /// The owner's id, if there is an owner.
+    pub user_id: Option<String>,
+    /// The owner's name.
+    pub full_name: Option<String>,
+    /// The name of the user's project.
+    pub project_name: Option<String>,
+    /// What the user told of themself.
+    pub first_name: Option<String>,
+    /// What the user told of themself.
+    pub last_name: Option<String>,
+    /// What the user told of themself.
+    pub email: Option<String>,
+    /// Other metadata given at the start.
+    pub metadata: BTreeMap<String, serde_json::Value>,
+}
+
+/// A change of the Bundle that is to be kept.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// Unix seconds.
+    pub at: f64,
+    /// Whether the command succeeded.
+    pub success: bool,
+    /// The command as its user sent it; `None` where an earlier state was brought back.
+    pub command: Option<Bytes>,
+    /// The step whose state was brought back, if that is not the one before.
+    pub parent: Option<u64>,
+}
+
+/// A Bundle as bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Payload {
+    /// How they are written down.
+    pub format: Format,
+    /// What wrote them.
+    pub versions: Versions,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+/// What could be brought back.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The state that counts, in the forms there are, the best first. Empty if nothing was ever kept.
+    pub forms: Vec<Snapshot>,
+    /// What had to be passed over, and why, in words for the user.
+    pub notice: Option<String>,
+}
+
+/// A state that its user gave a name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// Names it in the session.
+    pub id: String,
+    /// What is known of it.
+    pub header: Header,
+}
+
+/// One session's folder.
+#[derive(Debug)]
+pub struct SessionFolder {
+    path: PathBuf,
+    id: String,
+    rules: Rules,
+    journal: Journal,
+    /// The step that counts and the last that there was, once they are known.
+    steps: Option<Steps>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Steps {
+    head: u64,
+    last: u64,
+}
+
+impl SessionFolder {
+    pub(super) fn new(path: PathBuf, id: &str, rules: Rules) -> Self {
+        let journal = Journal::new(path.join(JOURNAL));
+        Self { path, id: id.to_owned(), rules, journal, steps: None }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is known of the session.
+    ///
+    /// # Errors
+    /// When it is not kept, or its record is damaged.
+    pub fn record(&self) -> io::Result<SessionRecord> {
+        let record: SessionRecord = serde_json::from_slice(&fs::read(self.path.join(RECORD))?)?;
+        if record.session_id == self.id {
+            Ok(record)
+        } else {
+            Err(io::Error::other("its record speaks of another session"))
+        }
+    }
+
+    /// Keeps what is known of the session, and makes its folder if there is none.
+    ///
+    /// # Errors
+    /// Then what was kept before stays.
+    pub fn write_record(&self, record: &SessionRecord) -> io::Result<()> {
+        create_private_folder(&self.path)?;
+        let text = serde_json::to_vec_pretty(record)?;
+        write_atomically(&self.path.join(RECORD), &[&text], self.rules.fsync)
+    }
+
+    /// Unix seconds of the last sign of life that the files give.
+    #[must_use]
+    pub fn last_change(&self) -> Option<f64> {
+        let modified = fs::metadata(self.path.join(JOURNAL)).and_then(|file| file.modified());
+        let since = modified.ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some(since.as_secs_f64())
+    }
+
+    /// Keeps the Bundle that the session began with, as a link to the one that all sessions of its worker's origin share.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such file.
+    pub fn begin_with(&self, shared: &Path) -> io::Result<()> {
+        create_private_folder(&self.path)?;
+        match fs::hard_link(shared, self.snapshot_path(0)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            // File systems without links.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                fs::copy(shared, self.snapshot_path(0)).map(drop)
+            }
+            linked => linked,
+        }
+    }
+
+    /// Notes that a command goes to the worker.
+    ///
+    /// # Errors
+    /// When it cannot be noted now; it is noted later.
+    pub fn begin(&mut self, command: &str, at: f64) -> io::Result<()> {
+        self.journal.begin(command, at)
+    }
+
+    /// Notes that a command is over and changed nothing.
+    ///
+    /// # Errors
+    /// When it cannot be noted now; it is noted later.
+    pub fn end(&mut self, command: &str, at: f64) -> io::Result<()> {
+        self.journal.end(command, at)
+    }
+
+    /// Notes a change, and keeps the Bundle after it if there is a payload: it counts from now on, and what was undone before
+    /// is forgotten. Without a payload the change is kept with the next [`Self::save`].
+    ///
+    /// # Errors
+    /// Then what counted on disk before still counts there; [`Self::save`] tries again.
+    pub fn commit(&mut self, change: Change, payload: Option<&Payload>) -> io::Result<u64> {
+        let steps = self.steps()?;
+        let step = steps.last + 1;
+        self.steps = Some(Steps { head: step, last: step });
+        let noted = self.journal.step(Step {
+            step,
+            parent: change.parent.unwrap_or(steps.head),
+            at: change.at,
+            success: change.success,
+            command: change.command.as_ref().and_then(one_line),
+        });
+        if let Some(payload) = payload {
+            self.write_step(step, steps.head, payload, change.at)?;
+        }
+        noted.map(|()| step)
+    }
+
+    /// Keeps the Bundle as it is after the last change.
+    ///
+    /// # Errors
+    /// Then what counted on disk before still counts there.
+    pub fn save(&mut self, payload: &Payload, at: f64) -> io::Result<()> {
+        let step = self.steps()?.head;
+        let before = self.head_among(&self.numbers()?).unwrap_or(step);
+        self.journal.flush()?;
+        self.write_step(step, before, payload, at)
+    }
+
+    fn write_step(
+        &self,
+        step: u64,
+        before: u64,
+        payload: &Payload,
+        taken_at: f64,
+    ) -> io::Result<()> {
+        create_private_folder(&self.path)?;
+        let numbers = self.numbers()?;
+        let snapshot = payload.snapshot(step, taken_at);
+        file::write(&self.snapshot_path(step), &snapshot, self.rules.fsync)?;
+        remove_if_there(&self.path.join(HEAD))?;
+        // Undone ones first; then the oldest, but for so many as can be undone.
+        let (kept, undone): (Vec<u64>, Vec<u64>) =
+            numbers.iter().filter(|other| **other != step).partition(|other| **other <= before);
+        let excess = kept.len().saturating_sub(self.rules.history.max(1));
+        for old in undone.iter().chain(&kept[..excess]) {
+            if let Err(error) = fs::remove_file(self.snapshot_path(*old)) {
+                warn!(session = self.id, step = old, %error, "an old snapshot stays");
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the Bundle in the form that survives an upgrade.
+    ///
+    /// # Errors
+    /// Then the portable copy that was kept before stays.
+    pub fn save_portable(&mut self, payload: &Payload, at: f64) -> io::Result<()> {
+        let snapshot = payload.snapshot(self.steps()?.head, at);
+        file::write(&self.path.join(PORTABLE), &snapshot, self.rules.fsync)
+    }
+
+    /// Whether there is a portable copy of the state that counts.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn has_portable(&mut self) -> io::Result<bool> {
+        let head = self.steps()?.head;
+        Ok(self.portable().is_ok_and(|copy| copy.header.step == head))
+    }
+
+    fn portable(&self) -> Result<Snapshot, SnapshotError> {
+        file::read(&self.path.join(PORTABLE))
+    }
+
+    /// The state that counts, in all forms that are whole: the exact one first where `versions` wrote it, else the portable
+    /// one. If no form of it is whole, the newest state before it.
+    ///
+    /// # Errors
+    /// When there are snapshots and none of them is whole, or the folder cannot be read.
+    pub fn recover(&mut self, versions: &Versions) -> Result<Recovered, SnapshotError> {
+        let numbers = self.numbers()?;
+        let Some(head) = self.head_among(&numbers) else {
+            return Ok(Recovered { forms: Vec::new(), notice: None });
+        };
+        let portable = self.portable();
+        let mut damaged = Vec::new();
+        for step in numbers.into_iter().rev().filter(|step| *step <= head) {
+            let mut forms = Vec::new();
+            match file::read(&self.snapshot_path(step)) {
+                Ok(snapshot) => forms.push(snapshot),
+                Err(problem) => {
+                    error!(session = self.id, step, %problem, "a snapshot is damaged");
+                    damaged.push(format!("snapshot {step}: {problem}"));
+                }
+            }
+            forms.extend(portable.as_ref().ok().filter(|copy| copy.header.step == step).cloned());
+            if forms.is_empty() {
+                continue;
+            }
+            forms.sort_by_key(|form| {
+                form.header.format == Format::Pickle && !form.header.versions.work_in(versions)
+            });
+            let notice = (step != head).then(|| {
+                let damaged = damaged.join("; ");
+                format!("The last change is lost: it could not be read from disk ({damaged}). The state before it is used.")
+            });
+            let last = self.steps().map_or(head, |steps| steps.last);
+            self.steps = Some(Steps { head: step, last });
+            return Ok(Recovered { forms, notice });
+        }
+        Err(SnapshotError::NoneWhole(damaged.join("; ")))
+    }
+
+    /// The snapshot before the one that counts. `None` if there is none to go back to.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn before(&mut self) -> Result<Option<Snapshot>, SnapshotError> {
+        let head = self.steps()?.head;
+        let before = self.numbers()?.into_iter().rev().find(|step| *step < head);
+        before.map(|step| file::read(&self.snapshot_path(step))).transpose()
+    }
+
+    /// The snapshot that an undo went back from. `None` if nothing was undone.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn after(&mut self) -> Result<Option<Snapshot>, SnapshotError> {
+        let head = self.steps()?.head;
+        let after = self.numbers()?.into_iter().find(|step| *step > head);
+        after.map(|step| file::read(&self.snapshot_path(step))).transpose()
+    }
+
+    /// How many changes can be undone, and how many undone ones can be made again.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn history(&mut self) -> io::Result<(usize, usize)> {
+        let head = self.steps()?.head;
+        let numbers = self.numbers()?;
+        let before = numbers.iter().filter(|step| **step < head).count();
+        Ok((before, numbers.iter().filter(|step| **step > head).count()))
+    }
+
+    /// Makes the snapshot of `step` count.
+    ///
+    /// # Errors
+    /// Then nothing has changed.
+    pub fn go_to(&mut self, step: u64) -> io::Result<()> {
+        let steps = self.steps()?;
+        let text = step.to_string();
+        write_atomically(&self.path.join(HEAD), &[text.as_bytes()], self.rules.fsync)?;
+        self.steps = Some(Steps { head: step, last: steps.last });
+        Ok(())
+    }
+
+    /// The changes that led to the state that counts.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn journal(&mut self) -> io::Result<Vec<Step>> {
+        let head = self.steps()?.head;
+        self.journal.way_to(head)
+    }
+
+    /// The command that had begun when the server ended.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn interrupted(&self) -> io::Result<Option<Interrupted>> {
+        self.journal.interrupted()
+    }
+
+    /// Gives a state a name. The id is new.
+    ///
+    /// # Errors
+    /// Then there is no such checkpoint.
+    pub fn write_checkpoint(
+        &mut self,
+        payload: &Payload,
+        at: f64,
+        name: String,
+        note: Option<String>,
+    ) -> io::Result<Checkpoint> {
+        let folder = self.path.join(CHECKPOINTS);
+        create_private_folder(&folder)?;
+        let mut snapshot = payload.snapshot(self.steps()?.head, at);
+        snapshot.header.name = Some(name);
+        snapshot.header.note = note;
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        file::write(&checkpoint_path(&folder, &id), &snapshot, self.rules.fsync)?;
+        Ok(Checkpoint { id, header: snapshot.header })
+    }
+
+    /// All checkpoints, oldest first; a damaged one is reported and left out.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn checkpoints(&self) -> io::Result<Vec<Checkpoint>> {
+        let folder = self.path.join(CHECKPOINTS);
+        let mut checkpoints = Vec::new();
+        for name in names_in(&folder)? {
+            let Some(id) = name.strip_suffix(".snapshot") else { continue };
+            match file::read(&checkpoint_path(&folder, id)) {
+                Ok(Snapshot { header, .. }) => {
+                    checkpoints.push(Checkpoint { id: id.to_owned(), header });
+                }
+                Err(problem) => {
+                    error!(session = self.id, checkpoint = id, %problem, "a checkpoint is damaged");
+                }
+            }
+        }
+        checkpoints.sort_by(|left, right| left.header.taken_at.total_cmp(&right.header.taken_at));
+        Ok(checkpoints)
+    }
+
+    /// One checkpoint. `None` if there is none with this id.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn checkpoint(&self, id: &str) -> Result<Option<Snapshot>, SnapshotError> {
+        if !is_id(id) {
+            return Ok(None);
+        }
+        match file::read(&checkpoint_path(&self.path.join(CHECKPOINTS), id)) {
+            Err(SnapshotError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            snapshot => snapshot.map(Some),
+        }
+    }
+
+    /// Removes a checkpoint. False if there is none with this id.
+    ///
+    /// # Errors
+    /// Then it stays.
+    pub fn remove_checkpoint(&self, id: &str) -> io::Result<bool> {
+        if !is_id(id) {
+            return Ok(false);
+        }
+        self.unshare(id)?;
+        match fs::remove_file(checkpoint_path(&self.path.join(CHECKPOINTS), id)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            removed => removed.map(|()| true),
+        }
+    }
+
+    /// Copies a state and the journal into `other`, which must be new: the state that counts, or that of a checkpoint. False
+    /// if there is no such checkpoint. Checkpoints stay behind.
+    ///
+    /// # Errors
+    /// Then `other` may hold a part.
+    pub fn copy_to(&mut self, other: &Self, checkpoint: Option<&str>) -> io::Result<bool> {
+        create_private_folder(&other.path)?;
+        match checkpoint {
+            Some(id) => {
+                let Some(mut snapshot) = self.checkpoint(id).map_err(io::Error::other)? else {
+                    return Ok(false);
+                };
+                (snapshot.header.name, snapshot.header.note) = (None, None);
+                let step = snapshot.header.step;
+                file::write(&other.snapshot_path(step), &snapshot, self.rules.fsync)?;
+            }
+            None => {
+                let name = self.head_among(&self.numbers()?).map(|step| format!("{step}.snapshot"));
+                copy_if_there(&self.path, &other.path, &name.unwrap_or_default())?;
+                copy_if_there(&self.path, &other.path, PORTABLE)?;
+            }
+        }
+        copy_if_there(&self.path, &other.path, JOURNAL)?;
+        Ok(true)
+    }
+
+    /// The file of the state that counts in one form, as it is on disk, for its owner to take away.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none.
+    pub fn raw(&mut self, format: Format) -> Result<Snapshot, SnapshotError> {
+        match format {
+            Format::Portable => self.portable(),
+            Format::Pickle => {
+                let head = self.head_among(&self.numbers()?).unwrap_or(0);
+                file::read(&self.snapshot_path(head))
+            }
+        }
+    }
+
+    /// Removes everything that is kept of the session.
+    ///
+    /// # Errors
+    /// Then some of it may stay, but not its record: the session is not found again.
+    pub fn remove(&self) -> io::Result<()> {
+        remove_if_there(&self.path.join(RECORD))?;
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn steps(&mut self) -> io::Result<Steps> {
+        if let Some(steps) = self.steps {
+            return Ok(steps);
+        }
+        let numbers = self.numbers()?;
+        let head = self.head_among(&numbers).unwrap_or(0);
+        let last = numbers.last().copied().unwrap_or(0).max(self.journal.last_step()?);
+        let steps = Steps { head, last };
+        self.steps = Some(steps);
+        Ok(steps)
+    }
+
+    /// The step that counts on disk: what `head` names, else the greatest.
+    fn head_among(&self, numbers: &[u64]) -> Option<u64> {
+        let named = fs::read_to_string(self.path.join(HEAD)).ok();
+        let named = named.and_then(|text| text.trim().parse().ok());
+        named.filter(|step| numbers.contains(step)).or(numbers.last().copied())
+    }
+
+    /// The steps that have a snapshot, ascending.
+    fn numbers(&self) -> io::Result<Vec<u64>> {
+        let names = names_in(&self.path)?;
+        let numbers = names.iter().filter_map(|name| name.strip_suffix(".snapshot")?.parse().ok());
+        let mut numbers: Vec<u64> = numbers.collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn snapshot_path(&self, step: u64) -> PathBuf {
+        self.path.join(format!("{step}.snapshot"))
+    }
+}
+
+impl Payload {
+    fn snapshot(&self, step: u64, taken_at: f64) -> Snapshot {
+        let versions = self.versions.clone();
+        let header =
+            Header { format: self.format, step, taken_at, versions, name: None, note: None };
+        Snapshot { header, payload: self.bytes.clone() }
+    }
+}
+
+impl From<Snapshot> for Payload {
+    fn from(snapshot: Snapshot) -> Self {
+        let Header { format, versions, .. } = snapshot.header;
+        Self { format, versions, bytes: snapshot.payload }
+    }
+}
+
+/// The command without line breaks, which JSON has between its words only.
+fn one_line(command: &Bytes) -> Option<Box<RawValue>> {
+    let mut text = String::from_utf8(command.to_vec()).ok()?;
+    if text.contains(['\n', '\r']) {
+        text = text.replace(['\n', '\r'], " ");
+    }
+    RawValue::from_string(text).ok()
+}
+
+fn copy_if_there(from: &Path, to: &Path, name: &str) -> io::Result<()> {
+    match fs::copy(from.join(name), to.join(name)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn checkpoint_path(folder: &Path, id: &str) -> PathBuf {
+    folder.join(format!("{id}.snapshot"))
+}
+
+/// Whether this can be the id of a checkpoint, and is not a way out of the folder.
+fn is_id(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn names_in(folder: &Path) -> io::Result<Vec<String>> {
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => {
+            entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        }
+    }
+}
+
+pub(super) fn create_private_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+mod shares;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! Checkpoints that others may copy: beside such a checkpoint lies a file with the hash of the secret in its link. The secret
+//! itself is nowhere.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use super::{
+    CHECKPOINTS, SessionFolder, Snapshot, SnapshotError, is_id, remove_if_there, write_atomically,
+};
+
+impl SessionFolder {
+    /// Lets whoever knows the secret with this hash copy a checkpoint; a secret from before is none any more. False if there is
+    /// no such checkpoint.
+    ///
+    /// # Errors
+    /// Then the secret from before stays.
+    pub fn share(&self, checkpoint: &str, hash: &str) -> Result<bool, SnapshotError> {
+        if self.checkpoint(checkpoint)?.is_none() {
+            return Ok(false);
+        }
+        write_atomically(&self.share_path(checkpoint), &[hash.as_bytes()], self.rules.fsync)?;
+        Ok(true)
+    }
+
+    /// Takes the link to a checkpoint back. False if there was none.
+    ///
+    /// # Errors
+    /// Then it stays.
+    pub fn unshare(&self, checkpoint: &str) -> io::Result<bool> {
+        let shared = self.is_shared(checkpoint);
+        if shared {
+            remove_if_there(&self.share_path(checkpoint))?;
+        }
+        Ok(shared)
+    }
+
+    /// Whether there is a link to a checkpoint.
+    #[must_use]
+    pub fn is_shared(&self, checkpoint: &str) -> bool {
+        is_id(checkpoint) && self.share_path(checkpoint).exists()
+    }
+
+    /// The checkpoint that the secret with this hash opens.
+    ///
+    /// # Errors
+    /// When it is damaged, or cannot be read.
+    pub fn shared(&self, checkpoint: &str, hash: &str) -> Result<Option<Snapshot>, SnapshotError> {
+        if !is_id(checkpoint) {
+            return Ok(None);
+        }
+        match fs::read_to_string(self.share_path(checkpoint)) {
+            Ok(kept) if kept == hash => self.checkpoint(checkpoint),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn share_path(&self, checkpoint: &str) -> PathBuf {
+        self.path.join(CHECKPOINTS).join(format!("{checkpoint}.share"))
+    }
+}

@@ -1,0 +1,222 @@
+use proptest::prelude::*;
+
+use super::super::SnapshotStore;
+use super::*;
+
+const ID: &str = "4f7c";
+
+fn payload(content: &str) -> Payload {
+    payload_of(Format::Pickle, "2.5.4", content)
+}
+
+fn payload_of(format: Format, phoebe: &str, content: &str) -> Payload {
+    let versions = Versions { phoebe: phoebe.to_owned(), python: "3.11.7".to_owned() };
+    Payload { format, versions, bytes: Bytes::copy_from_slice(content.as_bytes()) }
+}
+
+fn folder(root: &tempfile::TempDir, history: usize) -> SessionFolder {
+    let rules = Rules { fsync: false, history };
+    let folder = SnapshotStore::open(root.path(), rules).unwrap().session(ID);
+    let record = SessionRecord { session_id: ID.to_owned(), ..SessionRecord::default() };
+    folder.write_record(&record).unwrap();
+    folder
+}
+
+fn change(content: &str) -> Change {
+    let command = format!("{{\"command\":\n\"{content}\"}}");
+    Change { at: 1.0, success: true, command: Some(Bytes::from(command)), parent: None }
+}
+
+fn push(folder: &mut SessionFolder, content: &str) -> u64 {
+    folder.commit(change(content), Some(&payload(content))).unwrap()
+}
+
+fn text(snapshot: &Snapshot) -> String {
+    String::from_utf8(snapshot.payload.to_vec()).unwrap()
+}
+
+fn forms(folder: &mut SessionFolder) -> Vec<String> {
+    let versions = payload("").versions;
+    folder.recover(&versions).unwrap().forms.iter().map(text).collect()
+}
+
+fn commands(folder: &mut SessionFolder) -> Vec<String> {
+    let steps = folder.journal().unwrap();
+    steps.into_iter().filter_map(|step| Some(step.command?.get().to_owned())).collect()
+}
+
+#[test]
+fn a_damaged_snapshot_is_passed_over_and_reported() {
+    let root = tempfile::tempdir().unwrap();
+    let mut folder = folder(&root, 5);
+    push(&mut folder, "one");
+    let last = push(&mut folder, "two");
+    let path = folder.snapshot_path(last);
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    let recovered = folder.recover(&Versions::default()).unwrap();
+    assert_eq!(text(&recovered.forms[0]), "one");
+    assert!(recovered.notice.unwrap().contains("snapshot 2"));
+    assert_eq!(commands(&mut folder).len(), 1);
+    assert_eq!(push(&mut folder, "three"), 3, "a number is given once");
+    fs::write(folder.snapshot_path(1), b"").unwrap();
+    fs::write(folder.snapshot_path(3), b"").unwrap();
+    assert!(folder.recover(&Versions::default()).is_err());
+}
+
+#[test]
+fn the_portable_copy_comes_first_after_an_upgrade_and_counts_only_for_its_own_state() {
+    let root = tempfile::tempdir().unwrap();
+    let mut folder = folder(&root, 5);
+    push(&mut folder, "one");
+    folder.save_portable(&payload_of(Format::Portable, "2.5.4", "portable one"), 1.0).unwrap();
+    assert_eq!(forms(&mut folder), ["one", "portable one"]);
+    let newer = Versions { phoebe: "2.6.0".to_owned(), python: "3.11.7".to_owned() };
+    let recovered = folder.recover(&newer).unwrap();
+    let upgraded: Vec<String> = recovered.forms.iter().map(text).collect();
+    assert_eq!(upgraded, ["portable one", "one"]);
+    push(&mut folder, "two");
+    assert!(!folder.has_portable().unwrap());
+    assert_eq!(forms(&mut folder), ["two"]);
+    // Where the exact one is damaged, the portable copy of the same state is as good.
+    folder.save_portable(&payload_of(Format::Portable, "2.5.4", "portable two"), 1.0).unwrap();
+    fs::write(folder.snapshot_path(2), b"torn").unwrap();
+    assert_eq!(forms(&mut folder), ["portable two"]);
+}
+
+#[test]
+fn changes_without_a_snapshot_are_kept_by_the_next_save() {
+    let root = tempfile::tempdir().unwrap();
+    let mut kept = folder(&root, 5);
+    push(&mut kept, "one");
+    kept.commit(change("two"), None).unwrap();
+    kept.commit(change("three"), None).unwrap();
+    assert_eq!(forms(&mut folder(&root, 5)), ["one"]);
+    kept.save(&payload("three"), 2.0).unwrap();
+    let mut again = folder(&root, 5);
+    assert_eq!(forms(&mut again), ["three"]);
+    assert_eq!(commands(&mut again).len(), 3);
+    assert_eq!(text(&again.before().unwrap().unwrap()), "one");
+}
+
+#[test]
+fn checkpoints_outlive_changes_and_names_are_no_paths() {
+    let root = tempfile::tempdir().unwrap();
+    let mut folder = folder(&root, 1);
+    push(&mut folder, "one");
+    let note = Some("good fit".to_owned());
+    let made = folder.write_checkpoint(&payload("one"), 3.0, "before".to_owned(), note).unwrap();
+    for content in ["two", "three", "four"] {
+        push(&mut folder, content);
+    }
+    assert_eq!(folder.checkpoints().unwrap(), vec![made.clone()]);
+    assert_eq!(text(&folder.checkpoint(&made.id).unwrap().unwrap()), "one");
+    for id in ["../4.snapshot", "..", "", "0000000000000000000000000000000g"] {
+        assert!(folder.checkpoint(id).unwrap().is_none());
+        assert!(!folder.remove_checkpoint(id).unwrap());
+    }
+    assert!(folder.remove_checkpoint(&made.id).unwrap());
+    assert!(!folder.remove_checkpoint(&made.id).unwrap());
+}
+
+#[test]
+fn a_copy_begins_where_the_original_is() {
+    let root = tempfile::tempdir().unwrap();
+    let mut original = folder(&root, 5);
+    push(&mut original, "one");
+    push(&mut original, "two");
+    original.go_to(1).unwrap();
+    let rules = Rules { fsync: false, history: 5 };
+    let mut copy = SnapshotStore::open(root.path(), rules).unwrap().session("copy");
+    assert!(original.copy_to(&copy, None).unwrap());
+    assert_eq!(forms(&mut copy), ["one"]);
+    push(&mut copy, "other");
+    assert_eq!(commands(&mut copy).len(), 2);
+    assert_eq!(text(&original.after().unwrap().unwrap()), "two");
+}
+
+#[test]
+fn sessions_are_listed_and_removed_and_templates_shared() {
+    let root = tempfile::tempdir().unwrap();
+    let rules = Rules { fsync: true, history: 1 };
+    let store = SnapshotStore::open(root.path(), rules).unwrap();
+    store.write_template("ab12", payload("begin"), 1.0).unwrap();
+    store.write_template("cd34", payload("nobody's"), 1.0).unwrap();
+    for (id, created_at) in [("b", 2.0), ("a", 1.0)] {
+        let record =
+            SessionRecord { session_id: id.to_owned(), created_at, ..SessionRecord::default() };
+        store.session(id).write_record(&record).unwrap();
+        store.session(id).begin_with(&store.template("ab12")).unwrap();
+        assert_eq!(forms(&mut store.session(id)), ["begin"]);
+    }
+    fs::create_dir(root.path().join("sessions/empty")).unwrap();
+    let listed = |store: &SnapshotStore| -> Vec<String> {
+        store.sessions().unwrap().into_iter().map(|record| record.session_id).collect()
+    };
+    assert_eq!(listed(&store), ["a", "b"]);
+    store.session("a").remove().unwrap();
+    store.session("a").remove().unwrap();
+    assert_eq!(listed(&store), ["b"]);
+    let store = SnapshotStore::open(root.path(), rules).unwrap();
+    assert!(store.template("ab12").exists() && !store.template("cd34").exists());
+    assert!(store.template("../../etc").starts_with(root.path().join("templates")));
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Push,
+    Undo,
+    Redo,
+    Reopen,
+}
+
+proptest! {
+    /// Against a model with two stacks: what counts is always what the model says, also after a restart, and the journal
+    /// leads to it.
+    #[test]
+    fn undo_and_redo_are_stacks(
+        acts in prop::collection::vec(
+            prop_oneof![Just(Act::Push), Just(Act::Undo), Just(Act::Redo), Just(Act::Reopen)],
+            0..60,
+        ),
+        history in 1usize..5,
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        let mut kept = folder(&root, history);
+        let (mut done, mut undone): (Vec<String>, Vec<String>) = Default::default();
+        for (index, act) in acts.into_iter().enumerate() {
+            match act {
+                Act::Push => {
+                    push(&mut kept, &index.to_string());
+                    done.push(index.to_string());
+                    undone.clear();
+                    let excess = done.len().saturating_sub(history + 1);
+                    done.drain(..excess);
+                }
+                Act::Undo => {
+                    let expected = (done.len() > 1).then(|| {
+                        undone.extend(done.pop());
+                        done.last().cloned().unwrap_or_default()
+                    });
+                    let before = kept.before().unwrap();
+                    prop_assert_eq!(before.as_ref().map(text), expected);
+                    before.iter().for_each(|snapshot| kept.go_to(snapshot.header.step).unwrap());
+                }
+                Act::Redo => {
+                    let expected = undone.pop();
+                    done.extend(expected.clone());
+                    let after = kept.after().unwrap();
+                    prop_assert_eq!(after.as_ref().map(text), expected);
+                    after.iter().for_each(|snapshot| kept.go_to(snapshot.header.step).unwrap());
+                }
+                Act::Reopen => kept = folder(&root, history),
+            }
+            let counts = forms(&mut kept);
+            prop_assert_eq!(counts.first(), done.last());
+            let last = commands(&mut kept).pop();
+            prop_assert_eq!(last, done.last().map(|content| format!("{{\"command\": \"{content}\"}}")));
+            prop_assert_eq!(kept.history().unwrap(), (done.len().saturating_sub(1), undone.len()));
+            prop_assert!(kept.numbers().unwrap().len() <= history + 1 + undone.len());
+        }
+    }
+}

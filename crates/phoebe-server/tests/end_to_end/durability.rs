@@ -1,0 +1,423 @@
+//! Sessions outlive idleness, their workers and the server, and say so where something cannot be kept.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Session, TestServer, until};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn set(twig: &str, value: impl Into<Value>) -> Value {
+    json!({"command": "set_value", "twig": twig, "value": value.into()})
+}
+
+async fn value(session: &Session, twig: &str) -> Value {
+    session.result(json!({"command": "get_value", "twig": twig})).await
+}
+
+async fn object(server: &TestServer, session: &Session) -> Value {
+    server.sessions().await[&session.id].clone()
+}
+
+async fn has_status(server: &TestServer, session: &Session, status: &str) {
+    until(status, SOON, async || (object(server, session).await["status"] == status).then_some(()))
+        .await;
+}
+
+fn folder(server: &TestServer, session: &Session) -> PathBuf {
+    server.data().join("sessions").join(&session.id)
+}
+
+/// The newest snapshot of a session, by its number.
+fn newest_snapshot(folder: &Path) -> PathBuf {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let numbered = names.filter_map(|path| {
+        let step: u64 = path.file_name()?.to_str()?.strip_suffix(".snapshot")?.parse().ok()?;
+        Some((step, path))
+    });
+    numbered.max().unwrap().1
+}
+
+async fn has_begun(server: &TestServer, session: &Session, command: &str) {
+    let journal = folder(server, session).join("journal.jsonl");
+    until("it has begun", SOON, async || {
+        fs::read_to_string(&journal).unwrap_or_default().contains(command).then_some(())
+    })
+    .await;
+}
+
+/// Makes the writing of the next snapshots impossible, whoever runs the test, until it is undone.
+struct Blocked(Vec<PathBuf>);
+
+impl Blocked {
+    fn next_snapshots(folder: &Path) -> Self {
+        let newest = newest_snapshot(folder);
+        let step: u64 = newest.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+        // The temporary files' places are taken.
+        let places = (step + 1..step + 20).map(|step| folder.join(format!("{step}.new"))).collect();
+        let blocked = Self(places);
+        blocked.0.iter().for_each(|place| fs::create_dir(place).unwrap());
+        blocked
+    }
+
+    fn lift(self) {
+        self.0.iter().for_each(|place| fs::remove_dir(place).unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_session_sleeps_and_any_command_wakes_it() {
+    let server =
+        TestServer::builder().fake().set("session.idle_timeout_seconds", 1.0).start().await;
+    let session = server.start_session_with(&json!({"project_name": "Algol", "course": 7})).await;
+    session.result(set("a", 5)).await;
+    let before = object(&server, &session).await;
+    has_status(&server, &session, "asleep").await;
+    let asleep = object(&server, &session).await;
+    assert_eq!(asleep["port"], Value::Null);
+    assert_eq!(asleep["mem_used"], 0.0);
+    for field in ["session_id", "created_at", "project_name", "metadata"] {
+        assert_eq!(asleep[field], before[field], "{field}");
+    }
+    assert!(server.reserved_ports().await.is_empty());
+    assert_eq!(value(&session, "a").await, 5);
+    let awake = object(&server, &session).await;
+    assert_eq!(awake["status"], "awake");
+    assert!(awake["port"].is_u64());
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_commands_at_once_wake_a_session_once_and_run_in_order() {
+    let server =
+        TestServer::builder().fake().set("session.idle_timeout_seconds", 1.0).start().await;
+    let session = server.start_session().await;
+    has_status(&server, &session, "asleep").await;
+    let batch = Value::from_iter((0..20).map(|number| set("a", number)));
+    let path = format!("/send/{}/batch", session.id);
+    let (answers, ..) =
+        tokio::join!(server.post(&path, &batch), session.ping(), session.ping(), session.ping(),);
+    answers.expect(200);
+    assert_eq!(value(&session, "a").await, 19);
+    let entries = server.log().entries();
+    let wakes = entries.iter().filter(|entry| entry["message"] == "session awake").count();
+    assert_eq!(wakes, 1);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_ports_run_out_the_longest_idle_session_sleeps() {
+    let server = TestServer::builder().fake().ports(2).start().await;
+    let mut sessions = Vec::new();
+    for number in 0..6 {
+        let session = server.start_session().await;
+        session.result(set("a", number)).await;
+        sessions.push(session);
+    }
+    let listed = server.sessions().await;
+    for (number, session) in sessions.iter().enumerate() {
+        let expected = if number < 4 { "asleep" } else { "awake" };
+        assert_eq!(listed[&session.id]["status"], expected, "session {number}");
+    }
+    for (number, session) in sessions.iter().enumerate() {
+        assert_eq!(value(session, "a").await, number);
+    }
+    assert_eq!(server.reserved_ports().await.len(), 2);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_session_never_sleeps_to_make_room() {
+    let server = TestServer::builder().fake().ports(1).start().await;
+    let busy = server.start_session().await;
+    let slow = json!({"command": "run_compute", "seconds": 1.5});
+    let (answer, refused) = tokio::join!(busy.command(slow), async {
+        has_begun(&server, &busy, "run_compute").await;
+        server.post("/dash/start-session", &json!({})).await
+    });
+    assert_eq!(refused.status, 503);
+    assert_eq!(answer["success"], true);
+    assert!(refused.body["detail"].as_str().unwrap().contains("port"), "{}", refused.body);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_kill_nine_of_the_server() {
+    let mut server = TestServer::builder().fake().start().await;
+    let session = server.start_session_with(&json!({"first_name": "Ada"})).await;
+    session.result(set("a", 1)).await;
+    let before = object(&server, &session).await;
+    for round in 2..6 {
+        server.kill_nine().await;
+        server.start_again().await;
+        let session = server.session(&session.id);
+        let after = object(&server, &session).await;
+        assert_eq!(after["status"], "asleep");
+        assert_eq!(after["created_at"], before["created_at"]);
+        assert_eq!(after["user_first_name"], "Ada");
+        assert_eq!(value(&session, "a").await, round - 1);
+        session.result(set("a", round)).await;
+    }
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_was_interrupted_is_recorded() {
+    let mut server = TestServer::builder().fake().start().await;
+    let session = server.start_session().await;
+    session.result(set("a", 1)).await;
+    let client = server.client();
+    let id = session.id.clone();
+    let running = tokio::spawn(async move {
+        client.session(&id).try_send(&json!({"command": "run_compute", "seconds": 60})).await
+    });
+    has_begun(&server, &session, "run_compute").await;
+    server.kill_nine().await;
+    assert!(running.await.unwrap().is_err());
+    server.start_again().await;
+    let errors = until("its row", SOON, async || {
+        let errors: Vec<String> = server.database().column(&format!(
+            "SELECT error_message FROM session_commands \
+             WHERE session_id = '{}' AND command_name = 'run_compute' AND success = 0",
+            session.id
+        ));
+        (!errors.is_empty()).then_some(errors)
+    })
+    .await;
+    assert!(errors[0].starts_with("interrupted"), "{errors:?}");
+    assert_eq!(value(&server.session(&session.id), "a").await, 1);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_ends_its_worker_three_times_is_refused() {
+    let server = TestServer::builder().fake().start().await;
+    let session = server.start_session().await;
+    session.result(set("a", 1)).await;
+    let deadly = json!({"command": "misbehave", "how": "segfault"});
+    for _ in 0..3 {
+        let answer = session.command(deadly.clone()).await;
+        assert!(answer["error"].as_str().unwrap().contains("as it was before"), "{answer}");
+    }
+    let starts = server.log().entries().len();
+    let refused = session.command(deadly).await;
+    assert!(refused["error"].as_str().unwrap().contains("3 times"), "{refused}");
+    assert!(refused["error"].as_str().unwrap().contains("SIGSEGV"), "{refused}");
+    let woken = |entry: &Value| entry["message"] == "session awake";
+    assert!(!server.log().entries().iter().skip(starts).any(woken), "it woke for nothing");
+    assert_eq!(value(&session, "a").await, 1);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_saved_is_said_and_saved_when_it_can_be() {
+    let mut server = TestServer::builder().fake().start().await;
+    let session = server.start_session().await;
+    session.result(set("a", 1)).await;
+    let other = server.start_session().await;
+    let blocked = Blocked::next_snapshots(&folder(&server, &session));
+    let answer = session.command(set("a", 2)).await;
+    assert_eq!(answer["success"], true);
+    assert_eq!(answer["saved"], false);
+    assert!(answer["warning"].as_str().unwrap().contains("not saved"), "{answer}");
+    let unsaved = object(&server, &session).await;
+    assert_eq!(unsaved["saved"], false);
+    assert!(unsaved["notice"].is_string());
+    // It is usable, and nobody else notices.
+    assert_eq!(value(&session, "a").await, 2);
+    assert_eq!(other.command(set("a", 1)).await.get("saved"), None);
+    blocked.lift();
+    until("it is saved", SOON, async || {
+        object(&server, &session).await.get("saved").is_none().then_some(())
+    })
+    .await;
+    server.kill_nine().await;
+    server.start_again().await;
+    assert_eq!(value(&server.session(&session.id), "a").await, 2);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_cannot_be_saved_does_not_sleep() {
+    let server =
+        TestServer::builder().fake().set("session.idle_timeout_seconds", 1.0).start().await;
+    let session = server.start_session().await;
+    session.result(set("a", 1)).await;
+    let blocked = Blocked::next_snapshots(&folder(&server, &session));
+    session.command(set("a", 2)).await;
+    server
+        .log()
+        .wait_for("it stays awake", SOON, |entry| {
+            entry["message"].as_str().is_some_and(|message| message.contains("stays awake"))
+        })
+        .await;
+    assert_eq!(object(&server, &session).await["status"], "awake");
+    blocked.lift();
+    has_status(&server, &session, "asleep").await;
+    assert_eq!(value(&session, "a").await, 2);
+    server.finish().await;
+}
+
+/// A damaged newest snapshot is noticed, and the state before it is used.
+async fn is_passed_over(damage: impl Fn(&Path)) {
+    let mut server = TestServer::builder().fake().start().await;
+    let session = server.start_session().await;
+    for number in 1..4 {
+        session.result(set("a", number)).await;
+    }
+    server.kill_nine().await;
+    damage(&newest_snapshot(&folder(&server, &session)));
+    server.start_again().await;
+    let session = server.session(&session.id);
+    assert_eq!(value(&session, "a").await, 2);
+    let notice = object(&server, &session).await["notice"].as_str().unwrap().to_owned();
+    assert!(notice.contains("The last change is lost"), "{notice}");
+    session.result(set("a", 9)).await;
+    server.kill_nine().await;
+    server.start_again().await;
+    assert_eq!(value(&server.session(&session.id), "a").await, 9);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncated_snapshot_is_passed_over() {
+    is_passed_over(|path| {
+        let bytes = fs::read(path).unwrap();
+        fs::write(path, &bytes[..bytes.len() - 3]).unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_corrupt_snapshot_is_passed_over() {
+    is_passed_over(|path| {
+        let mut bytes = fs::read(path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(path, bytes).unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_which_nothing_can_be_read_stays_and_says_so() {
+    let mut server = TestServer::builder().fake().start().await;
+    let session = server.start_session().await;
+    session.result(set("a", 1)).await;
+    server.stop().await;
+    let files = fs::read_dir(folder(&server, &session)).unwrap().map(|entry| entry.unwrap().path());
+    for path in files.filter(|path| path.extension().is_some_and(|end| end == "snapshot")) {
+        fs::write(path, "torn").unwrap();
+    }
+    server.start_again().await;
+    let session = server.session(&session.id);
+    for _ in 0..2 {
+        let refused = session.send(&json!({"command": "ping"})).await;
+        assert_eq!(refused.status, 503, "{}", refused.body);
+        let detail = refused.body["detail"].as_str().unwrap();
+        assert!(detail.contains("cannot be read") && detail.contains("/v1/sessions/"), "{detail}");
+        assert_eq!(object(&server, &session).await["status"], "asleep");
+    }
+    assert!(server.reserved_ports().await.is_empty());
+    session.end().await.expect(200);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_deleted_costs_no_session() {
+    let mut server = TestServer::builder().fake().start().await;
+    let session = server.start_session().await;
+    session.result(set("a", 1)).await;
+    for name in ["sessions.db", "sessions.db-wal", "sessions.db-shm"] {
+        // The last two may not be there.
+        let _gone = fs::remove_file(server.data().join(name));
+    }
+    session.result(set("a", 2)).await;
+    server.kill_nine().await;
+    server.start_again().await;
+    assert_eq!(value(&server.session(&session.id), "a").await, 2);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_set_back_ends_no_session_and_shows_no_future() {
+    let mut server =
+        TestServer::builder().fake().set("session.retention_seconds", 3600).start().await;
+    let session = server.start_session().await;
+    session.result(set("a", 1)).await;
+    server.stop().await;
+    // As if the clock had been a year ahead so far.
+    let record = folder(&server, &session).join("session.json");
+    let mut fields: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    let now = fields["last_activity"].as_f64().unwrap();
+    fields["last_activity"] = json!(now + 3.2e7);
+    fs::write(&record, fields.to_string()).unwrap();
+    server.database().execute("UPDATE sessions SET last_activity = last_activity + 3.2e7");
+    server.start_again().await;
+    let session = server.session(&session.id);
+    let shown = object(&server, &session).await;
+    assert!(shown["last_activity"].as_f64().unwrap() < now + 3600.0, "{shown}");
+    assert_eq!(value(&session, "a").await, 1);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_nobody_touched_expires() {
+    let server = TestServer::builder()
+        .fake()
+        .set("session.idle_timeout_seconds", 0.5)
+        .set("session.retention_seconds", 2.0)
+        .start()
+        .await;
+    let session = server.start_session().await;
+    has_status(&server, &session, "asleep").await;
+    let warned = object(&server, &session).await;
+    let expected = warned["last_activity"].as_f64().unwrap() + 2.0;
+    assert_eq!(warned["expires_at"].as_f64().unwrap(), expected);
+    until("it is gone", SOON, async || {
+        server.sessions().await.get(&session.id).is_none().then_some(())
+    })
+    .await;
+    assert_eq!(server.database().end_of(&session.id).await, "expired");
+    assert!(!folder(&server, &session).exists());
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_changes_are_saved_when_idle_the_session_says_so_meanwhile() {
+    let mut server = TestServer::builder().fake().set("session.durability", "idle").start().await;
+    let session = server.start_session().await;
+    let answer = session.command(set("a", 1)).await;
+    assert_eq!(answer.get("saved"), None, "nobody was promised it: {answer}");
+    assert_eq!(object(&server, &session).await["saved"], false);
+    until("it is saved", SOON, async || {
+        object(&server, &session).await.get("saved").is_none().then_some(())
+    })
+    .await;
+    server.kill_nine().await;
+    server.start_again().await;
+    let session = server.session(&session.id);
+    assert_eq!(value(&session, "a").await, 1);
+    // An orderly end saves at once.
+    session.result(set("a", 2)).await;
+    server.stop().await;
+    server.start_again().await;
+    assert_eq!(value(&server.session(&session.id), "a").await, 2);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ended_session_leaves_no_files() {
+    let mut server = TestServer::builder().fake().start().await;
+    let session = server.start_session().await;
+    session.result(set("a", 1)).await;
+    session.end().await.expect(200);
+    assert!(server.kept_sessions().is_empty());
+    server.stop().await;
+    server.start_again().await;
+    assert_eq!(server.sessions().await, json!({}));
+    server.finish().await;
+}

@@ -1,0 +1,22 @@
+"""Constraints: which parameter follows from which others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .registry import Session, command
+from .statements import method
+
+
+@command("get_constraint", kind="read")
+def get_constraint(session: Session, /, **filters: Any) -> Any:
+    """The constraint that sets the parameter of these filters: its expression and its fields."""
+    return session.bundle.get_constraint(**filters).to_dict()
+
+
+@command("flip_constraint", kind="change", script=method("flip_constraint", "twig"))
+def flip_constraint(session: Session, /, solve_for: str, **filters: Any) -> dict[str, Any]:
+    """Let the constraint that sets one parameter set `solve_for` instead, so that the first can
+    be set by hand."""
+    session.bundle.flip_constraint(solve_for=solve_for, **filters)
+    return {}

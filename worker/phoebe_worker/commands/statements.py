@@ -1,0 +1,42 @@
+"""Commands as statements of Python, for the script that repeats a session with PHOEBE alone.
+
+A statement works on the Bundle `b`. Values are written in full: floats to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from keyword import iskeyword
+from typing import Any
+
+Statement = Callable[[Mapping[str, Any]], str]
+
+
+def method(name: str, *positional: str) -> Statement:
+    """The call of a method of the Bundle with the command's arguments.
+
+    `positional` are those that come first, without their name, as far as they are given.
+    """
+
+    def statement(arguments: Mapping[str, Any]) -> str:
+        named = dict(arguments)
+        first = []
+        for each in positional:
+            if each not in named:
+                break
+            first.append(repr(named.pop(each)))
+        return f"b.{name}({', '.join([*first, *keywords(named)])})"
+
+    return statement
+
+
+def keywords(arguments: Mapping[str, Any]) -> list[str]:
+    """Keyword arguments; names that Python cannot write as such come last, in a dictionary."""
+    plain = {name: value for name, value in arguments.items() if _is_name(name)}
+    other = {name: value for name, value in arguments.items() if name not in plain}
+    written = [f"{name}={value!r}" for name, value in plain.items()]
+    return [*written, f"**{other!r}"] if other else written
+
+
+def _is_name(text: str) -> bool:
+    return text.isascii() and text.isidentifier() and not iskeyword(text)
