@@ -28,7 +28,7 @@ PROGRESS, ANSWER, BUNDLE = b"P", b"A", b"B"
 _RECORD = struct.Struct(">cQ")
 _PROGRESS_INTERVAL_SECONDS = 0.2
 _READ_BYTES = 1 << 20
-_NICENESS = 10  # short commands of other sessions go first
+_NICENESS = 10  # more than the worker's own: short commands of other sessions go first
 
 _children_fd = -1
 
@@ -148,7 +148,7 @@ def _child(worker: int, write_end: int, run: Callable[[], tuple[Answer, Any]], s
         forked.die_with(worker)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
+        os.nice(_NICENESS)
         # Not the worker's sockets: the server must see the end of the worker from their closing.
         forked.close_all_but(write_end)
         forked.reseed()

@@ -68,6 +68,17 @@ def test_computes_in_its_sandbox(contained: Connection) -> None:
     assert len(answer["result"]["model"]["lc01"]["fluxes"]) == 2
 
 
+def test_computes_where_the_server_runs_at_a_lower_priority_than_its_runners(
+    start_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    worker = start_worker(sandbox=plan(tmp_path / "scratch"))
+    connection = worker.wait_ready()
+    os.setpriority(os.PRIO_PROCESS, worker.pid, 15)
+    connection.result("add_dataset", kind="lc", compute_phases=[0.25], dataset="lc01")
+    _, answer = connection.reply(connection.start("run_compute", cores=2))
+    assert answer["success"], answer
+
+
 def test_reads_only_what_it_needs(contained: Connection, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("secret")
