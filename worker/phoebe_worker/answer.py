@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from .encode import encode
+from .limits import memory_note
 
 _ERROR_CHARACTERS_MAX = 10_000  # PHOEBE repeats a wrong value in its errors, however long
 _TRACEBACK_CHARACTERS_MAX = 20_000
@@ -67,7 +68,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, SystemExit | KeyboardInterrupt):
         return f"The command was ended by {name}{f': {text}' if text else ''}"
     if isinstance(error, MemoryError):
-        return f"Memory ran out{f': {text}' if text else ''}"
+        return f"Memory ran out{f': {text}' if text else ''}.{memory_note()}"
     if isinstance(error, KeyError):
         return f"{name}: {text}"
     return text or name

@@ -23,6 +23,7 @@ import orjson
 
 from . import forked, snapshots
 from .answer import Answer
+from .limits import memory_note
 
 PROGRESS, ANSWER, BUNDLE = b"P", b"A", b"B"
 _RECORD = struct.Struct(">cQ")
@@ -221,13 +222,14 @@ class _ProgressReporter:
 def _describe_exit(code: int) -> str:
     if code == -signal.SIGKILL:
         return (
-            "The computation was killed (SIGKILL), most likely because memory ran out. "
+            f"The computation was killed (SIGKILL), most likely because memory ran out.{memory_note()} "
             "The bundle is as it was before."
         )
     if code < 0:
         known = {number.value: number.name for number in signal.Signals}
         name = known.get(-code, f"signal {-code}")
-        return f"The computation crashed ({name}). The bundle is as it was before."
+        note = memory_note() if code == -signal.SIGABRT else ""  # as C++ ends where memory ran out
+        return f"The computation crashed ({name}).{note} The bundle is as it was before."
     return (
         f"The computation ended without an answer (exit code {code}). "
         "The bundle is as it was before."

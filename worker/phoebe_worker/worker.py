@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import socket
 from collections import deque
 from collections.abc import Sequence
@@ -18,15 +17,13 @@ from typing import Any, NoReturn
 import orjson
 import zmq
 
-from . import parallel, protocol, restore, runner, sandbox, snapshots
+from . import command_socket, limits, parallel, protocol, restore, runner, sandbox, snapshots
 from .answer import Answer, describe
 from .commands import COMMANDS, Command, Session
 from .runner import Runner
 from .templates import Templates
 
-_MESSAGE_BYTES_MAX = 512 * 1024 * 1024
 _MESSAGES_PER_TURN = 100
-_BACKLOG = 8
 
 
 def _replace_bundle(session: Session, /, name: Any, payload: bytes) -> dict[str, Any]:
@@ -65,18 +62,18 @@ def run(
 ) -> NoReturn:
     """Bind, say `ready`, serve. Returns never: it ends with the process."""
     try:
-        _limit_memory(start.limits.get("memory_mb"))
+        limits.limit_memory(start.limits.get("memory_mb"))
         runner.adopt_orphans()
-        listener = _listen(start.port)  # in its sandbox it could not
+        listener = command_socket.listen(start.port)  # in its sandbox it could not
         sandbox.enter(start)
-        endpoint = _serve_on(listener)
+        endpoint = command_socket.serve_on(listener)
     except Exception as error:
         in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         failed = "address_in_use" if in_use else "error"
         text = f"port {start.port}: {error}" if in_use else str(error)
         lifeline.send(protocol.packet({"failed": failed, "error": text}))
         os._exit(3)
-    worker = Worker(start, endpoint, Session(templates.first, templates))
+    worker = Worker(start, listener, endpoint, Session(templates.first, templates))
     lifeline.send(protocol.packet({"ready": info}))
     worker.serve()
 
@@ -84,8 +81,15 @@ def run(
 class Worker:
     """The loop and its state: the session, the runner at work, and what waits for its end."""
 
-    def __init__(self, start: protocol.Start, endpoint: zmq.Socket[bytes], session: Session):
+    def __init__(
+        self,
+        start: protocol.Start,
+        listener: int,
+        endpoint: zmq.Socket[bytes],
+        session: Session,
+    ) -> None:
         self._start = start
+        self._listener: int | None = listener
         self._endpoint = endpoint
         self._session = session
         self._last_seq = 0
@@ -136,6 +140,9 @@ class Worker:
             self._drop(str(rejected))
             return
         self._last_seq = message.seq
+        if self._listener is not None:  # the server is connected
+            command_socket.admit_nobody_else(self._listener)
+            self._listener = None
         take = self._takers.get(message.kind)
         if take is None:
             self._drop(f"a worker takes no {message.kind}")
@@ -307,38 +314,6 @@ class Worker:
             self._endpoint.send_multipart([sender, *frames], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             print(f"a reply could not be sent: {error}", flush=True)
-
-
-def _listen(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setblocking(False)
-    listener.bind(("127.0.0.1", port))
-    listener.listen(_BACKLOG)
-    return listener
-
-
-def _serve_on(listener: socket.socket) -> zmq.Socket[bytes]:
-    """The command socket. Its threads start here."""
-    endpoint: zmq.Socket[bytes] = zmq.Context(io_threads=1).socket(zmq.ROUTER)
-    endpoint.linger = 0
-    endpoint.maxmsgsize = _MESSAGE_BYTES_MAX
-    endpoint.setsockopt(zmq.USE_FD, listener.fileno())
-    host, port = listener.getsockname()
-    endpoint.bind(f"tcp://{host}:{port}")
-    listener.detach()  # it is ZeroMQ's now
-    return endpoint
-
-
-def _limit_memory(memory_mb: int | None) -> None:
-    """Bound what this process may allocate beyond what it shares with the zygote."""
-    if memory_mb is None:
-        return
-    with open("/proc/self/status", encoding="ascii") as status:
-        fields = dict(line.split(":", 1) for line in status)
-    shared = int(fields["VmData"].split()[0]) * 1024
-    limit = shared + memory_mb * 1024 * 1024
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def _parse_command(body: bytes) -> tuple[Command, dict[str, Any]] | Answer:

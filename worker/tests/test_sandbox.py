@@ -157,6 +157,33 @@ def test_a_runner_and_what_it_left_are_ended(
     )
 
 
+def test_holds_no_key_of_another_session(start_worker: Callable[..., Worker]) -> None:
+    """Workers are copies of the zygote, so the zygote must never see a key."""
+    earlier = start_worker()
+    earlier.wait_ready()
+    later = start_worker()
+    later.wait_ready()
+    memory = writable_memory(later.pid)
+
+    def holds(key: bytes) -> bool:
+        return any(form in each for form in (key, key.hex().encode()) for each in memory)
+
+    assert holds(later.key)
+    assert not holds(earlier.key)
+
+
+def writable_memory(pid: int) -> list[bytes]:
+    regions = []
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        for line in maps:
+            addresses, access, *_ = line.split()
+            if access.startswith("rw"):
+                start, end = (int(each, 16) for each in addresses.split("-"))
+                memory.seek(start)
+                regions.append(memory.read(end - start))
+    return regions
+
+
 def test_is_the_first_to_go_when_memory_runs_out(
     start_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
