@@ -333,7 +333,8 @@ def test_a_stranger_is_not_answered(worker: Worker) -> None:
 def test_what_is_not_zeromq(worker: Worker) -> None:
     address = ("127.0.0.1", worker.port)
     with contextlib.ExitStack() as open_connections:
-        for data in (b"GET / HTTP/1.1\r\n\r\n", os.urandom(4096), b"\xff" + bytes(8) + b"\x7f" * 60):
+        greeting = b"\xff" + bytes(8) + b"\x7f" * 60
+        for data in (b"GET / HTTP/1.1\r\n\r\n", os.urandom(4096), greeting):
             stranger = open_connections.enter_context(socket.create_connection(address))
             stranger.sendall(data)
         for _ in range(100):  # half-open ones

@@ -155,8 +155,9 @@ table::settings! {
         max_workers_per_user: usize = 0;
         /// Sessions one user may have, awake or asleep; 0 for no limit.
         max_sessions_per_user: usize = 0;
-        /// Memory of one worker in MiB; 0 for no limit.
-        worker_memory_mb: u64 = 0, check(within(0, 16_777_216));
+        /// Memory in MiB that each process of a worker may take besides what all workers share; 0 for no
+        /// limit.
+        worker_memory_mb: u64 = 4096, check(within(0, 16_777_216));
         /// Where less memory than this many MiB is free, sessions that are not in use go to sleep; 0 for never.
         memory_reserve_mb: u64 = 512, check(within(0, 16_777_216));
         /// Computations that run at the same time; 0 for one a core.

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::AsyncReadExt;
@@ -17,6 +16,11 @@ use tracing::{info, warn};
 const LINE_MAXIMUM: usize = 2048;
 /// Lines a second that one process may log.
 const LINES_PER_SECOND: u32 = 100;
+/// Bytes that it may log at once, and those that it earns again each second: in the long run 100 MB a day.
+const BYTES_AT_ONCE: usize = 512 * 1024;
+const BYTES_PER_SECOND: usize = 1024;
+/// What the log adds to a line: time, session, and a word on lines that were left out.
+const BYTES_AROUND: usize = 256;
 
 /// Makes a pipe, logs what is written to it, and returns the end to write to.
 pub(crate) fn open(source: String) -> io::Result<OwnedFd> {
@@ -32,7 +36,7 @@ async fn drain(mut pipe: pipe::Receiver, source: String) {
     let mut rate = Rate::new(Instant::now());
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
-        lines.feed(&buffer[..length], |line| match rate.pass(Instant::now()) {
+        lines.feed(&buffer[..length], |line| match rate.pass(Instant::now(), line.len()) {
             Pass::Yes { suppressed: 0 } => info!(%source, line, "worker output"),
             Pass::Yes { suppressed } => {
                 warn!(%source, suppressed, "worker output came too fast, lines were left out");
@@ -75,10 +79,11 @@ impl Lines {
     }
 }
 
-/// Lets so many lines pass in a second, and counts the rest.
+/// Lets so many lines pass in a second, and in the long run so many bytes; counts the rest.
 struct Rate {
     second: Instant,
     passed: u32,
+    bytes: usize,
     suppressed: u64,
 }
 
@@ -89,25 +94,35 @@ enum Pass {
 
 impl Rate {
     fn new(now: Instant) -> Self {
-        Self { second: now, passed: 0, suppressed: 0 }
+        Self { second: now, passed: 0, bytes: BYTES_AT_ONCE, suppressed: 0 }
     }
 
-    fn pass(&mut self, now: Instant) -> Pass {
-        if now.duration_since(self.second) >= Duration::from_secs(1) {
+    fn pass(&mut self, now: Instant, length: usize) -> Pass {
+        let seconds = now.duration_since(self.second).as_secs();
+        if seconds >= 1 {
+            let earned = usize::try_from(seconds).unwrap_or(usize::MAX);
+            self.bytes = earned
+                .saturating_mul(BYTES_PER_SECOND)
+                .saturating_add(self.bytes)
+                .min(BYTES_AT_ONCE);
             self.second = now;
             self.passed = 0;
         }
-        if self.passed == LINES_PER_SECOND {
+        let cost = length + BYTES_AROUND;
+        if self.passed == LINES_PER_SECOND || self.bytes < cost {
             self.suppressed += 1;
             return Pass::No;
         }
         self.passed += 1;
+        self.bytes -= cost;
         Pass::Yes { suppressed: std::mem::take(&mut self.suppressed) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -126,9 +141,26 @@ mod tests {
     fn a_flood_is_counted_and_reported_in_the_next_second() {
         let start = Instant::now();
         let mut rate = Rate::new(start);
-        let passed = (0..1000).filter(|_| matches!(rate.pass(start), Pass::Yes { .. })).count();
+        let passed =
+            (0..1000).filter(|_| matches!(rate.pass(start, 100), Pass::Yes { .. })).count();
         assert_eq!(passed, LINES_PER_SECOND as usize);
         let later = start + Duration::from_secs(1);
-        assert!(matches!(rate.pass(later), Pass::Yes { suppressed: 900 }));
+        assert!(matches!(rate.pass(later, 100), Pass::Yes { suppressed: 900 }));
+    }
+    #[test]
+    fn in_the_long_run_bytes_are_bounded() {
+        let start = Instant::now();
+        let mut rate = Rate::new(start);
+        let mut passed = 0;
+        for second in 0..3600 {
+            for _ in 0..200 {
+                let now = start + Duration::from_secs(second);
+                if matches!(rate.pass(now, LINE_MAXIMUM), Pass::Yes { .. }) {
+                    passed += LINE_MAXIMUM;
+                }
+            }
+        }
+        assert!(passed <= BYTES_AT_ONCE + 3600 * BYTES_PER_SECOND, "{passed}");
+        assert!(passed > 1024 * 1024, "{passed}");
     }
 }

@@ -30,7 +30,7 @@ const SOURCES: [&str; 5] = [
 #[derive(Debug)]
 pub(super) struct Payload {
     pub(super) name: String,
-    source: &'static str,
+    pub(super) source: &'static str,
 }
 
 /// All payloads that this server's user can carry out.
@@ -142,7 +142,6 @@ impl Arena {
             "data": server.data(), "decoy": decoy, "victim": victim, "package": package,
             "instance": server.instance(),
             "server": server.pid(), "zygote": zygote.pid, "neighbour": worker.pid,
-            "neighbour_port": neighbour.port,
             "http_port": server.address().rsplit_once(':').unwrap().1.parse::<u16>().unwrap(),
             "tcp": listeners.tcp.local_addr().unwrap().port(),
             "udp": listeners.udp.local_addr().unwrap().port(),
@@ -194,6 +193,15 @@ impl Arena {
             (self.computes.load(Ordering::Relaxed) > before).then_some(())
         })
         .await;
+    }
+
+    pub(super) async fn start_session(&self) -> Session {
+        self.server.start_session().await
+    }
+
+    /// How long the server's log is, in bytes.
+    pub(super) fn log_length(&self) -> u64 {
+        fs::metadata(self.server.log().path()).unwrap().len()
     }
 
     /// Which listeners were reached, and how often.

@@ -12,10 +12,6 @@ def _send(family, kind, address, data=b"hello"):
     return "sent"
 
 
-def connects_to_the_neighbour(at):
-    return _send(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", at.neighbour_port))
-
-
 def asks_the_server(at):
     with socket.create_connection(("127.0.0.1", at.http_port), 5) as connection:
         connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
@@ -76,20 +72,3 @@ def opens_netlink(at):
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as opened:
         opened.bind((0, 0))
         return opened.getsockname()
-
-
-def opens_the_command_socket_anew(at):
-    """Connects the listening socket that it has, once more as a client."""
-    for fd in range(3, 64):
-        try:
-            listener = socket.socket(fileno=os.dup(fd))
-        except OSError:
-            continue
-        with listener:
-            if listener.family == socket.AF_INET and listener.getsockopt(
-                socket.SOL_SOCKET, socket.SO_ACCEPTCONN
-            ):
-                with socket.socket() as client:
-                    client.connect(listener.getsockname())
-                    return "connected"
-    raise OSError("no listening socket")
