@@ -58,6 +58,16 @@ pub(crate) struct Plan {
     pub(crate) memory_sessions: usize,
     /// Computes beside which another session is measured.
     pub(crate) neighbour_computes: usize,
+    /// `run_compute` in a contained worker and in one that is not.
+    pub(crate) sandbox_computes: usize,
+    /// Wakes of one session, for each of its Bundles.
+    pub(crate) wakes: usize,
+    /// Sessions of which nearly all are asleep.
+    pub(crate) sleepers: usize,
+    /// How many of them can be awake.
+    pub(crate) sleepers_awake: usize,
+    /// Wakes of such sessions by many clients.
+    pub(crate) crowd_wakes: usize,
     /// Numbers of sessions, ascending.
     pub(crate) crowd: Vec<usize>,
     /// Commands measured at each number of sessions.
@@ -90,6 +100,11 @@ impl Plan {
             computes: 12,
             memory_sessions: 30,
             neighbour_computes: 5,
+            sandbox_computes: 24,
+            wakes: 100,
+            sleepers: 500,
+            sleepers_awake: 60,
+            crowd_wakes: 2000,
             crowd: vec![1, 10, 30, 100, 300],
             crowd_samples: 300,
         }
@@ -109,6 +124,11 @@ impl Plan {
             computes: 2,
             memory_sessions: 4,
             neighbour_computes: 1,
+            sandbox_computes: 2,
+            wakes: 5,
+            sleepers: 80,
+            sleepers_awake: 30,
+            crowd_wakes: 100,
             crowd: vec![1, 10, 30],
             crowd_samples: 60,
         }

@@ -52,6 +52,11 @@ impl Samples {
         self.values.push(value);
     }
 
+    /// All of others of the same unit more.
+    pub(crate) fn extend(&mut self, others: Self) {
+        self.values.extend(others.values);
+    }
+
     /// One duration more.
     pub(crate) fn push_time(&mut self, elapsed: Duration) {
         self.push(elapsed.as_secs_f64() * 1e3);

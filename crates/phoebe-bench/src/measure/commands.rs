@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::requests;
+use super::turns::in_turns;
+use super::{fluxes, requests};
 use crate::arguments::{Plan, Spell};
-use crate::samples::{Samples, Summary};
+use crate::samples::Summary;
 use crate::subject::{Server, Settings, Stock, Subject};
 
 /// All commands, and whether the light curves agree.
@@ -45,6 +46,12 @@ pub(crate) struct Times {
     pub(crate) stock: Summary,
 }
 
+impl From<[Summary; 3]> for Times {
+    fn from([session, unaccelerated, stock]: [Summary; 3]) -> Self {
+        Self { session, unaccelerated, stock }
+    }
+}
+
 /// The subjects, in the order of [`Times`]; stock PHOEBE is the last.
 type Subjects = [Subject; 3];
 
@@ -55,7 +62,7 @@ pub(crate) async fn measure(
     python: &Path,
     plan: &Plan,
 ) -> Result<Commands> {
-    let unaccelerated = Server::start(&Settings { accelerate: false, ..settings.clone() }).await?;
+    let unaccelerated = Server::start(&settings.with("worker.accelerate", false)).await?;
     let mut session = server.session().await?;
     let bundle = session.send(&requests::get_bundle()).await?.result["bundle"].take();
     let mut subjects = [
@@ -68,14 +75,14 @@ pub(crate) async fn measure(
     }
 
     let all = &mut subjects;
-    let get_value = in_turns(all, plan.spell(plan.values), |_| requests::get_value()).await?;
-    let set_value = in_turns(all, plan.spell(plan.values), requests::set_value).await?;
+    let get_value = repeating(all, plan.spell(plan.values), |_| requests::get_value()).await?;
+    let set_value = repeating(all, plan.spell(plan.values), requests::set_value).await?;
     let set_constraining_value =
-        in_turns(all, plan.spell(plan.bundles), requests::set_constraining_value).await?;
+        repeating(all, plan.spell(plan.bundles), requests::set_constraining_value).await?;
     let add_dataset = adding_datasets(all, plan.spell(plan.bundles)).await?;
-    let get_bundle = in_turns(all, plan.spell(plan.bundles), |_| requests::get_bundle()).await?;
-    let mut computes = Computes::default();
-    let run_compute = computes.run(all, plan.spell(plan.computes)).await?;
+    let get_bundle = repeating(all, plan.spell(plan.bundles), |_| requests::get_bundle()).await?;
+    let (run_compute, light_curves) = computing(all, plan.spell(plan.computes)).await?;
+    let [session, unaccelerated, stock] = &light_curves;
     for subject in subjects {
         match subject {
             Subject::Session(session) => drop(session.end().await?),
@@ -89,132 +96,45 @@ pub(crate) async fn measure(
         add_dataset,
         get_bundle,
         run_compute,
-        flux_difference: computes.differences[0],
-        unaccelerated_flux_difference: computes.differences[1],
-        fluxes_compared: computes.compared,
+        flux_difference: fluxes::greatest_difference(session, stock)?,
+        unaccelerated_flux_difference: fluxes::greatest_difference(unaccelerated, stock)?,
+        fluxes_compared: session.len() + unaccelerated.len(),
     })
 }
 
-/// The same command again and again, each subject once in each turn. One turn before is not counted.
-async fn in_turns(
+/// The same command again and again.
+async fn repeating(
     subjects: &mut Subjects,
     spell: Spell,
     command: impl Fn(usize) -> Value,
 ) -> Result<Times> {
-    let mut samples = new_samples();
-    for turn in turns(spell) {
-        for (subject, samples) in subjects.iter_mut().zip(&mut samples) {
-            let answer = subject.send(&command(turn)).await?;
-            if turn > 0 {
-                samples.push_time(answer.elapsed);
-            }
-        }
-    }
-    times(&samples)
+    let step = async |turn, subject: &mut Subject| Ok(subject.send(&command(turn)).await?.elapsed);
+    Ok(in_turns(subjects, spell, step).await?.into())
 }
 
 /// Adds the light curve again and again; each but the last is removed again, which is not counted.
 async fn adding_datasets(subjects: &mut Subjects, spell: Spell) -> Result<Times> {
-    let mut samples = new_samples();
-    for turn in turns(spell) {
-        for (subject, samples) in subjects.iter_mut().zip(&mut samples) {
-            if turn > 0 {
-                subject.send(&requests::remove_dataset()).await?;
-            }
-            let answer = subject.send(&requests::add_dataset()).await?;
-            if turn > 0 {
-                samples.push_time(answer.elapsed);
-            }
+    let step = async |turn, subject: &mut Subject| {
+        if turn > 0 {
+            subject.send(&requests::remove_dataset()).await?;
         }
-    }
-    times(&samples)
+        Ok(subject.send(&requests::add_dataset()).await?.elapsed)
+    };
+    Ok(in_turns(subjects, spell, step).await?.into())
 }
 
-/// Computes, and how far their light curves are from stock PHOEBE's.
-#[derive(Default)]
-struct Computes {
-    differences: [f64; 2],
-    compared: usize,
-}
-
-impl Computes {
-    /// Computes of each subject, of another binary in each turn. One turn before is not counted, but compared.
-    async fn run(&mut self, subjects: &mut Subjects, spell: Spell) -> Result<Times> {
-        let mut samples = new_samples();
-        for turn in turns(spell) {
-            let mut fluxes = Vec::new();
-            for (subject, samples) in subjects.iter_mut().zip(&mut samples) {
-                subject.send(&requests::set_constraining_value(turn)).await?;
-                let answer = subject.send(&requests::run_compute()).await?;
-                if turn > 0 {
-                    samples.push_time(answer.elapsed);
-                }
-                fluxes.push(match subject {
-                    Subject::Session(_) => fluxes_of(&answer.result)?,
-                    Subject::Stock(stock) => numbers(&stock.fluxes(requests::DATASET).await?)?,
-                });
-            }
-            self.compare(&fluxes)?;
-        }
-        times(&samples)
-    }
-
-    fn compare(&mut self, fluxes: &[Vec<f64>]) -> Result<()> {
-        let (stock, ours) = fluxes.split_last().context("nothing to compare")?;
-        ensure!(stock.len() == requests::PHASES, "stock PHOEBE gave {} fluxes", stock.len());
-        for (greatest, fluxes) in self.differences.iter_mut().zip(ours) {
-            *greatest = greatest.max(greatest_difference(fluxes, stock)?);
-            self.compared += fluxes.len();
-        }
-        Ok(())
-    }
-}
-
-/// The fluxes in an answer to `run_compute`.
-fn fluxes_of(result: &Value) -> Result<Vec<f64>> {
-    numbers(&result["model"][requests::DATASET]["fluxes"])
-}
-
-fn numbers(list: &Value) -> Result<Vec<f64>> {
-    let list = list.as_array().context("no list of fluxes")?;
-    list.iter().map(|value| value.as_f64().context("a flux is no number")).collect()
-}
-
-fn greatest_difference(left: &[f64], right: &[f64]) -> Result<f64> {
-    ensure!(left.len() == right.len(), "{} fluxes, not {}", left.len(), right.len());
-    Ok(left.iter().zip(right).map(|(left, right)| (left - right).abs()).fold(0.0, f64::max))
-}
-
-/// Turn 0, to warm up, and then those of the spell.
-fn turns(spell: Spell) -> impl Iterator<Item = usize> {
-    std::iter::once(0).chain((1..).take_while(move |turn| spell.goes_on(turn - 1)))
-}
-
-fn new_samples() -> [Samples; 3] {
-    [(); 3].map(|()| Samples::of_time())
-}
-
-fn times(samples: &[Samples; 3]) -> Result<Times> {
-    let [session, unaccelerated, stock] = samples;
-    let summary = |samples: &Samples| samples.summary().context("nothing was measured");
-    Ok(Times {
-        session: summary(session)?,
-        unaccelerated: summary(unaccelerated)?,
-        stock: summary(stock)?,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn the_greatest_difference_is_found_and_a_missing_flux_noticed() {
-        assert_eq!(greatest_difference(&[1.0, 2.0, 3.0], &[1.0, 2.5, 2.75]).unwrap(), 0.5);
-        assert!(greatest_difference(&[1.0], &[1.0, 2.0]).is_err());
-        assert!(numbers(&json!([1.0, null])).is_err());
-        assert!(fluxes_of(&json!({"model": {}})).is_err());
-    }
+/// Computes of another binary in each turn, and all fluxes of each subject.
+async fn computing(subjects: &mut Subjects, spell: Spell) -> Result<(Times, [Vec<f64>; 3])> {
+    let mut computing = subjects.each_mut().map(|subject| (subject, Vec::new()));
+    let step = async |turn, (subject, light_curves): &mut (&mut Subject, Vec<f64>)| {
+        subject.send(&requests::set_constraining_value(turn)).await?;
+        let answer = subject.send(&requests::run_compute()).await?;
+        light_curves.extend(match subject {
+            Subject::Session(_) => fluxes::of_result(&answer.result)?,
+            Subject::Stock(stock) => fluxes::numbers(&stock.fluxes(requests::DATASET).await?)?,
+        });
+        Ok(answer.elapsed)
+    };
+    let times = in_turns(&mut computing, spell, step).await?;
+    Ok((times.into(), computing.map(|(_, light_curves)| light_curves)))
 }

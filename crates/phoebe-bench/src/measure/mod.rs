@@ -3,13 +3,19 @@
 pub(crate) mod commands;
 pub(crate) mod cores;
 pub(crate) mod crowd;
+pub(crate) mod durability;
+mod fluxes;
 pub(crate) mod memory;
 pub(crate) mod neighbour;
 pub(crate) mod pings;
 pub(crate) mod requests;
 pub(crate) mod rush;
+pub(crate) mod sandbox;
+pub(crate) mod sleep;
 pub(crate) mod starts;
+mod turns;
 
+use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -34,6 +40,12 @@ pub(crate) struct Results {
     pub(crate) pings: pings::Pings,
     /// Commands, beside the same without acceleration and in stock PHOEBE.
     pub(crate) commands: commands::Commands,
+    /// What it costs that changes are kept.
+    pub(crate) durability: durability::Durability,
+    /// First answers of sessions that were asleep.
+    pub(crate) sleep: sleep::Sleep,
+    /// What the containment of workers costs.
+    pub(crate) sandbox: sandbox::Sandbox,
     /// Memory of a session.
     pub(crate) memory: memory::MemoryUse,
     /// A session beside one that computes.
@@ -51,10 +63,10 @@ pub(crate) async fn all(arguments: &Arguments) -> Result<Results> {
     let settings = Settings {
         binary: binary::locate(arguments.server.as_deref())?,
         python,
-        sessions: plan.most_sessions(),
-        start: "fork",
-        accelerate: true,
+        // Some may be somebody else's.
+        ports: plan.most_sessions() * 5 / 4 + 100,
         cores: None,
+        changed: BTreeMap::new(),
     };
     let began = Instant::now();
     let load_before = machine::load()?;
@@ -80,6 +92,12 @@ pub(crate) async fn all(arguments: &Arguments) -> Result<Results> {
     let crowd = crowd::measure(&server, &plan).await.context("crowd")?;
     let versions = server.info().await?;
     drop(server);
+    tell("durability");
+    let durability = durability::measure(&settings, &plan).await.context("durability")?;
+    tell("sleep");
+    let sleep = sleep::measure(&settings, &plan).await.context("sleep")?;
+    tell("sandbox");
+    let sandbox = sandbox::measure(&settings, &plan).await.context("sandbox")?;
     tell("cores");
     let cores = cores::measure(&settings, &plan).await.context("cores")?;
 
@@ -94,7 +112,21 @@ pub(crate) async fn all(arguments: &Arguments) -> Result<Results> {
         taken_at,
         seconds: began.elapsed().as_secs_f64(),
     };
-    Ok(Results { machine, plan, starts, rush, pings, commands, memory, neighbour, crowd, cores })
+    Ok(Results {
+        machine,
+        plan,
+        starts,
+        rush,
+        pings,
+        commands,
+        durability,
+        sleep,
+        sandbox,
+        memory,
+        neighbour,
+        crowd,
+        cores,
+    })
 }
 
 fn tell(family: &str) {

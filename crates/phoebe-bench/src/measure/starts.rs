@@ -32,7 +32,7 @@ pub(crate) async fn measure(
     python: &Path,
     plan: &Plan,
 ) -> Result<Starts> {
-    let spawning = Server::start(&Settings { start: "spawn", ..settings.clone() }).await?;
+    let spawning = Server::start(&settings.with("worker.start", "spawn")).await?;
     let [mut warm, mut end, mut spawned, mut cold, mut cold_end] =
         [(); 5].map(|()| Samples::of_time());
     for turn in 0..plan.cold_starts {

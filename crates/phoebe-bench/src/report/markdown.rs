@@ -1,5 +1,7 @@
 //! Results as Markdown tables.
 
+mod durability;
+
 use std::fmt::Write;
 
 use super::promises::{Figure, Line, Verdict};
@@ -14,6 +16,8 @@ pub(super) fn document(results: &Results, lines: &[Line]) -> String {
         machine(results),
         promises(lines),
         comparisons(results),
+        durability::durability(results),
+        durability::sleep(results),
         crowd(results),
         cores(results),
         PICTURES.to_owned(),
@@ -122,6 +126,21 @@ fn comparisons(results: &Results) -> String {
         let _ = writeln!(text, "| {name} | {} | {} |", summary.n, median_and_p99(summary));
     }
 
+    text += "\n| `run_compute` | n | p50 | p99 |\n|---|--:|--:|--:|\n";
+    let sandbox = &results.sandbox;
+    for (name, summary) in
+        [("`sandbox = \"off\"`", &sandbox.off), ("`sandbox = \"enforce\"`", &sandbox.enforce)]
+    {
+        let _ = writeln!(text, "| {name} | {} | {} |", summary.n, median_and_p99(summary));
+    }
+    let _ = writeln!(
+        text,
+        "\nRatio of the medians: {:.3}; greatest difference of a flux: {:.1e}, of {} compared.",
+        sandbox.factor(),
+        sandbox.flux_difference,
+        sandbox.fluxes_compared
+    );
+
     text += "\n| memory in MiB | n | mean PSS | greatest PSS | mean USS |\n|---|--:|--:|--:|--:|\n";
     let memory = &results.memory;
     for (name, shares) in [
@@ -205,7 +224,6 @@ fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Met => "met",
         Verdict::NotMet => "**not met**",
-        Verdict::NotYet => "not yet",
         Verdict::NotMeasured => "not measured",
     }
 }

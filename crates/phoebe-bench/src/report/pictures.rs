@@ -39,6 +39,7 @@ fn latency(results: &Results) -> SpreadChart {
         row("… spawned", UNACCELERATED, &results.starts.spawned),
         row("… cold interpreter", STOCK, &results.starts.cold),
         row("end a session", SESSION, &results.starts.end),
+        row("wake a session", SESSION, &results.sleep.fresh),
         row("ping", SESSION, &results.pings.latency),
     ];
     rows.extend(compared("get_value", &commands.get_value));

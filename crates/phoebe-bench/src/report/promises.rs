@@ -3,12 +3,23 @@
 use serde::Serialize;
 
 use crate::measure::Results;
+use crate::measure::durability::Cost;
+use crate::measure::sandbox::Sandbox;
+use crate::measure::sleep::crowd::Crowd;
 use crate::samples::{Summary, Unit};
 
 /// The sessions started at once that a promise speaks of.
 const CLASS: usize = 300;
 /// The sessions awake that a promise speaks of.
 const AWAKE: usize = 1000;
+/// The sessions, nearly all asleep, that a promise speaks of.
+const SLEEPERS: usize = 500;
+/// The cycles of sleep and wake that it speaks of.
+const CYCLES: usize = 2000;
+/// By how much memory may grow over them, in MiB.
+const MEMORY_GROWTH_MIB: f64 = 10.0;
+/// By what factor a contained compute may take longer.
+const CONTAINMENT_FACTOR: f64 = 1.02;
 /// How far a flux may be from stock PHOEBE's.
 pub(super) const FLUX_TOLERANCE: f64 = 1e-12;
 /// Longest median of a compute, in milliseconds.
@@ -61,8 +72,6 @@ pub(super) enum Verdict {
     Met,
     /// It is not.
     NotMet,
-    /// Nothing implements it yet.
-    NotYet,
     /// This run did not measure what it speaks of.
     NotMeasured,
 }
@@ -85,6 +94,7 @@ impl Verdict {
 
 const COLD: &str = "cold interpreter";
 const STOCK: &str = "stock PHOEBE in-process";
+const OBSERVED: &str = "100,000 data points and a model";
 
 /// All promises, in the order of the specification.
 pub(super) fn lines(results: &Results) -> Vec<Line> {
@@ -128,9 +138,14 @@ pub(super) fn lines(results: &Results) -> Vec<Line> {
         at_most("end a session", 15.0, Figure::median(&starts.end))
             .beside(today(COLD, Figure::median(&starts.cold_end))),
         neighbour(results),
-        not_yet("wake a sleeping session, first answer", "≤ 40 ms"),
+        durable("fresh Bundle", &results.durability.fresh),
+        durable(OBSERVED, &results.durability.observed),
+        woken("fresh Bundle", &results.sleep.fresh),
+        woken(OBSERVED, &results.sleep.observed),
+        sleepers(&results.sleep.crowd),
+        growth(&results.sleep.crowd),
+        contained(&results.sandbox),
         awake(results),
-        not_yet("acknowledged work lost over 200 random `kill -9` of worker or server", "0"),
     ]
 }
 
@@ -151,16 +166,6 @@ fn at_most(what: &str, bound: f64, now: Figure) -> Line {
         verdict: Verdict::of(now.value <= bound),
         now: Some(now),
         today: None,
-    }
-}
-
-fn not_yet(what: &str, promise: &str) -> Line {
-    Line {
-        what: what.to_owned(),
-        promise: promise.to_owned(),
-        now: None,
-        today: None,
-        verdict: Verdict::NotYet,
     }
 }
 
@@ -230,5 +235,106 @@ fn awake(results: &Results) -> Line {
         now: None,
         today: None,
         verdict: if most >= AWAKE { Verdict::Met } else { Verdict::NotMeasured },
+    }
+}
+
+fn durable(bundle: &str, cost: &Cost) -> Line {
+    let what = format!("`set_value` by twig, durable: {bundle}");
+    at_most(&what, 6.0, Figure::median(&cost.command))
+        .beside(today("`durability = \"off\"`", Figure::median(&cost.off)))
+}
+
+fn woken(bundle: &str, first_answer: &Summary) -> Line {
+    let what = format!("wake a sleeping session, first answer: {bundle}");
+    at_most(&what, 40.0, Figure::median(first_answer))
+}
+
+/// Sessions that outnumber the ports.
+fn sleepers(crowd: &Crowd) -> Line {
+    Line {
+        what: format!(
+            "{} sessions on {} ports, woken at random by {} clients at once; {} of {} wakes failed",
+            crowd.sessions, crowd.before.ports, crowd.clients, crowd.failures, crowd.cycles
+        ),
+        promise: "0 failed".to_owned(),
+        now: crowd.first_answer.as_ref().map(Figure::median),
+        today: None,
+        verdict: verdict_on_crowd(crowd, crowd.failures == 0),
+    }
+}
+
+fn growth(crowd: &Crowd) -> Line {
+    let growth = crowd.growth();
+    Line {
+        what: format!(
+            "grown over {} wakes: ports by {}, descriptors by {}, memory of all processes by {:.1} MiB",
+            crowd.cycles, growth.ports, growth.descriptors, growth.total_mib
+        ),
+        promise: format!("0, 0, ≤ {MEMORY_GROWTH_MIB} MiB"),
+        now: None,
+        today: None,
+        verdict: verdict_on_crowd(
+            crowd,
+            growth.ports <= 0 && growth.descriptors <= 0 && growth.total_mib <= MEMORY_GROWTH_MIB,
+        ),
+    }
+}
+
+/// What fails in a small crowd fails; what holds in one does not show that it holds in the crowd of the promise.
+fn verdict_on_crowd(crowd: &Crowd, holds: bool) -> Verdict {
+    if holds && (crowd.sessions < SLEEPERS || crowd.cycles < CYCLES) {
+        return Verdict::NotMeasured;
+    }
+    Verdict::of(holds)
+}
+
+fn contained(sandbox: &Sandbox) -> Line {
+    let factor = sandbox.factor();
+    Line {
+        what: format!(
+            "`run_compute` in a contained worker: {factor:.3} × the time; greatest difference of a flux {:.1e}",
+            sandbox.flux_difference
+        ),
+        promise: format!("≤ {CONTAINMENT_FACTOR} ×, 0"),
+        now: Some(Figure::median(&sandbox.enforce)),
+        today: Some(today("`sandbox = \"off\"`", Figure::median(&sandbox.off))),
+        verdict: Verdict::of(factor <= CONTAINMENT_FACTOR && sandbox.flux_difference == 0.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::sleep::crowd::Footprint;
+
+    #[test]
+    fn a_small_crowd_shows_what_fails_and_not_what_holds() {
+        let taken = Footprint {
+            awake: 60,
+            ports: 60,
+            descriptors: 280,
+            server_mib: 40.0,
+            zygote_mib: 200.0,
+            total_mib: 700.0,
+        };
+        let mut crowd = Crowd {
+            sessions: SLEEPERS,
+            clients: 20,
+            cycles: CYCLES,
+            per_second: 30.0,
+            failures: 0,
+            failure: None,
+            first_answer: None,
+            before: taken,
+            after: taken,
+        };
+        assert_eq!(sleepers(&crowd).verdict, Verdict::Met);
+        assert_eq!(growth(&crowd).verdict, Verdict::Met);
+        crowd.cycles -= 1;
+        assert_eq!(sleepers(&crowd).verdict, Verdict::NotMeasured);
+        assert_eq!(growth(&crowd).verdict, Verdict::NotMeasured);
+        (crowd.failures, crowd.after.descriptors) = (1, 281);
+        assert_eq!(sleepers(&crowd).verdict, Verdict::NotMet);
+        assert_eq!(growth(&crowd).verdict, Verdict::NotMet);
     }
 }

@@ -1,4 +1,4 @@
-//! What processes cost in memory, from `/proc`: never the server's own word for it.
+//! What processes cost in memory and file descriptors, from `/proc`: never the server's own word for it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,6 +12,8 @@ pub(crate) struct Memory {
     pub(crate) pss: f64,
     /// Unique set size: what would be free again if it ended.
     pub(crate) uss: f64,
+    /// Resident set size: all its pages, whoever else has them.
+    pub(crate) rss: f64,
 }
 
 /// Memory of process `pid` alone.
@@ -25,7 +27,7 @@ pub(crate) fn of_process(pid: i32) -> Result<Memory> {
         anyhow::Ok(kib / 1024.0)
     };
     let uss = mebibytes("Private_Clean:")? + mebibytes("Private_Dirty:")?;
-    Ok(Memory { pss: mebibytes("Pss:")?, uss })
+    Ok(Memory { pss: mebibytes("Pss:")?, uss, rss: mebibytes("Rss:")? })
 }
 
 /// Memory of process `pid` and all that descend from it.
@@ -36,6 +38,7 @@ pub(crate) fn of_tree(pid: i32) -> Result<Memory> {
         let memory = of_process(descendant).unwrap_or_default();
         sum.pss += memory.pss;
         sum.uss += memory.uss;
+        sum.rss += memory.rss;
     }
     Ok(sum)
 }
@@ -49,6 +52,12 @@ pub(crate) fn descendants(pid: i32) -> Vec<i32> {
         next += 1;
     }
     found
+}
+
+/// How many file descriptors process `pid` has open.
+pub(crate) fn descriptors(pid: i32) -> Result<usize> {
+    let path = format!("/proc/{pid}/fd");
+    Ok(fs::read_dir(&path).with_context(|| path.clone())?.count())
 }
 
 /// The process that listens on each loopback port, among those that descend from `pid`.
@@ -108,7 +117,7 @@ mod tests {
     fn a_process_costs_at_least_what_is_its_own() {
         let own = i32::try_from(std::process::id()).unwrap();
         let memory = of_process(own).unwrap();
-        assert!(memory.uss > 0.0 && memory.uss <= memory.pss);
+        assert!(memory.uss > 0.0 && memory.uss <= memory.pss && memory.pss <= memory.rss);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A real server in a temporary data directory, on free ports. Dropped, it is ended, and nothing is left of it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -23,6 +24,8 @@ const READY_WITHIN: Duration = Duration::from_secs(600);
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 /// Between two looks at a server that starts or stops.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The data directory in the server's own folder.
+const DATA: &str = "data";
 
 /// In what one server differs from another.
 #[derive(Debug, Clone)]
@@ -31,14 +34,21 @@ pub(crate) struct Settings {
     pub(crate) binary: PathBuf,
     /// The interpreter, if one is named.
     pub(crate) python: Option<PathBuf>,
-    /// Sessions that it must be able to hold.
-    pub(crate) sessions: usize,
-    /// `worker.start`.
-    pub(crate) start: &'static str,
-    /// `worker.accelerate`.
-    pub(crate) accelerate: bool,
+    /// Ports for workers.
+    pub(crate) ports: usize,
     /// Cores that it may use; all where `None`.
     pub(crate) cores: Option<usize>,
+    /// Settings of its file that are not the default, such as `worker.start`.
+    pub(crate) changed: BTreeMap<&'static str, Value>,
+}
+
+impl Settings {
+    /// The same, but for one setting of its file.
+    pub(crate) fn with(&self, name: &'static str, value: impl Into<Value>) -> Self {
+        let mut settings = self.clone();
+        settings.changed.insert(name, value.into());
+        settings
+    }
 }
 
 /// A running server.
@@ -91,11 +101,20 @@ impl Server {
         Ok(self.connect().await?.get("/system/info").await?.json()?["result"].take())
     }
 
+    /// Where it keeps a session.
+    pub(crate) fn folder_of(&self, session: &Session) -> PathBuf {
+        self.directory.path().join(DATA).join("sessions").join(session.id())
+    }
+
+    /// The process that its workers are forked from; where they are spawned, one of them.
+    pub(crate) fn zygote(&self) -> Result<i32> {
+        let first = memory::descendants(self.pid()?).into_iter().next();
+        first.context("the server has no Python process")
+    }
+
     /// The interpreter that its Python processes run in. It must have one: a zygote or a session.
     pub(crate) fn python(&self) -> Result<PathBuf> {
-        let child = memory::descendants(self.pid()?).into_iter().next();
-        let child = child.context("the server has no Python process")?;
-        let line = fs::read(format!("/proc/{child}/cmdline"))?;
+        let line = fs::read(format!("/proc/{}/cmdline", self.zygote()?))?;
         let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
         ensure!(!program.is_empty(), "the server's Python process has ended");
         Ok(PathBuf::from(OsString::from_vec(program.to_vec())))
@@ -160,20 +179,18 @@ impl Drop for Server {
 
 /// The settings file: defaults, but for where the server works and what is compared.
 fn configuration(settings: &Settings, port: u16, directory: &Path) -> Result<String> {
-    let text = |path: &Path| {
-        serde_json::to_string(path.to_str().context("a path is no UTF-8")?)
-            .context("a path is no text")
-    };
-    let database = text(&directory.join("data/sessions.db"))?;
-    let mut worker =
-        format!("start = \"{}\"\naccelerate = {}\n", settings.start, settings.accelerate);
+    let text = |path: &Path| anyhow::Ok(Value::from(path.to_str().context("a path is no UTF-8")?));
+    let (first, end) = port_range(settings.ports)?;
+    let mut all = settings.changed.clone();
+    all.insert("server.port", port.into());
+    all.insert("port_pool.start", first.into());
+    all.insert("port_pool.end", end.into());
+    all.insert("database.path", text(&directory.join(DATA).join("sessions.db"))?);
     if let Some(python) = &settings.python {
-        worker += &format!("python = {}\n", text(python)?);
+        all.insert("worker.python", text(python)?);
     }
-    let (first, end) = port_range(settings.sessions)?;
-    Ok(format!(
-        "[server]\nport = {port}\n[port_pool]\nstart = {first}\nend = {end}\n[database]\npath = {database}\n[worker]\n{worker}"
-    ))
+    // What is scalar is written in TOML as in JSON.
+    Ok(all.iter().map(|(name, value)| format!("{name} = {value}\n")).collect())
 }
 
 fn free_address() -> Result<SocketAddr> {
@@ -181,10 +198,9 @@ fn free_address() -> Result<SocketAddr> {
 }
 
 /// A range of ports below the ephemeral ones whose first and last are free; the server passes over others that are not.
-fn port_range(sessions: usize) -> Result<(u16, u16)> {
+fn port_range(length: usize) -> Result<(u16, u16)> {
     const LOWEST: usize = 10_000;
     const EPHEMERAL: usize = 32_000;
-    let length = sessions * 5 / 4 + 100;
     let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     (LOWEST..EPHEMERAL - length)
         .step_by(length)
@@ -204,4 +220,34 @@ fn spawn_on_cores(command: &mut Command, cores: Option<usize>) -> Result<Child> 
     let child = command.spawn();
     sched_setaffinity(None, &all)?;
     Ok(child?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changed_settings_are_lines_of_toml() {
+        let settings = Settings {
+            binary: PathBuf::from("phoebe-server"),
+            python: Some(PathBuf::from("/opt/a \"b\"/python")),
+            ports: 10,
+            cores: None,
+            changed: BTreeMap::new(),
+        };
+        let settings = settings.with("session.fsync", false).with("session.fsync", true);
+        let settings = settings.with("session.durability", "off");
+        let text = configuration(&settings, 8001, Path::new("/data")).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], r#"database.path = "/data/data/sessions.db""#);
+        assert_eq!(
+            lines[3..],
+            [
+                "server.port = 8001",
+                r#"session.durability = "off""#,
+                "session.fsync = true",
+                r#"worker.python = "/opt/a \"b\"/python""#,
+            ]
+        );
+    }
 }
