@@ -56,7 +56,7 @@ pub(super) struct Keys {
 )]
 pub(super) struct KeyBody {
     /// To tell it from others.
-    #[schema(example = "notebook", min_length = 1, max_length = 100)]
+    #[schema(example = "notebook", min_length = 1, max_length = 100, pattern = r"\S")]
     name: String,
     /// Days until it expires; it does not where none are given, except in mode `external`, where 90 are most.
     #[schema(example = 120, minimum = 1, maximum = 3650)]
