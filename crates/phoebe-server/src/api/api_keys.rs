@@ -55,8 +55,13 @@ pub(super) struct Keys {
     reason = "describes the request in the OpenAPI document; the body is read field by field"
 )]
 pub(super) struct KeyBody {
-    /// To tell it from others.
-    #[schema(example = "notebook", min_length = 1, max_length = 100)]
+    /// To tell it from others; not blank, no control characters.
+    #[schema(
+        example = "notebook",
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
+    )]
     name: String,
     /// Days until it expires; it does not where none are given, except in mode `external`, where 90 are most.
     #[schema(example = 120, minimum = 1, maximum = 3650)]

@@ -148,7 +148,11 @@ impl Fields {
     /// Takes a whole number, 0 or more, that may be missing or null.
     pub(super) fn optional_number(&mut self, name: &str) -> Option<u32> {
         let value = self.fields.remove(name).filter(|value| !value.is_null())?;
-        let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+        // To JSON 7.0 is a whole number too.
+        let whole = value.as_f64().filter(|number| number.fract() == 0.0);
+        let number = whole.filter(|number| (0.0..=f64::from(u32::MAX)).contains(number));
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
+        let number = number.map(|number| number as u32);
         if number.is_none() {
             self.wrong("int_type", "Input should be a valid integer, 0 or more", name, value);
         }

@@ -44,7 +44,7 @@ impl KeyWish {
         }
         let name = self.name.trim().to_owned();
         if name.is_empty() || name.chars().count() > 100 || name.contains(char::is_control) {
-            let text = "A key needs a name of 1 to 100 characters, to tell it from others";
+            let text = "A key needs a name to tell it from others: 1 to 100 characters, no control characters";
             return Err(AuthError::BadCredentials(text.to_owned()));
         }
         let fresh = api_key::fresh();

@@ -18,7 +18,7 @@ use super::ports::PortLease;
 use super::queue::CommandQueue;
 use super::request::{Source, Work};
 use super::start::{Started, wire_format};
-use crate::store::snapshots::{Format, SnapshotError};
+use crate::store::snapshots::{Format, SnapshotError, Versions};
 use crate::worker::connection::{Commands, ConnectionError, Replies};
 use crate::worker::{Exit, Worker};
 
@@ -65,6 +65,8 @@ pub(super) struct Awake {
     cores: CoreWait,
     pub(super) memory: MemoryWatch,
     port: PortLease,
+    /// Which PHOEBE it runs.
+    versions: Versions,
     /// What the server itself asked for, to keep it.
     pub(super) exports: HashMap<u64, (SnapshotFormat, u64)>,
     /// Answers that wait for the disk.
@@ -86,7 +88,7 @@ impl Queued {
 }
 
 impl Awake {
-    pub(super) fn new(started: Started) -> Self {
+    pub(super) fn new(started: Started, versions: Versions) -> Self {
         let Started { worker, commands, replies, port } = started;
         Self {
             worker,
@@ -95,6 +97,7 @@ impl Awake {
             cores: CoreWait::default(),
             memory: MemoryWatch::default(),
             port,
+            versions,
             exports: HashMap::new(),
             commits: Pending::default(),
         }
@@ -158,17 +161,19 @@ impl Awake {
                 Work::Export { format, body, .. } => {
                     self.commands.export(*format, body.clone()).await
                 }
-                Work::Load { source, .. } => match find(source.clone(), keeper).await {
-                    Ok((format, bundle, found)) => {
-                        queued.found = Some(found);
-                        let snapshot = !matches!(found, Found::Step(_));
-                        self.commands.restore(format, bundle, snapshot).await
+                Work::Load { source, .. } => {
+                    match find(source.clone(), keeper, &self.versions).await {
+                        Ok((format, bundle, found)) => {
+                            queued.found = Some(found);
+                            let snapshot = !matches!(found, Found::Step(_));
+                            self.commands.restore(format, bundle, snapshot).await
+                        }
+                        Err(error) => {
+                            queued.work.refuse(error);
+                            continue;
+                        }
                     }
-                    Err(error) => {
-                        queued.work.refuse(error);
-                        continue;
-                    }
-                },
+                }
             };
             match sent {
                 Ok(number) => queue.started(number, kind, queued),
@@ -284,6 +289,7 @@ impl Lost {
 async fn find(
     source: Source,
     keeper: Option<&Keeper>,
+    versions: &Versions,
 ) -> Result<(SnapshotFormat, Bytes, Found), SessionError> {
     if let Source::File(file) = source {
         return Ok((SnapshotFormat::File, file, Found::File));
@@ -298,10 +304,11 @@ async fn find(
         Source::Checkpoint(_) | Source::File(_) => "There is no such checkpoint",
     };
     let is_checkpoint = matches!(source, Source::Checkpoint(_));
+    let versions = versions.clone();
     let read = keeper.run(move |folder| match source {
         Source::Undo => folder.before(),
         Source::Redo => folder.after(),
-        Source::Checkpoint(id) => folder.checkpoint(&id),
+        Source::Checkpoint(id) => folder.checkpoint(&id, &versions),
         Source::File(_) => Ok(None),
     });
     let snapshot = read.await.map_err(SnapshotError::Io).and_then(|snapshot| snapshot);

@@ -25,7 +25,7 @@ use super::manager::Shared;
 use super::queue::CommandQueue;
 use super::request::{Request, Work, failure};
 use super::saved::Saved;
-use super::start::{self, Started};
+use super::start::{BroughtUp, bring_up};
 use super::strikes::Strikes;
 use super::{EndReason, SessionError, SessionView, StartRequest, Status, now};
 use crate::config::OnIdle;
@@ -159,8 +159,8 @@ impl Driver {
             self.copy(copy_of).await?;
         }
         let seeded = if request.copy_of.is_some() { self.keeper.clone() } else { None };
-        let (started, notice) = bring_up(&self.shared, &self.session, seeded.as_ref()).await?;
-        let mut awake = self.waken(started, notice);
+        let up = bring_up(&self.shared, &self.session, seeded.as_ref()).await?;
+        let mut awake = self.waken(up);
         self.log_start(request.client_ip.clone(), request.user_agent.clone());
         self.note_memory(awake.worker.memory().await);
         if request.copy_of.is_none() {
@@ -169,8 +169,8 @@ impl Driver {
         Ok(awake)
     }
 
-    fn waken(&mut self, started: Started, notice: Option<String>) -> Awake {
-        let awake = Awake::new(started);
+    fn waken(&mut self, BroughtUp { started, notice, portable }: BroughtUp) -> Awake {
+        let awake = Awake::new(started, self.shared.versions());
         let port = awake.port();
         let at = now();
         self.view.send_modify(|view| {
@@ -181,6 +181,9 @@ impl Driver {
             view.notice = notice.or(view.notice.take());
         });
         self.used = Instant::now();
+        if !portable {
+            self.saved.want_portable();
+        }
         awake
     }
 
@@ -266,8 +269,8 @@ impl Driver {
             loop {
                 tokio::select! {
                     up = &mut bring_up => match up {
-                        Ok((started, notice)) => {
-                            let awake = self.waken(started, notice);
+                        Ok(up) => {
+                            let awake = self.waken(up);
                             self.saved.begin_anew();
                             self.publish_saved();
                             self.log_start(None, None);
@@ -341,8 +344,8 @@ impl Driver {
                     None => drop(done.send(())),
                 }
             }
-            Request::Files { keeper } => {
-                let answer = self.files(awake).await;
+            Request::Files { in_all_forms, keeper } => {
+                let answer = self.files(awake, in_all_forms).await;
                 let _gone = keeper.send(answer);
             }
         }
@@ -655,34 +658,6 @@ impl Driver {
         }
         for done in waiting {
             let _gone = done.send(());
-        }
-    }
-}
-
-/// A worker with the session's kept Bundle, or with a fresh one where none is kept; and what its user must know of it.
-async fn bring_up(
-    shared: &Shared,
-    session: &str,
-    keeper: Option<&Keeper>,
-) -> Result<(Started, Option<String>), SessionError> {
-    let Some(keeper) = keeper else {
-        return Ok((start::start(shared, session, Vec::new()).await?, None));
-    };
-    shared.python_info().await?;
-    let versions = shared.versions();
-    let recovered = keeper.run(move |folder| folder.recover(&versions)).await;
-    let recovered = recovered
-        .map_err(|error| SessionError::Unreadable(error.to_string()))?
-        .map_err(|error| SessionError::Unreadable(error.to_string()))?;
-    let mut forms = recovered.forms;
-    loop {
-        match start::start(shared, session, forms.clone()).await {
-            // It may be the Bundle that ends the worker: another form of it may not.
-            Err(SessionError::StartFailed(reason)) if forms.len() > 1 => {
-                warn!(session, reason, "a kept Bundle ended its worker; the other form is tried");
-                forms.remove(0);
-            }
-            started => return Ok((started?, recovered.notice)),
         }
     }
 }

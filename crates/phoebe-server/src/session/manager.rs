@@ -226,9 +226,19 @@ impl SessionManager {
         id: &str,
         job: impl FnOnce(&mut SessionFolder) -> T + Send + 'static,
     ) -> Result<T, SessionError> {
-        let keeper = self.shared.files(id).await?;
-        let done = keeper.run(job).await;
-        done.map_err(|error| SessionError::Conflict(error.to_string()))
+        on_files(self.shared.files(id, false).await?, job).await
+    }
+
+    /// Like [`Self::with_files`], where the Bundle is also on disk in the form that survives an upgrade, if PHOEBE can write it.
+    ///
+    /// # Errors
+    /// [`SessionError::Conflict`] where nothing is kept, or not now.
+    pub async fn with_all_forms<T: Send + 'static>(
+        &self,
+        id: &str,
+        job: impl FnOnce(&mut SessionFolder) -> T + Send + 'static,
+    ) -> Result<T, SessionError> {
+        on_files(self.shared.files(id, true).await?, job).await
     }
 
     /// Replaces the fields of the user's information that are given.
@@ -300,6 +310,13 @@ impl SessionManager {
         session.requests.send(request).await.map_err(|_| SessionError::NotFound)?;
         answered.await.map_err(|_| SessionError::NotFound)
     }
+}
+
+async fn on_files<T: Send + 'static>(
+    keeper: Keeper,
+    job: impl FnOnce(&mut SessionFolder) -> T + Send + 'static,
+) -> Result<T, SessionError> {
+    keeper.run(job).await.map_err(|error| SessionError::Conflict(error.to_string()))
 }
 
 /// So many sessions are put to sleep in one go where memory is short; the next look may see more free by then.
@@ -397,10 +414,10 @@ impl Shared {
     }
 
     /// A session's files, with everything on them that is acknowledged.
-    pub(super) async fn files(&self, id: &str) -> Result<Keeper, SessionError> {
+    pub(super) async fn files(&self, id: &str, in_all_forms: bool) -> Result<Keeper, SessionError> {
         let session = self.find(id)?;
         let (keeper, given) = oneshot::channel();
-        let request = Request::Files { keeper };
+        let request = Request::Files { in_all_forms, keeper };
         session.requests.send(request).await.map_err(|_| SessionError::NotFound)?;
         given.await.unwrap_or(Err(SessionError::NotFound))
     }

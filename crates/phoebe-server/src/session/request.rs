@@ -24,8 +24,8 @@ pub(super) enum Request {
     Measure { done: oneshot::Sender<f64> },
     /// Replace the fields of the user's information that are given.
     UserInfo { info: UserInfo, done: oneshot::Sender<()> },
-    /// Keep every change on disk, and hand out the files' keeper.
-    Files { keeper: oneshot::Sender<Result<Keeper, SessionError>> },
+    /// Keep every change on disk, also in the form that survives an upgrade if that is wanted, and hand out the files' keeper.
+    Files { in_all_forms: bool, keeper: oneshot::Sender<Result<Keeper, SessionError>> },
     /// The server stops.
     ShutDown { done: oneshot::Sender<()> },
 }

@@ -61,8 +61,13 @@ impl Saved {
     /// Notes a change and returns its number.
     pub(super) fn changed(&mut self) -> u64 {
         self.changes += 1;
-        self.portable = (self.durability != Durability::Off).then(|| Instant::now() + QUIET);
+        self.want_portable();
         self.changes
+    }
+
+    /// Notes that the portable copy is older than the Bundle, or missing.
+    pub(super) fn want_portable(&mut self) {
+        self.portable = (self.durability != Durability::Off).then(|| Instant::now() + QUIET);
     }
 
     /// Notes that the change is in the worker's memory only, as the settings want it.

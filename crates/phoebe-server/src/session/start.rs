@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use super::SessionError;
+use super::keeper::Keeper;
 use super::manager::Shared;
 use super::ports::PortLease;
 use crate::store::snapshots::{Format, Snapshot};
@@ -23,9 +24,50 @@ pub(super) struct Started {
     pub(super) port: PortLease,
 }
 
+/// A worker that has its Bundle.
+pub(super) struct BroughtUp {
+    pub(super) started: Started,
+    /// What its user must know of it.
+    pub(super) notice: Option<String>,
+    /// Whether the form that survives an upgrade is on disk, or never will be.
+    pub(super) portable: bool,
+}
+
+/// A worker with the session's kept Bundle, or with a fresh one where none is kept.
+pub(super) async fn bring_up(
+    shared: &Shared,
+    session: &str,
+    keeper: Option<&Keeper>,
+) -> Result<BroughtUp, SessionError> {
+    let Some(keeper) = keeper else {
+        let started = start(shared, session, Vec::new()).await?;
+        return Ok(BroughtUp { started, notice: None, portable: true });
+    };
+    shared.python_info().await?;
+    let versions = shared.versions();
+    let recovered = keeper.run(move |folder| folder.recover(&versions)).await;
+    let recovered = recovered
+        .map_err(|error| SessionError::Unreadable(error.to_string()))?
+        .map_err(|error| SessionError::Unreadable(error.to_string()))?;
+    let mut forms = recovered.forms;
+    let portable = forms.iter().any(|form| form.header.format == Format::Portable);
+    loop {
+        match start(shared, session, forms.clone()).await {
+            // It may be the Bundle that ends the worker: another form of it may not.
+            Err(SessionError::StartFailed(reason)) if forms.len() > 1 => {
+                warn!(session, reason, "a kept Bundle ended its worker; the other form is tried");
+                forms.remove(0);
+            }
+            started => {
+                return Ok(BroughtUp { started: started?, notice: recovered.notice, portable });
+            }
+        }
+    }
+}
+
 /// Starts a worker for `session` within the time the settings allow. Where there are `forms` of a kept Bundle it goes on with
 /// the first that can be read.
-pub(super) async fn start(
+async fn start(
     shared: &Shared,
     session: &str,
     forms: Vec<Snapshot>,

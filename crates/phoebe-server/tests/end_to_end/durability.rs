@@ -241,6 +241,25 @@ async fn what_cannot_be_saved_is_said_and_saved_when_it_can_be() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_memory_is_short_sessions_that_do_nothing_sleep() {
+    // More than any machine has: memory is always short. Looks are frequent, and idleness alone is far off.
+    let builder = TestServer::builder().fake().set("resources.memory_reserve_mb", 16_777_216);
+    let server = builder.set("session.idle_timeout_seconds", 60.0).start().await;
+    let session = server.start_session().await;
+    session.result(set("a", 1)).await;
+    let busy = server.start_session().await;
+    let slow = json!({"command": "run_compute", "seconds": 9});
+    let (answer, ()) = tokio::join!(busy.command(slow), async {
+        has_begun(&server, &busy, "run_compute").await;
+        has_status(&server, &session, "asleep").await;
+        assert_eq!(object(&server, &busy).await["status"], "awake");
+        assert_eq!(value(&session, "a").await, 1);
+    });
+    assert_eq!(answer["success"], true);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_cannot_be_saved_does_not_sleep() {
     let server =
         TestServer::builder().fake().set("session.idle_timeout_seconds", 1.0).start().await;
@@ -258,6 +277,50 @@ async fn a_session_that_cannot_be_saved_does_not_sleep() {
     blocked.lift();
     has_status(&server, &session, "asleep").await;
     assert_eq!(value(&session, "a").await, 2);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_costs_no_answer_and_no_session() {
+    let mut server = TestServer::builder().fake().disk(32).start().await;
+    if !server.has_small_disk() {
+        eprintln!("not tested: only root can mount a disk to fill");
+        return server.finish().await;
+    }
+    let other = server.start_session().await;
+    other.result(set("a", 1)).await;
+    let hoarder = server.start_session().await;
+    let session = server.start_session().await;
+    // First in large pieces, at last in the smallest.
+    for (filler, size) in [(&hoarder, 4 << 20), (&session, 64 << 10), (&session, 1)] {
+        let (mut piece, mut answer) = ("x".repeat(size), json!({}));
+        while answer.get("saved").is_none() {
+            answer = filler.command(set("a", piece.clone())).await;
+            assert_eq!(answer["success"], true, "{answer}");
+            piece.replace_range(..1, if piece.starts_with('x') { "y" } else { "x" });
+        }
+        assert_eq!(answer["saved"], false);
+        assert!(answer["warning"].as_str().unwrap().contains("the disk is full"), "{answer}");
+    }
+    let last = value(&session, "a").await;
+    // Everybody works on: their changes are made, and kept as soon as there is room.
+    assert_eq!(other.command(set("a", 2)).await["success"], true);
+    assert_eq!(value(&other, "a").await, 2);
+    let late = server.start_session().await;
+    assert_eq!(late.command(set("a", 3)).await["success"], true);
+
+    hoarder.end().await.expect(200);
+    for session in [&session, &other, &late] {
+        until("it is saved", Duration::from_secs(60), async || {
+            object(&server, session).await.get("saved").is_none().then_some(())
+        })
+        .await;
+    }
+    server.kill_nine().await;
+    server.start_again().await;
+    for (session, expected) in [(&session, last), (&other, json!(2)), (&late, json!(3))] {
+        assert_eq!(value(&server.session(&session.id), "a").await, expected);
+    }
     server.finish().await;
 }
 

@@ -155,6 +155,14 @@ async fn phoebes_bundles_go_through_undo_checkpoints_copies_and_files() {
     server.post_empty(&path(&session, &back)).await.expect(200);
     assert_eq!(period(&session).await, 1.5);
     assert_eq!(unique_id(&session).await, id_before);
+    // The same from the form that survives an upgrade: the exact one is damaged.
+    session.result(set_period(7.0)).await;
+    let id = checkpoint["id"].as_str().unwrap();
+    let kept = server.data().join("sessions").join(&session.id).join("checkpoints");
+    fs::write(kept.join(format!("{id}.snapshot")), b"torn").unwrap();
+    server.post_empty(&path(&session, &back)).await.expect(200);
+    assert_eq!(period(&session).await, 1.5);
+    assert_eq!(unique_id(&session).await, id_before);
 
     let copy = server.post_empty(&path(&session, "clone")).await.expect(200);
     let copy = server.session(copy["session_id"].as_str().unwrap());

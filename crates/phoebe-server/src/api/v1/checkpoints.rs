@@ -15,7 +15,7 @@ use crate::api::sessions::Done;
 use crate::api::{ErrorBody, Shared, ValidationBody};
 use crate::error::HttpError;
 use crate::session::SessionError;
-use crate::store::snapshots::{self, Format};
+use crate::store::snapshots;
 
 /// Characters in a checkpoint's name.
 const NAME: usize = 200;
@@ -52,10 +52,10 @@ pub(super) struct Checkpoints {
     reason = "describes the request in the OpenAPI document; the body is read field by field"
 )]
 pub(super) struct CheckpointBody {
-    /// At most 200 characters.
-    #[schema(example = "before the fit")]
+    /// Not blank.
+    #[schema(example = "before the fit", min_length = 1, max_length = 200, pattern = r"\S")]
     name: String,
-    /// At most 10,000 characters.
+    #[schema(max_length = 10_000)]
     note: Option<String>,
 }
 
@@ -106,15 +106,13 @@ pub(super) async fn create_checkpoint(
     fields.bound("note", note.as_deref().unwrap_or_default(), NOTE);
     fields.rest()?;
     let limit = context.app.settings.session.max_checkpoints;
-    let made = on_files(&context, &session.session_id, move |folder| {
+    let made = context.app.sessions.with_all_forms(&session.session_id, move |folder| {
         if folder.checkpoints()?.len() >= limit {
             return Ok(None);
         }
-        let state = folder.raw(Format::Pickle)?;
-        let made = folder.write_checkpoint(&state.into(), crate::api::view::now(), name, note)?;
-        Ok(Some(made))
+        folder.write_checkpoint(crate::api::view::now(), name, note).map(Some)
     });
-    match made.await? {
+    match made.await?? {
         Some(made) => Ok(Json(Checkpoint::new(made, false))),
         None => Err(HttpError::new(
             StatusCode::CONFLICT,

@@ -181,9 +181,8 @@ async fn find(context: &Shared, token: &str) -> Result<(SessionView, Header, Str
     let token = ShareToken::parse(token).ok_or_else(nowhere)?;
     let session = context.app.sessions.get(&token.session()).ok_or_else(nowhere)?;
     let (checkpoint, hash) = (token.checkpoint(), token.hash());
-    let shared = on_files(context, &session.session_id, move |folder| {
-        Ok(folder.shared(&checkpoint, &hash)?.map(|snapshot| snapshot.header))
-    });
+    let shared =
+        on_files(context, &session.session_id, move |folder| folder.shared(&checkpoint, &hash));
     let header = shared.await?.ok_or_else(nowhere)?;
     Ok((session, header, token.checkpoint()))
 }

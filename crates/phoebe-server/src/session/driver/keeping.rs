@@ -42,7 +42,7 @@ impl Driver {
         let written = keeper.run(move |folder| folder.write_record(&record)).await;
         let other = store.session(&self.session);
         let checkpoint = copy_of.checkpoint.clone();
-        let original = self.shared.files(&copy_of.session).await?;
+        let original = self.shared.files(&copy_of.session, true).await?;
         let copied =
             original.run(move |folder| folder.copy_to(&other, checkpoint.as_deref())).await;
         match written.and_then(|written| written).and_then(|()| copied?) {
@@ -59,11 +59,12 @@ impl Driver {
             return;
         };
         let digest = awake.worker.template().to_owned();
-        let template = store.template(&digest);
+        let exact = store.template(&digest, Format::Pickle);
+        let portable = store.template(&digest, Format::Portable);
         let record = self.record();
         let kept = keeper.run(move |folder| {
             folder.write_record(&record)?;
-            folder.begin_with(&template)
+            folder.begin_with(&exact, &portable)
         });
         match kept.await.and_then(|kept| kept) {
             Ok(()) => return,
@@ -75,9 +76,13 @@ impl Driver {
         }
         // The first of its origin: all others link to what it gives.
         self.saved.failed(0, "it has just begun".to_owned());
-        if self.save(awake, SnapshotFormat::Pickle).await && !digest.is_empty() {
+        for format in [SnapshotFormat::Pickle, SnapshotFormat::Portable] {
+            if !self.save(awake, format).await || digest.is_empty() {
+                return;
+            }
+            let (store, digest) = (store.clone(), digest.clone());
             let shared = keeper.run(move |folder| {
-                let snapshot = folder.raw(Format::Pickle).map_err(io::Error::other)?;
+                let snapshot = folder.raw(kept_format(format)).map_err(io::Error::other)?;
                 let taken_at = snapshot.header.taken_at;
                 store.write_template(&digest, snapshot.into(), taken_at)
             });
@@ -107,6 +112,7 @@ impl Driver {
     pub(super) async fn files(
         &mut self,
         awake: Option<&mut Awake>,
+        in_all_forms: bool,
     ) -> Result<Keeper, SessionError> {
         let keeper = self.keeper.clone().ok_or_else(|| {
             SessionError::Conflict(
@@ -114,14 +120,19 @@ impl Driver {
                     .to_owned(),
             )
         })?;
-        let Some(awake) = awake.filter(|_| self.saved.problem().is_some()) else {
-            return Ok(keeper);
-        };
-        if self.save(awake, SnapshotFormat::Pickle).await {
-            return Ok(keeper);
+        let Some(awake) = awake else { return Ok(keeper) };
+        if self.saved.problem().is_some() && !self.save(awake, SnapshotFormat::Pickle).await {
+            let problem = self.saved.problem().unwrap_or_default();
+            let text = format!("The session cannot be saved now: {problem}");
+            return Err(SessionError::Conflict(text));
         }
-        let problem = self.saved.problem().unwrap_or_default();
-        Err(SessionError::Conflict(format!("The session cannot be saved now: {problem}")))
+        if in_all_forms
+            && self.saved.wants_portable()
+            && !self.save(awake, SnapshotFormat::Portable).await
+        {
+            warn!(session = self.session, "the session has no portable copy");
+        }
+        Ok(keeper)
     }
 
     /// Keeps what a command changed; where it must be on disk first, its answer waits for that.
@@ -235,7 +246,7 @@ impl Driver {
             return self.note_committed(Committed { change, bytes: 0, outcome, what }, awake);
         };
         let (bytes, record, taken_at) = (bundle.len(), self.record(), now());
-        let kind = if format == SnapshotFormat::Pickle { Format::Pickle } else { Format::Portable };
+        let kind = kept_format(format);
         let payload = self.payload(kind, bundle.clone());
         let outcome = keeper.run(move |folder| {
             folder.write_record(&record)?;
@@ -302,6 +313,16 @@ impl Driver {
         let removed = keeper.run(|folder| folder.remove()).await;
         if let Err(error) = removed.and_then(|removed| removed) {
             error!(session = self.session, %error, "the files of an ended session stay");
+        }
+    }
+}
+
+/// How the disk calls what a worker gives.
+fn kept_format(format: SnapshotFormat) -> Format {
+    match format {
+        SnapshotFormat::Pickle => Format::Pickle,
+        SnapshotFormat::Portable | SnapshotFormat::File | SnapshotFormat::Script => {
+            Format::Portable
         }
     }
 }

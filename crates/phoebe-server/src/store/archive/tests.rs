@@ -98,7 +98,7 @@ fn everything_is_brought_back() {
     }
     let before = folder.before().unwrap().unwrap().header.step;
     folder.go_to(before).unwrap();
-    let checkpoint = folder.write_checkpoint(&payload("x"), 1.0, "one".to_owned(), None).unwrap();
+    let checkpoint = folder.write_checkpoint(1.0, "one".to_owned(), None).unwrap();
     folder.share(&checkpoint.id, "hash").unwrap();
     let report = here.back_up();
     assert_eq!((report.sessions, report.damaged.len()), (1, 0));

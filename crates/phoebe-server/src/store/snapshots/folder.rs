@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tracing::{error, warn};
 
+pub use checkpoints::Checkpoint;
+
 use super::Rules;
 use super::file::{self, Format, Header, Snapshot, SnapshotError, Versions, write_atomically};
 use super::journal::{Interrupted, Journal, Step};
@@ -22,7 +24,6 @@ const RECORD: &str = "session.json";
 const HEAD: &str = "head";
 const PORTABLE: &str = "portable.snapshot";
 const JOURNAL: &str = "journal.jsonl";
-const CHECKPOINTS: &str = "checkpoints";
 
 /// What must be known of a session to show it and to give it back to its owner.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -81,15 +82,6 @@ pub struct Recovered {
     pub forms: Vec<Snapshot>,
     /// What had to be passed over, and why, in words for the user.
     pub notice: Option<String>,
-}
-
-/// A state that its user gave a name.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Checkpoint {
-    /// Names it in the session.
-    pub id: String,
-    /// What is known of it.
-    pub header: Header,
 }
 
 /// One session's folder.
@@ -152,20 +144,14 @@ impl SessionFolder {
         Some(since.as_secs_f64())
     }
 
-    /// Keeps the Bundle that the session began with, as a link to the one that all sessions of its worker's origin share.
+    /// Keeps the Bundle that the session began with, as links to the forms of it that all sessions of its worker's origin share.
     ///
     /// # Errors
-    /// `NotFound` if there is no such file.
-    pub fn begin_with(&self, shared: &Path) -> io::Result<()> {
+    /// `NotFound` if one of them is missing.
+    pub fn begin_with(&self, exact: &Path, portable: &Path) -> io::Result<()> {
         create_private_folder(&self.path)?;
-        match fs::hard_link(shared, self.snapshot_path(0)) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            // File systems without links.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                fs::copy(shared, self.snapshot_path(0)).map(drop)
-            }
-            linked => linked,
-        }
+        link(exact, &self.snapshot_path(0))?;
+        link(portable, &self.path.join(PORTABLE))
     }
 
     /// Notes that a command goes to the worker.
@@ -250,15 +236,6 @@ impl SessionFolder {
         file::write(&self.path.join(PORTABLE), &snapshot, self.rules.fsync)
     }
 
-    /// Whether there is a portable copy of the state that counts.
-    ///
-    /// # Errors
-    /// When the folder cannot be read.
-    pub fn has_portable(&mut self) -> io::Result<bool> {
-        let head = self.steps()?.head;
-        Ok(self.portable().is_ok_and(|copy| copy.header.step == head))
-    }
-
     fn portable(&self) -> Result<Snapshot, SnapshotError> {
         file::read(&self.path.join(PORTABLE))
     }
@@ -288,9 +265,7 @@ impl SessionFolder {
             if forms.is_empty() {
                 continue;
             }
-            forms.sort_by_key(|form| {
-                form.header.format == Format::Pickle && !form.header.versions.work_in(versions)
-            });
+            best_first(&mut forms, versions);
             let notice = (step != head).then(|| {
                 let damaged = damaged.join("; ");
                 format!("The last change is lost: it could not be read from disk ({damaged}). The state before it is used.")
@@ -362,78 +337,6 @@ impl SessionFolder {
         self.journal.interrupted()
     }
 
-    /// Gives a state a name. The id is new.
-    ///
-    /// # Errors
-    /// Then there is no such checkpoint.
-    pub fn write_checkpoint(
-        &mut self,
-        payload: &Payload,
-        at: f64,
-        name: String,
-        note: Option<String>,
-    ) -> io::Result<Checkpoint> {
-        let folder = self.path.join(CHECKPOINTS);
-        create_private_folder(&folder)?;
-        let mut snapshot = payload.snapshot(self.steps()?.head, at);
-        snapshot.header.name = Some(name);
-        snapshot.header.note = note;
-        let id = uuid::Uuid::new_v4().simple().to_string();
-        file::write(&checkpoint_path(&folder, &id), &snapshot, self.rules.fsync)?;
-        Ok(Checkpoint { id, header: snapshot.header })
-    }
-
-    /// All checkpoints, oldest first; a damaged one is reported and left out.
-    ///
-    /// # Errors
-    /// When the folder cannot be read.
-    pub fn checkpoints(&self) -> io::Result<Vec<Checkpoint>> {
-        let folder = self.path.join(CHECKPOINTS);
-        let mut checkpoints = Vec::new();
-        for name in names_in(&folder)? {
-            let Some(id) = name.strip_suffix(".snapshot") else { continue };
-            match file::read(&checkpoint_path(&folder, id)) {
-                Ok(Snapshot { header, .. }) => {
-                    checkpoints.push(Checkpoint { id: id.to_owned(), header });
-                }
-                Err(problem) => {
-                    error!(session = self.id, checkpoint = id, %problem, "a checkpoint is damaged");
-                }
-            }
-        }
-        checkpoints.sort_by(|left, right| left.header.taken_at.total_cmp(&right.header.taken_at));
-        Ok(checkpoints)
-    }
-
-    /// One checkpoint. `None` if there is none with this id.
-    ///
-    /// # Errors
-    /// When it is damaged.
-    pub fn checkpoint(&self, id: &str) -> Result<Option<Snapshot>, SnapshotError> {
-        if !is_id(id) {
-            return Ok(None);
-        }
-        match file::read(&checkpoint_path(&self.path.join(CHECKPOINTS), id)) {
-            Err(SnapshotError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            snapshot => snapshot.map(Some),
-        }
-    }
-
-    /// Removes a checkpoint. False if there is none with this id.
-    ///
-    /// # Errors
-    /// Then it stays.
-    pub fn remove_checkpoint(&self, id: &str) -> io::Result<bool> {
-        if !is_id(id) {
-            return Ok(false);
-        }
-        self.unshare(id)?;
-        match fs::remove_file(checkpoint_path(&self.path.join(CHECKPOINTS), id)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            removed => removed.map(|()| true),
-        }
-    }
-
     /// Copies a state and the journal into `other`, which must be new: the state that counts, or that of a checkpoint. False
     /// if there is no such checkpoint. Checkpoints stay behind.
     ///
@@ -443,12 +346,15 @@ impl SessionFolder {
         create_private_folder(&other.path)?;
         match checkpoint {
             Some(id) => {
-                let Some(mut snapshot) = self.checkpoint(id).map_err(io::Error::other)? else {
-                    return Ok(false);
-                };
-                (snapshot.header.name, snapshot.header.note) = (None, None);
-                let step = snapshot.header.step;
-                file::write(&other.snapshot_path(step), &snapshot, self.rules.fsync)?;
+                let mut forms = self.checkpoint_forms(id).map_err(io::Error::other)?;
+                for form in &mut forms {
+                    (form.header.name, form.header.note) = (None, None);
+                }
+                let Some(first) = forms.first() else { return Ok(false) };
+                file::write(&other.snapshot_path(first.header.step), first, self.rules.fsync)?;
+                if let Some(portable) = forms.get(1) {
+                    file::write(&other.path.join(PORTABLE), portable, self.rules.fsync)?;
+                }
             }
             None => {
                 let name = self.head_among(&self.numbers()?).map(|step| format!("{step}.snapshot"));
@@ -544,6 +450,15 @@ fn one_line(command: &Bytes) -> Option<Box<RawValue>> {
     RawValue::from_string(text).ok()
 }
 
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // File systems without links.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => fs::copy(from, to).map(drop),
+        linked => linked,
+    }
+}
+
 fn copy_if_there(from: &Path, to: &Path, name: &str) -> io::Result<()> {
     match fs::copy(from.join(name), to.join(name)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -551,13 +466,11 @@ fn copy_if_there(from: &Path, to: &Path, name: &str) -> io::Result<()> {
     }
 }
 
-fn checkpoint_path(folder: &Path, id: &str) -> PathBuf {
-    folder.join(format!("{id}.snapshot"))
-}
-
-/// Whether this can be the id of a checkpoint, and is not a way out of the folder.
-fn is_id(id: &str) -> bool {
-    id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+/// Of a state's forms the exact one first where `versions` wrote it, else the portable one.
+fn best_first(forms: &mut [Snapshot], versions: &Versions) {
+    forms.sort_by_key(|form| {
+        form.header.format == Format::Pickle && !form.header.versions.work_in(versions)
+    });
 }
 
 fn names_in(folder: &Path) -> io::Result<Vec<String>> {
@@ -580,6 +493,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
+mod checkpoints;
 mod shares;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,8 @@
 //!   portable.snapshot    the Bundle in PHOEBE's own JSON, for another version of PHOEBE or Python
 //!   journal.jsonl        the commands that changed it
 //!   checkpoints/         states that got a name
-//! data/templates/<digest>.snapshot   the Bundle that fresh sessions begin with, linked into their folders
+//! data/templates/<digest>.snapshot   the Bundle that fresh sessions begin with, linked into their folders;
+//!                <digest>.portable.snapshot likewise
 //! ```
 //!
 //! Each file is replaced whole or not at all, so that a crash at any moment leaves a state that was once complete. Calls
@@ -92,21 +93,26 @@ impl SnapshotStore {
         Ok(records)
     }
 
-    /// The file of the Bundle with this digest that fresh sessions begin with, whether it exists or not.
+    /// The file of the Bundle with this digest that fresh sessions begin with, in one form, whether it exists or not.
     #[must_use]
-    pub fn template(&self, digest: &str) -> PathBuf {
+    pub fn template(&self, digest: &str, format: Format) -> PathBuf {
         // The digest comes from a worker: nothing but hexadecimal digits becomes a name.
         let name: String = digest.chars().filter(char::is_ascii_hexdigit).collect();
-        self.root.join(TEMPLATES).join(format!("{name}.snapshot"))
+        let name = match format {
+            Format::Pickle => format!("{name}.snapshot"),
+            Format::Portable => format!("{name}.portable.snapshot"),
+        };
+        self.root.join(TEMPLATES).join(name)
     }
 
-    /// Keeps the Bundle that fresh sessions begin with.
+    /// Keeps the Bundle that fresh sessions begin with, in one form.
     ///
     /// # Errors
     /// Then there is no such file.
     pub fn write_template(&self, digest: &str, payload: Payload, taken_at: f64) -> io::Result<()> {
         let Payload { format, versions, bytes } = payload;
         let header = Header { format, step: 0, taken_at, versions, name: None, note: None };
-        file::write(&self.template(digest), &Snapshot { header, payload: bytes }, self.rules.fsync)
+        let path = self.template(digest, format);
+        file::write(&path, &Snapshot { header, payload: bytes }, self.rules.fsync)
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use toml::{Table, Value};
 
+use super::disk::Disk;
 use super::log::Log;
 use super::machine::Place;
 use super::ports::PortRange;
@@ -21,6 +22,7 @@ pub(crate) struct Builder {
     environment: Vec<(&'static str, String)>,
     python: Python,
     ports: u16,
+    disk: Option<u32>,
     alone: bool,
 }
 
@@ -38,6 +40,7 @@ impl Builder {
             environment: Vec::new(),
             python: Python::Fake(None),
             ports: 10,
+            disk: None,
             alone: false,
         }
     }
@@ -66,6 +69,12 @@ impl Builder {
         self
     }
 
+    /// Keeps the data on a disk of so many MiB. Where the test may not mount one, [`TestServer::has_small_disk`] says so.
+    pub(crate) fn disk(mut self, mebibytes: u32) -> Self {
+        self.disk = Some(mebibytes);
+        self
+    }
+
     /// Keeps other tests from running beside this one.
     pub(crate) fn alone(mut self) -> Self {
         self.alone = true;
@@ -88,6 +97,8 @@ impl Builder {
     pub(crate) async fn start(self) -> TestServer {
         let place = Place::take(self.alone).await;
         let root = tempfile::Builder::new().prefix("phoebe-server-test-").tempdir().unwrap();
+        let data = root.path().join("data");
+        let disk = self.disk.and_then(|mebibytes| Disk::mount(&data, mebibytes));
         let ports = PortRange::claim(self.ports);
         let python = self.interpreter(root.path());
         // Without a named interpreter the first start of all downloads PHOEBE.
@@ -106,6 +117,7 @@ impl Builder {
             start_deadline,
             wait_for_python,
             is_https,
+            disk,
             root,
             _place: place,
         };

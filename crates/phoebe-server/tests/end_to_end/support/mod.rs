@@ -13,6 +13,7 @@
 mod builder;
 mod client;
 mod database;
+mod disk;
 mod leaks;
 mod log;
 mod machine;

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::builder::Builder;
 use super::client::{Client, Reply};
 use super::database::Database;
+use super::disk::Disk;
 use super::leaks;
 use super::log::Log;
 use super::machine::Place;
@@ -35,6 +36,8 @@ pub(super) struct Setup {
     pub(super) wait_for_python: bool,
     /// Inside TLS only the test knows whom to trust: it is not asked whether it is ready.
     pub(super) is_https: bool,
+    /// Before the folder that it is in, for the order in which they go.
+    pub(super) disk: Option<Disk>,
     pub(super) root: TempDir,
     pub(super) _place: Place,
 }
@@ -85,6 +88,11 @@ impl TestServer {
 
     pub(crate) fn data(&self) -> PathBuf {
         self.root().join("data")
+    }
+
+    /// Whether its data is on the small disk that was wanted.
+    pub(crate) fn has_small_disk(&self) -> bool {
+        self.setup.disk.is_some()
     }
 
     /// The folders of sessions that outlive the server.

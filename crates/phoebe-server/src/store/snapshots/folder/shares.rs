@@ -5,9 +5,8 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use super::{
-    CHECKPOINTS, SessionFolder, Snapshot, SnapshotError, is_id, remove_if_there, write_atomically,
-};
+use super::checkpoints::is_id;
+use super::{Header, SessionFolder, SnapshotError, remove_if_there, write_atomically};
 
 impl SessionFolder {
     /// Lets whoever knows the secret with this hash copy a checkpoint; a secret from before is none any more. False if there is
@@ -16,7 +15,7 @@ impl SessionFolder {
     /// # Errors
     /// Then the secret from before stays.
     pub fn share(&self, checkpoint: &str, hash: &str) -> Result<bool, SnapshotError> {
-        if self.checkpoint(checkpoint)?.is_none() {
+        if self.checkpoint_forms(checkpoint)?.is_empty() {
             return Ok(false);
         }
         write_atomically(&self.share_path(checkpoint), &[hash.as_bytes()], self.rules.fsync)?;
@@ -41,16 +40,19 @@ impl SessionFolder {
         is_id(checkpoint) && self.share_path(checkpoint).exists()
     }
 
-    /// The checkpoint that the secret with this hash opens.
+    /// What is known of the checkpoint that the secret with this hash opens.
     ///
     /// # Errors
     /// When it is damaged, or cannot be read.
-    pub fn shared(&self, checkpoint: &str, hash: &str) -> Result<Option<Snapshot>, SnapshotError> {
+    pub fn shared(&self, checkpoint: &str, hash: &str) -> Result<Option<Header>, SnapshotError> {
         if !is_id(checkpoint) {
             return Ok(None);
         }
         match fs::read_to_string(self.share_path(checkpoint)) {
-            Ok(kept) if kept == hash => self.checkpoint(checkpoint),
+            Ok(kept) if kept == hash => {
+                let forms = self.checkpoint_forms(checkpoint)?;
+                Ok(forms.into_iter().next().map(|form| form.header))
+            }
             Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
@@ -58,6 +60,6 @@ impl SessionFolder {
     }
 
     fn share_path(&self, checkpoint: &str) -> PathBuf {
-        self.path.join(CHECKPOINTS).join(format!("{checkpoint}.share"))
+        self.beside_checkpoint(checkpoint, "share")
     }
 }

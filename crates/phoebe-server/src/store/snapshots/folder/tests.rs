@@ -76,7 +76,6 @@ fn the_portable_copy_comes_first_after_an_upgrade_and_counts_only_for_its_own_st
     let upgraded: Vec<String> = recovered.forms.iter().map(text).collect();
     assert_eq!(upgraded, ["portable one", "one"]);
     push(&mut folder, "two");
-    assert!(!folder.has_portable().unwrap());
     assert_eq!(forms(&mut folder), ["two"]);
     // Where the exact one is damaged, the portable copy of the same state is as good.
     folder.save_portable(&payload_of(Format::Portable, "2.5.4", "portable two"), 1.0).unwrap();
@@ -104,19 +103,60 @@ fn checkpoints_outlive_changes_and_names_are_no_paths() {
     let root = tempfile::tempdir().unwrap();
     let mut folder = folder(&root, 1);
     push(&mut folder, "one");
+    let versions = payload("").versions;
     let note = Some("good fit".to_owned());
-    let made = folder.write_checkpoint(&payload("one"), 3.0, "before".to_owned(), note).unwrap();
+    let made = folder.write_checkpoint(3.0, "before".to_owned(), note).unwrap();
     for content in ["two", "three", "four"] {
         push(&mut folder, content);
     }
     assert_eq!(folder.checkpoints().unwrap(), vec![made.clone()]);
-    assert_eq!(text(&folder.checkpoint(&made.id).unwrap().unwrap()), "one");
+    assert_eq!(text(&folder.checkpoint(&made.id, &versions).unwrap().unwrap()), "one");
     for id in ["../4.snapshot", "..", "", "0000000000000000000000000000000g"] {
-        assert!(folder.checkpoint(id).unwrap().is_none());
+        assert!(folder.checkpoint(id, &versions).unwrap().is_none());
         assert!(!folder.remove_checkpoint(id).unwrap());
     }
     assert!(folder.remove_checkpoint(&made.id).unwrap());
     assert!(!folder.remove_checkpoint(&made.id).unwrap());
+}
+
+#[test]
+fn a_checkpoint_survives_an_upgrade_and_a_damaged_file() {
+    let root = tempfile::tempdir().unwrap();
+    let mut folder = folder(&root, 5);
+    let write = |folder: &mut SessionFolder, name: &str| {
+        folder.write_checkpoint(3.0, name.to_owned(), None).unwrap().id
+    };
+    push(&mut folder, "one");
+    let exact_only = write(&mut folder, "exact only");
+    folder.save_portable(&payload_of(Format::Portable, "2.5.4", "portable one"), 1.0).unwrap();
+    let both = write(&mut folder, "both");
+    push(&mut folder, "two");
+    let later = write(&mut folder, "of a state that the portable copy is not of");
+
+    let same = payload("").versions;
+    let newer = Versions { phoebe: "2.6.0".to_owned(), python: "3.11.7".to_owned() };
+    let best = |folder: &SessionFolder, id: &str, versions: &Versions| {
+        text(&folder.checkpoint(id, versions).unwrap().unwrap())
+    };
+    assert_eq!(best(&folder, &both, &same), "one");
+    assert_eq!(best(&folder, &both, &newer), "portable one");
+    assert_eq!(best(&folder, &exact_only, &newer), "one");
+    assert_eq!(best(&folder, &later, &newer), "two");
+
+    let copy = SnapshotStore::open(root.path(), folder.rules).unwrap().session("copy");
+    assert!(folder.copy_to(&copy, Some(&both)).unwrap());
+    let mut copy = copy;
+    let recovered = copy.recover(&newer).unwrap();
+    assert_eq!(recovered.forms.iter().map(text).collect::<Vec<_>>(), ["portable one", "one"]);
+
+    let checkpoints = folder.path().join("checkpoints");
+    fs::write(checkpoints.join(format!("{both}.snapshot")), b"torn").unwrap();
+    assert_eq!(best(&folder, &both, &same), "portable one");
+    assert_eq!(folder.checkpoints().unwrap().len(), 3);
+    for id in [both, exact_only, later] {
+        assert!(folder.remove_checkpoint(&id).unwrap());
+    }
+    assert_eq!(fs::read_dir(checkpoints).unwrap().count(), 0, "nothing of them stays");
 }
 
 #[test]
@@ -140,14 +180,22 @@ fn sessions_are_listed_and_removed_and_templates_shared() {
     let root = tempfile::tempdir().unwrap();
     let rules = Rules { fsync: true, history: 1 };
     let store = SnapshotStore::open(root.path(), rules).unwrap();
-    store.write_template("ab12", payload("begin"), 1.0).unwrap();
+    let begin = |id: &str| {
+        let form = |form| store.template("ab12", form);
+        store.session(id).begin_with(&form(Format::Pickle), &form(Format::Portable))
+    };
     store.write_template("cd34", payload("nobody's"), 1.0).unwrap();
+    store.write_template("ab12", payload("begin"), 1.0).unwrap();
+    let missing = begin("b").unwrap_err();
+    assert_eq!(missing.kind(), io::ErrorKind::NotFound, "both forms are wanted");
+    let portable = payload_of(Format::Portable, "2.5.4", "portable begin");
+    store.write_template("ab12", portable, 1.0).unwrap();
     for (id, created_at) in [("b", 2.0), ("a", 1.0)] {
         let record =
             SessionRecord { session_id: id.to_owned(), created_at, ..SessionRecord::default() };
         store.session(id).write_record(&record).unwrap();
-        store.session(id).begin_with(&store.template("ab12")).unwrap();
-        assert_eq!(forms(&mut store.session(id)), ["begin"]);
+        begin(id).unwrap();
+        assert_eq!(forms(&mut store.session(id)), ["begin", "portable begin"]);
     }
     fs::create_dir(root.path().join("sessions/empty")).unwrap();
     let listed = |store: &SnapshotStore| -> Vec<String> {
@@ -158,8 +206,11 @@ fn sessions_are_listed_and_removed_and_templates_shared() {
     store.session("a").remove().unwrap();
     assert_eq!(listed(&store), ["b"]);
     let store = SnapshotStore::open(root.path(), rules).unwrap();
-    assert!(store.template("ab12").exists() && !store.template("cd34").exists());
-    assert!(store.template("../../etc").starts_with(root.path().join("templates")));
+    for form in [Format::Pickle, Format::Portable] {
+        assert!(store.template("ab12", form).exists());
+        assert!(store.template("../../etc", form).starts_with(root.path().join("templates")));
+    }
+    assert!(!store.template("cd34", Format::Pickle).exists());
 }
 
 #[derive(Debug, Clone, Copy)]

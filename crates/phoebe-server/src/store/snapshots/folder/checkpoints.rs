@@ -1,0 +1,149 @@
+//! States that a user gave a name. Each lies in the session's folder in the forms that there were of it: `<id>.snapshot`, exact,
+//! and `<id>.portable.snapshot`, which survives an upgrade.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use tracing::error;
+
+use super::{
+    Format, Header, SessionFolder, Snapshot, SnapshotError, Versions, best_first,
+    create_private_folder, file, names_in, remove_if_there,
+};
+
+const FOLDER: &str = "checkpoints";
+
+/// A state that its user gave a name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// Names it in the session.
+    pub id: String,
+    /// What is known of it.
+    pub header: Header,
+}
+
+impl SessionFolder {
+    /// Gives the state that counts a name. The id is new.
+    ///
+    /// # Errors
+    /// Then there is no such checkpoint.
+    pub fn write_checkpoint(
+        &mut self,
+        at: f64,
+        name: String,
+        note: Option<String>,
+    ) -> Result<Checkpoint, SnapshotError> {
+        create_private_folder(&self.path.join(FOLDER))?;
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let exact = self.raw(Format::Pickle)?;
+        let portable = self.portable().ok().filter(|copy| copy.header.step == exact.header.step);
+        let mut header = exact.header.clone();
+        // The exact one last: with it there is a checkpoint.
+        for (form, mut snapshot) in portable
+            .map(|copy| (Format::Portable, copy))
+            .into_iter()
+            .chain([(Format::Pickle, exact)])
+        {
+            snapshot.header.taken_at = at;
+            snapshot.header.name = Some(name.clone());
+            snapshot.header.note.clone_from(&note);
+            file::write(&self.checkpoint_path(&id, form), &snapshot, self.rules.fsync)?;
+            header = snapshot.header;
+        }
+        Ok(Checkpoint { id, header })
+    }
+
+    /// All checkpoints, oldest first; a damaged one is reported and left out.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn checkpoints(&self) -> io::Result<Vec<Checkpoint>> {
+        let mut checkpoints = Vec::new();
+        for name in names_in(&self.path.join(FOLDER))? {
+            let Some(id) = name.strip_suffix(".snapshot").filter(|id| is_id(id)) else { continue };
+            match self.checkpoint_forms(id) {
+                Ok(forms) => checkpoints.extend(
+                    forms
+                        .into_iter()
+                        .next()
+                        .map(|form| Checkpoint { id: id.to_owned(), header: form.header }),
+                ),
+                Err(problem) => {
+                    error!(session = self.id, checkpoint = id, %problem, "a checkpoint is damaged");
+                }
+            }
+        }
+        checkpoints.sort_by(|left, right| left.header.taken_at.total_cmp(&right.header.taken_at));
+        Ok(checkpoints)
+    }
+
+    /// One checkpoint, in the form that is best for `versions`. `None` if there is none with this id.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn checkpoint(
+        &self,
+        id: &str,
+        versions: &Versions,
+    ) -> Result<Option<Snapshot>, SnapshotError> {
+        let mut forms = self.checkpoint_forms(id)?;
+        best_first(&mut forms, versions);
+        Ok(forms.into_iter().next())
+    }
+
+    /// The whole forms of a checkpoint, the exact one first; none if there is none with this id.
+    ///
+    /// # Errors
+    /// When there is one and no form of it is whole.
+    pub(super) fn checkpoint_forms(&self, id: &str) -> Result<Vec<Snapshot>, SnapshotError> {
+        if !is_id(id) {
+            return Ok(Vec::new());
+        }
+        let exact = file::read(&self.checkpoint_path(id, Format::Pickle));
+        let portable = file::read(&self.checkpoint_path(id, Format::Portable)).ok();
+        match exact {
+            Ok(exact) => Ok([exact].into_iter().chain(portable).collect()),
+            // Written first and removed last: alone it is no checkpoint.
+            Err(SnapshotError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Vec::new())
+            }
+            Err(problem) => portable.map(|copy| vec![copy]).ok_or(problem),
+        }
+    }
+
+    /// Removes a checkpoint. False if there is none with this id.
+    ///
+    /// # Errors
+    /// Then it stays.
+    pub fn remove_checkpoint(&self, id: &str) -> io::Result<bool> {
+        if !is_id(id) {
+            return Ok(false);
+        }
+        self.unshare(id)?;
+        match fs::remove_file(self.checkpoint_path(id, Format::Pickle)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            removed => removed?,
+        }
+        remove_if_there(&self.checkpoint_path(id, Format::Portable))?;
+        Ok(true)
+    }
+
+    fn checkpoint_path(&self, id: &str, form: Format) -> PathBuf {
+        let form = match form {
+            Format::Pickle => "snapshot",
+            Format::Portable => "portable.snapshot",
+        };
+        self.beside_checkpoint(id, form)
+    }
+
+    /// A file that belongs to a checkpoint.
+    pub(super) fn beside_checkpoint(&self, id: &str, what: &str) -> PathBuf {
+        self.path.join(FOLDER).join(format!("{id}.{what}"))
+    }
+}
+
+/// Whether this can be the id of a checkpoint, and is not a way out of the folder.
+pub(super) fn is_id(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
