@@ -24,3 +24,15 @@ def list_passbands_in_stable_order() -> None:
 
     passbands.list_passbands = list_passbands
     parameters.list_passbands = list_passbands
+
+
+def list_servers_without_a_program() -> None:
+    """Before a compute PHOEBE asks a shell which remote machines it is configured for.
+
+    A contained worker may start no program, accelerated or not, whatever PHOEBE's version.
+    """
+    from phoebe.dependencies import crimpl
+
+    from .accelerate import servers
+
+    crimpl.list_servers = servers.list_servers

@@ -57,6 +57,7 @@ def prepare() -> Templates:
     patches.list_passbands_in_stable_order()
     if accelerate.enabled():
         accelerate.install()
+    patches.list_servers_without_a_program()
     # A progress bar starts a thread and writes to the log; runners report progress instead.
     phoebe.progressbars_off()
     bundles = {name: default_bundle(**options) for name, options in MORPHOLOGIES.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Connection, Worker, wait_until
+from harness import Connection, Worker, Zygote, wait_until
 
 SYS_SYMLINKAT = {"x86_64": 266, "aarch64": 36}[os.uname().machine]
 SYS_SYMLINK = {"x86_64": 88, "aarch64": 36}[os.uname().machine]
@@ -66,6 +66,18 @@ def test_computes_in_its_sandbox(contained: Connection) -> None:
     _, answer = contained.reply(seq)
     assert answer["success"], answer
     assert len(answer["result"]["model"]["lc01"]["fluxes"]) == 2
+
+
+def test_computes_in_its_sandbox_without_acceleration(tmp_path: Path) -> None:
+    zygote = Zygote("import os\nos.environ['PHOEBE_SERVER_ACCELERATE'] = '0'")
+    zygote.wait_ready()
+    worker = Worker(zygote, sandbox=plan(tmp_path / "scratch"))
+    connection = worker.wait_ready()
+    connection.result("add_dataset", kind="lc", compute_phases=[0.25], dataset="lc01")
+    _, answer = connection.reply(connection.start("run_compute", cores=2))
+    assert answer["success"], answer
+    worker.close()
+    zygote.close()
 
 
 def test_computes_where_the_server_runs_at_a_lower_priority_than_its_runners(
