@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::requests;
 use crate::arguments::Plan;
 use crate::samples::{Samples, Summary, Unit};
-use crate::subject::memory::{Memory, listeners, of_process, of_tree};
+use crate::subject::memory::{Memory, holders, of_process, of_tree};
 use crate::subject::{Server, Session, Stock};
 
 /// Memory of many sessions.
@@ -62,7 +62,7 @@ pub(crate) async fn measure(server: &Server, python: &Path, plan: &Plan) -> Resu
 
 /// Memory of these sessions of `server` now.
 pub(crate) fn of_sessions(server: &Server, sessions: &[Session]) -> Result<Shares> {
-    let workers = listeners(server.pid()?)?;
+    let workers = holders(server.pid()?)?;
     let mut measured = Vec::with_capacity(sessions.len());
     for session in sessions {
         let worker = workers.get(&session.port());

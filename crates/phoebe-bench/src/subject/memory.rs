@@ -60,9 +60,9 @@ pub(crate) fn descriptors(pid: i32) -> Result<usize> {
     Ok(fs::read_dir(&path).with_context(|| path.clone())?.count())
 }
 
-/// The process that listens on each loopback port, among those that descend from `pid`.
-pub(crate) fn listeners(pid: i32) -> Result<HashMap<u16, i32>> {
-    let ports = listening_sockets(&fs::read_to_string("/proc/net/tcp")?);
+/// The process that serves each local port, among those that descend from `pid`.
+pub(crate) fn holders(pid: i32) -> Result<HashMap<u16, i32>> {
+    let ports = local_ports(&fs::read_to_string("/proc/net/tcp")?);
     let mut found = HashMap::new();
     for pid in descendants(pid) {
         for port in sockets(pid).iter().filter_map(|inode| ports.get(inode)) {
@@ -72,14 +72,17 @@ pub(crate) fn listeners(pid: i32) -> Result<HashMap<u16, i32>> {
     Ok(found)
 }
 
-/// Inode → port of every listening socket in the text of `/proc/net/tcp`.
-fn listening_sockets(table: &str) -> HashMap<u64, u16> {
+/// Inode → local port of every socket in the text of `/proc/net/tcp` that listens or is connected: a worker ceases to listen once
+/// its server is there.
+fn local_ports(table: &str) -> HashMap<u64, u16> {
+    const ESTABLISHED: &str = "01";
     const LISTEN: &str = "0A";
     let socket = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let (_, port) = fields.get(1)?.split_once(':')?;
         let inode = fields.get(9)?.parse().ok()?;
-        (fields[3] == LISTEN).then_some((inode, u16::from_str_radix(port, 16).ok()?))
+        let serves = [ESTABLISHED, LISTEN].contains(&fields[3]);
+        serves.then_some((inode, u16::from_str_radix(port, 16).ok()?))
     };
     table.lines().filter_map(socket).collect()
 }
@@ -121,10 +124,11 @@ mod tests {
     }
 
     #[test]
-    fn listening_sockets_are_told_from_others() {
+    fn sockets_that_serve_are_told_from_others() {
         let table = "  sl  local_address rem_address   st tx rx tr retrnsmt   uid  timeout inode
    0: 0100007F:19A0 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 4711 1 x
-   1: 0100007F:19A1 0100007F:0016 01 00000000:00000000 00:00000000 00000000  0  0 4712 1 x";
-        assert_eq!(listening_sockets(table), HashMap::from([(4711, 6560)]));
+   1: 0100007F:19A1 0100007F:0016 01 00000000:00000000 00:00000000 00000000  0  0 4712 1 x
+   2: 0100007F:19A2 0100007F:0016 06 00000000:00000000 00:00000000 00000000  0  0 4713 1 x";
+        assert_eq!(local_ports(table), HashMap::from([(4711, 6560), (4712, 6561)]));
     }
 }
