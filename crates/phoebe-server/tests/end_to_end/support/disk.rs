@@ -28,29 +28,23 @@ impl Disk {
     /// Mounts one at `folder`. `None` where this process may not, or cannot.
     pub(super) fn mount(folder: &Path, kind: Kind) -> Option<Self> {
         fs::create_dir_all(folder).unwrap();
-        let mut disk = Self { folder: folder.to_owned(), image: None };
-        match kind {
+        let mut image = None;
+        let mounted = match kind {
             Kind::Memory(mebibytes) => {
                 let options = format!("size={mebibytes}m,mode=700");
                 let mount = ["-t", "tmpfs", "-o", &options, "phoebe-server-test"];
                 succeeds("mount", mount.map(OsStr::new).into_iter().chain([folder.as_os_str()]))
             }
             Kind::Journaled(mebibytes) => {
-                let image = folder.with_extension("image");
-                File::create(&image).unwrap().set_len(u64::from(mebibytes) << 20).unwrap();
-                let made = succeeds("mkfs.ext4", [OsStr::new("-q"), image.as_os_str()]);
-                disk.image = Some(image);
-                // Nothing but the server's files is to be there.
-                made && disk.mount_image() && fs::remove_dir(folder.join("lost+found")).is_ok()
+                let file = image.insert(folder.with_extension("image"));
+                File::create(&*file).unwrap().set_len(u64::from(mebibytes) << 20).unwrap();
+                succeeds("mkfs.ext4", [OsStr::new("-q"), file.as_os_str()])
+                    && mount_image(file, folder)
+                    // Nothing but the server's files is to be there.
+                    && fs::remove_dir(folder.join("lost+found")).is_ok()
             }
-        }
-        .then_some(disk)
-    }
-
-    fn mount_image(&self) -> bool {
-        let image = self.image.as_ref().expect("a disk that is a file");
-        let options = [OsStr::new("-o"), OsStr::new("loop"), image.as_os_str()];
-        succeeds("mount", options.into_iter().chain([self.folder.as_os_str()]))
+        };
+        mounted.then(|| Self { folder: folder.to_owned(), image })
     }
 
     /// From now on nothing reaches the disk, and what the kernel holds back for it is lost.
@@ -67,7 +61,8 @@ impl Disk {
     /// Mounts it again after its power was cut. False as long as somebody has files on it open.
     pub(super) fn mount_again(&self) -> bool {
         succeeds("umount", [&self.folder]) && {
-            assert!(self.mount_image(), "{:?} cannot be mounted again", self.folder);
+            let image = self.image.as_ref().expect("a disk that is a file");
+            assert!(mount_image(image, &self.folder), "{:?} cannot be mounted again", self.folder);
             true
         }
     }
@@ -79,6 +74,10 @@ impl Drop for Disk {
         let unmounted = succeeds("umount", [OsStr::new("-l"), self.folder.as_os_str()]);
         assert!(unmounted || std::thread::panicking(), "{:?} stays", self.folder);
     }
+}
+
+fn mount_image(image: &Path, folder: &Path) -> bool {
+    succeeds("mount", [OsStr::new("-o"), OsStr::new("loop"), image.as_os_str(), folder.as_os_str()])
 }
 
 fn succeeds<A: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = A>) -> bool {
