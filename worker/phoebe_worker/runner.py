@@ -222,8 +222,8 @@ class _ProgressReporter:
 def _describe_exit(code: int) -> str:
     if code == -signal.SIGKILL:
         return (
-            f"The computation was killed (SIGKILL), most likely because memory ran out.{memory_note()} "
-            "The bundle is as it was before."
+            "The computation was killed (SIGKILL), most likely because memory ran out."
+            f"{memory_note()} The bundle is as it was before."
         )
     if code < 0:
         known = {number.value: number.name for number in signal.Signals}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Session, TestServer, until};
+use crate::support::{DiskKind, Session, TestServer, until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -282,8 +282,8 @@ async fn a_session_that_cannot_be_saved_does_not_sleep() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_costs_no_answer_and_no_session() {
-    let mut server = TestServer::builder().fake().disk(32).start().await;
-    if !server.has_small_disk() {
+    let mut server = TestServer::builder().fake().disk(DiskKind::Memory(32)).start().await;
+    if !server.has_disk() {
         eprintln!("not tested: only root can mount a disk to fill");
         return server.finish().await;
     }
@@ -320,6 +320,35 @@ async fn a_full_disk_costs_no_answer_and_no_session() {
     server.start_again().await;
     for (session, expected) in [(&session, last), (&other, json!(2)), (&late, json!(3))] {
         assert_eq!(value(&server.session(&session.id), "a").await, expected);
+    }
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loss_of_power_loses_nothing_that_was_acknowledged() {
+    let builder = TestServer::builder().fake().disk(DiskKind::Journaled(64));
+    let mut server = builder.set("session.fsync", true).start().await;
+    if !server.has_disk() {
+        eprintln!("not tested: only root can mount a disk that loses its power");
+        return server.finish().await;
+    }
+    let session = server.start_session_with(&json!({"first_name": "Ada"})).await;
+    for round in 1..6 {
+        server.session(&session.id).result(set("a", round)).await;
+        let fresh = server.start_session().await;
+        fresh.result(set("a", 7)).await;
+        let canary = server.data().join("canary");
+        fs::write(&canary, "in the kernel's memory only").unwrap();
+        server.lose_power().await;
+        let left = fs::read(&canary).unwrap_or_default();
+        assert!(left.is_empty(), "what nobody flushed has survived: this shows nothing");
+        let _not_there = fs::remove_file(&canary);
+        server.start_again().await;
+        let object = object(&server, &session).await;
+        assert_eq!((&object["user_first_name"], &object["notice"]), (&json!("Ada"), &Value::Null));
+        assert_eq!(value(&server.session(&session.id), "a").await, round);
+        assert_eq!(value(&server.session(&fresh.id), "a").await, 7);
+        server.session(&fresh.id).end().await.expect(200);
     }
     server.finish().await;
 }

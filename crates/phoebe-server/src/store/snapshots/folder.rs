@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -19,6 +18,7 @@ pub use checkpoints::Checkpoint;
 use super::Rules;
 use super::file::{self, Format, Header, Snapshot, SnapshotError, Versions, write_atomically};
 use super::journal::{Interrupted, Journal, Step};
+use crate::store::data_directory::create_private_folder;
 
 const RECORD: &str = "session.json";
 const HEAD: &str = "head";
@@ -480,10 +480,6 @@ fn names_in(folder: &Path) -> io::Result<Vec<String>> {
             entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
         }
     }
-}
-
-pub(super) fn create_private_folder(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use folder::create_private_folder;
+use super::data_directory::create_private_folder;
 
 const SESSIONS: &str = "sessions";
 const TEMPLATES: &str = "templates";

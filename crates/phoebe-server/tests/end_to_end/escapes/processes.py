@@ -140,7 +140,8 @@ def limits_the_neighbour(at):
 
 
 def slows_the_neighbour(at):
-    os.setpriority(os.PRIO_PROCESS, at.neighbour, 1)
+    before = os.getpriority(os.PRIO_PROCESS, at.neighbour)
+    os.setpriority(os.PRIO_PROCESS, at.neighbour, min(before + 1, 19))
     return os.getpriority(os.PRIO_PROCESS, at.neighbour)
 
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use toml::{Table, Value};
 
-use super::disk::Disk;
+use super::disk::{self, Disk};
 use super::log::Log;
 use super::machine::Place;
 use super::ports::PortRange;
@@ -22,7 +22,7 @@ pub(crate) struct Builder {
     environment: Vec<(&'static str, String)>,
     python: Python,
     ports: u16,
-    disk: Option<u32>,
+    disk: Option<disk::Kind>,
     alone: bool,
 }
 
@@ -69,9 +69,9 @@ impl Builder {
         self
     }
 
-    /// Keeps the data on a disk of so many MiB. Where the test may not mount one, [`TestServer::has_small_disk`] says so.
-    pub(crate) fn disk(mut self, mebibytes: u32) -> Self {
-        self.disk = Some(mebibytes);
+    /// Keeps the data on a disk of its own. Where the test may not mount one, [`TestServer::has_disk`] says so.
+    pub(crate) fn disk(mut self, kind: disk::Kind) -> Self {
+        self.disk = Some(kind);
         self
     }
 
@@ -98,7 +98,7 @@ impl Builder {
         let place = Place::take(self.alone).await;
         let root = tempfile::Builder::new().prefix("phoebe-server-test-").tempdir().unwrap();
         let data = root.path().join("data");
-        let disk = self.disk.and_then(|mebibytes| Disk::mount(&data, mebibytes));
+        let disk = self.disk.and_then(|kind| Disk::mount(&data, kind));
         let ports = PortRange::claim(self.ports);
         let python = self.interpreter(root.path());
         // Without a named interpreter the first start of all downloads PHOEBE.

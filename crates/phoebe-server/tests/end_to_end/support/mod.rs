@@ -25,6 +25,7 @@ mod wait;
 
 pub(crate) use builder::Builder;
 pub(crate) use client::{Client, Reply, Session};
+pub(crate) use disk::Kind as DiskKind;
 pub(crate) use process::{ProcessInfo, processes_of_instance};
 pub(crate) use program::{Finished, Program, fake_worker, phoebe_python, run_stock_phoebe};
 pub(crate) use server::TestServer;

@@ -90,8 +90,8 @@ impl TestServer {
         self.root().join("data")
     }
 
-    /// Whether its data is on the small disk that was wanted.
-    pub(crate) fn has_small_disk(&self) -> bool {
+    /// Whether its data is on the disk that was wanted.
+    pub(crate) fn has_disk(&self) -> bool {
         self.setup.disk.is_some()
     }
 
@@ -156,6 +156,16 @@ impl TestServer {
     pub(crate) async fn kill_nine(&mut self) {
         self.signal(Signal::KILL);
         self.wait_for_exit(END_DEADLINE).await;
+    }
+
+    /// The whole machine loses its power: the server is gone, and what has not reached the disk.
+    pub(crate) async fn lose_power(&mut self) {
+        let disk = self.setup.disk.as_ref().expect("data on a disk of its own");
+        disk.cut_power();
+        self.kill_nine().await;
+        let disk = self.setup.disk.as_ref().expect("data on a disk of its own");
+        // Workers end soon after their server.
+        until("the disk is free", END_DEADLINE, async || disk.mount_again().then_some(())).await;
     }
 
     /// Starts the server again, after it ended, on the same data directory.

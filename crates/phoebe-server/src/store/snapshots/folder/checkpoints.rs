@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use tracing::error;
 
 use super::{
-    Format, Header, SessionFolder, Snapshot, SnapshotError, Versions, best_first,
-    create_private_folder, file, names_in, remove_if_there,
+    Format, Header, SessionFolder, Snapshot, SnapshotError, Versions, best_first, file, names_in,
+    remove_if_there,
 };
+use crate::store::data_directory::create_private_folder;
 
 const FOLDER: &str = "checkpoints";
 
