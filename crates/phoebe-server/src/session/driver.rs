@@ -316,8 +316,7 @@ impl Driver {
                 Some(awake) if self.is_idle(awake) && self.keeper.is_some() => {
                     return Some(Leave::Sleep(Some(done)));
                 }
-                Some(_) => drop(done.send(false)),
-                None => drop(done.send(true)),
+                _ => drop(done.send(false)),
             },
             Request::Measure { done } => {
                 self.touch();

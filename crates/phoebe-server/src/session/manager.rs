@@ -7,9 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use phoebe_protocol::command::SnapshotFormat;
 use phoebe_protocol::packet::{CommandKind, Info};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -51,6 +54,8 @@ pub(super) struct Shared {
     drivers: TaskTracker,
     /// Cancelled when the manager shuts down: what is being started need not get ready any more.
     pub(super) closing: CancellationToken,
+    /// When sessions were last asked to make room for others.
+    looked_for_room: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -64,6 +69,22 @@ struct Sessions {
 struct Session {
     requests: mpsc::Sender<Request>,
     view: watch::Receiver<SessionView>,
+    /// One permit: for whoever asks it to make room.
+    asking: Arc<Semaphore>,
+}
+
+impl Session {
+    /// Asks it to sleep; tells whether it does because of that. Who asks meanwhile is told that it does not.
+    async fn sleep(self) -> bool {
+        let Ok(_asking) = self.asking.try_acquire() else { return false };
+        let (done, slept) = oneshot::channel();
+        // A driver whose mailbox is full is busy.
+        self.requests.try_send(Request::Sleep { done }).is_ok() && slept.await == Ok(true)
+    }
+
+    fn is_asked(&self) -> bool {
+        self.asking.available_permits() == 0
+    }
 }
 
 impl SessionManager {
@@ -92,6 +113,7 @@ impl SessionManager {
             sessions: Mutex::default(),
             drivers: TaskTracker::new(),
             closing: CancellationToken::new(),
+            looked_for_room: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -409,7 +431,8 @@ impl Shared {
         let id = view.session_id.clone();
         let (publish, view) = watch::channel(view);
         let (requests, mailbox) = mpsc::channel(MAILBOX);
-        sessions.known.insert(id, Session { requests, view });
+        let asking = Arc::new(Semaphore::new(1));
+        sessions.known.insert(id, Session { requests, view, asking });
         Driver::new(Arc::clone(self), mailbox, publish)
     }
 
@@ -422,8 +445,27 @@ impl Shared {
         given.await.unwrap_or(Err(SessionError::NotFound))
     }
 
-    /// Lets the session sleep that was idle for the longest time, among those that `may`. False if none can.
-    pub(super) async fn make_room(&self, may: impl Fn(&SessionView) -> bool) -> bool {
+    /// Lets so many sessions sleep as wait for a port, unless that was done a moment ago.
+    pub(super) fn look_for_room(self: &Arc<Self>, moment: Duration) {
+        let mut looked = self.looked_for_room.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.is_some_and(|looked| looked.elapsed() < moment) {
+            return;
+        }
+        *looked = Some(Instant::now());
+        let shared = Arc::clone(self);
+        self.drivers.spawn(async move {
+            let (waiting, _) = shared.ports.demand();
+            let on_their_way = shared.all().iter().filter(|session| session.is_asked()).count();
+            shared.make_room(waiting.saturating_sub(on_their_way), |_| true).await;
+        });
+    }
+
+    /// Lets `count` sessions sleep, those first that were idle for the longest time, among those that `may`. Tells how many do.
+    pub(super) async fn make_room(
+        &self,
+        count: usize,
+        may: impl Fn(&SessionView) -> bool,
+    ) -> usize {
         let mut candidates: Vec<(f64, Session)> = Vec::new();
         for session in self.all() {
             let view = session.view.borrow().clone();
@@ -432,15 +474,16 @@ impl Shared {
             }
         }
         candidates.sort_by(|left, right| left.0.total_cmp(&right.0));
-        for (_, session) in candidates {
-            let (done, slept) = oneshot::channel();
-            // A driver whose mailbox is full is busy.
-            if session.requests.try_send(Request::Sleep { done }).is_ok() && slept.await == Ok(true)
-            {
-                return true;
+        let mut candidates = candidates.into_iter();
+        let (mut made, mut asked) = (0, FuturesUnordered::new());
+        loop {
+            let missing = count.saturating_sub(made + asked.len());
+            asked.extend(candidates.by_ref().take(missing).map(|(_, session)| session.sleep()));
+            match asked.next().await {
+                Some(slept) => made += usize::from(slept),
+                None => return made,
             }
         }
-        false
     }
 
     /// Before one more session of this owner wakes: others of theirs sleep where they would be too many, and anybody's where
@@ -455,7 +498,7 @@ impl Shared {
             owned(&view) && view.status == Status::Awake
         };
         while self.all().iter().filter(|session| awake(session)).count() >= limit {
-            if !self.make_room(owned).await {
+            if self.make_room(1, owned).await == 0 {
                 return;
             }
         }
@@ -466,7 +509,7 @@ impl Shared {
         let reserve = self.settings.resources.memory_reserve_mb;
         for _ in 0..SLEEPERS_AT_ONCE {
             let short = reserve > 0 && available_memory_mb().is_some_and(|free| free < reserve);
-            if !short || !self.make_room(|_| true).await {
+            if !short || self.make_room(1, |_| true).await == 0 {
                 return;
             }
         }

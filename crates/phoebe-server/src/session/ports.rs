@@ -1,12 +1,14 @@
-//! The pool of loopback ports for workers. A lease frees its port whatever happens to whoever held it.
+//! The pool of loopback ports for workers. A lease frees its port whatever happens to whoever held it; whoever asked first gets
+//! it next.
 //!
 //! Whether something else holds a port is asked of the kernel each time; the pool remembers it only to say so once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::PortStatus;
@@ -22,6 +24,9 @@ pub(crate) struct PortPool {
 struct Taken {
     leased: BTreeSet<u16>,
     foreign: BTreeSet<u16>,
+    waiting: VecDeque<oneshot::Sender<PortLease>>,
+    /// How many were given out since the start.
+    given: u64,
 }
 
 /// A port that belongs to its holder until it is dropped.
@@ -41,28 +46,37 @@ impl PortPool {
         self.range.len()
     }
 
-    /// The lowest port that is free, and that nothing else on this machine holds.
-    pub(crate) fn lease(&self) -> Option<PortLease> {
-        self.lease_if(is_free)
+    /// Asks for a port: the lowest that is free and that nothing else on this machine holds, once all who asked before have one.
+    pub(crate) fn ask(&self) -> oneshot::Receiver<PortLease> {
+        let (give, given) = oneshot::channel();
+        self.lock().waiting.push_back(give);
+        self.hand_out(is_free);
+        given
     }
 
-    fn lease_if(&self, is_free: impl Fn(u16) -> bool) -> Option<PortLease> {
-        let mut taken = self.lock();
-        for port in self.range.clone() {
-            if taken.leased.contains(&port) {
-                continue;
+    /// Gives what is free to those who wait.
+    fn hand_out(&self, is_free: impl Fn(u16) -> bool) {
+        loop {
+            let mut taken = self.lock();
+            taken.waiting.retain(|waiting| !waiting.is_closed());
+            if taken.waiting.is_empty() {
+                return;
             }
-            if !is_free(port) {
-                taken.note_foreign(port);
-                continue;
-            }
-            if taken.foreign.remove(&port) {
-                info!(port, "a port of the pool is free again");
-            }
-            taken.leased.insert(port);
-            return Some(PortLease { port, pool: self.clone() });
+            let Some(port) = taken.take_lowest(&self.range, &is_free) else { return };
+            let first = taken.waiting.pop_front();
+            taken.given += 1;
+            // A lease that is dropped locks the pool.
+            drop(taken);
+            let lease = PortLease { port, pool: self.clone() };
+            // Whoever has just gone leaves it to the next.
+            drop(first.map(|first| first.send(lease)));
         }
-        None
+    }
+
+    /// How many wait for a port, and how many were given out until now.
+    pub(crate) fn demand(&self) -> (usize, u64) {
+        let taken = self.lock();
+        (taken.waiting.iter().filter(|waiting| !waiting.is_closed()).count(), taken.given)
     }
 
     /// The pool as it is now.
@@ -82,6 +96,24 @@ impl PortPool {
 }
 
 impl Taken {
+    fn take_lowest(&mut self, range: &Range<u16>, is_free: impl Fn(u16) -> bool) -> Option<u16> {
+        for port in range.clone() {
+            if self.leased.contains(&port) {
+                continue;
+            }
+            if !is_free(port) {
+                self.note_foreign(port);
+                continue;
+            }
+            if self.foreign.remove(&port) {
+                info!(port, "a port of the pool is free again");
+            }
+            self.leased.insert(port);
+            return Some(port);
+        }
+        None
+    }
+
     fn note_foreign(&mut self, port: u16) {
         if self.foreign.insert(port) {
             warn!(port, "another program holds a port of the pool; it is left out");
@@ -103,6 +135,7 @@ impl PortLease {
 impl Drop for PortLease {
     fn drop(&mut self) {
         self.pool.lock().leased.remove(&self.port);
+        self.pool.hand_out(is_free);
     }
 }
 
@@ -119,16 +152,41 @@ mod tests {
 
     use super::*;
 
+    fn lease_if(pool: &PortPool, is_free: impl Fn(u16) -> bool) -> Option<PortLease> {
+        let (give, mut given) = oneshot::channel();
+        pool.lock().waiting.push_back(give);
+        pool.hand_out(is_free);
+        given.try_recv().ok()
+    }
+
     #[test]
     fn a_port_that_something_else_holds_is_skipped_and_comes_back() {
         let stranger = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = stranger.local_addr().unwrap().port();
         let pool = PortPool::new(port..port + 1);
-        assert!(pool.lease().is_none());
+        assert!(pool.ask().try_recv().is_err());
         assert_eq!(pool.status().foreign, [port]);
         drop(stranger);
-        assert_eq!(pool.lease().unwrap().port(), port);
+        assert_eq!(pool.ask().try_recv().unwrap().port(), port);
         assert!(pool.status().foreign.is_empty());
+    }
+
+    #[test]
+    fn whoever_asked_first_is_given_the_port_that_is_free_next() {
+        // A free range of the machine's own choice.
+        let port =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let pool = PortPool::new(port..port + 1);
+        let held = pool.ask().try_recv().unwrap();
+        let [mut first, gone, mut second] = [(); 3].map(|()| pool.ask());
+        drop(gone);
+        assert!(first.try_recv().is_err() && second.try_recv().is_err());
+        drop(held);
+        assert!(second.try_recv().is_err());
+        // Given to somebody who is gone by then, it goes on to the next.
+        drop(first);
+        assert_eq!(second.try_recv().unwrap().port(), port);
+        assert!(pool.status().reserved.is_empty());
     }
 
     #[derive(Debug, Clone)]
@@ -159,7 +217,7 @@ mod tests {
             let mut strangers: BTreeMap<u16, ()> = BTreeMap::new();
             for step in steps {
                 match step {
-                    Step::Lease => match pool.lease_if(|port| !strangers.contains_key(&port)) {
+                    Step::Lease => match lease_if(&pool, |port| !strangers.contains_key(&port)) {
                         Some(lease) => {
                             prop_assert!(!strangers.contains_key(&lease.port()));
                             prop_assert!(held.iter().all(|other| other.port() != lease.port()));
@@ -194,7 +252,7 @@ mod tests {
                 prop_assert_eq!(pool.status().reserved, ours);
             }
             held.clear();
-            let all: Vec<_> = std::iter::from_fn(|| pool.lease_if(|_| true)).collect();
+            let all: Vec<_> = std::iter::from_fn(|| lease_if(&pool, |_| true)).collect();
             prop_assert_eq!(all.len(), pool.total());
         }
     }

@@ -18,7 +18,7 @@ pub(super) enum Request {
     End { reason: EndReason, done: oneshot::Sender<()> },
     /// Look whether the session is idle or kept long enough.
     Look { idle_timeout: Option<Duration> },
-    /// Go to sleep, if nothing is to do; the answer says whether it did.
+    /// Go to sleep, if it is awake and has nothing to do; the answer says whether it did.
     Sleep { done: oneshot::Sender<bool> },
     /// Measure the memory now.
     Measure { done: oneshot::Sender<f64> },

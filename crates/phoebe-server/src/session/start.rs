@@ -1,5 +1,6 @@
 //! From a session's id to a worker that answers: room, port, process, connection, Bundle. All of it or nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,11 @@ use super::ports::PortLease;
 use crate::store::snapshots::{Format, Snapshot};
 use crate::worker::connection::{Commands, ConnectionError, Replies, connect};
 use crate::worker::{LaunchError, Worker, WorkerSpec};
+
+/// Where every session is at work, and no port was given to anybody for so long, there is none.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// After this time another session may have nothing to do.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What a started session has.
 pub(super) struct Started {
@@ -35,7 +41,7 @@ pub(super) struct BroughtUp {
 
 /// A worker with the session's kept Bundle, or with a fresh one where none is kept.
 pub(super) async fn bring_up(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     session: &str,
     keeper: Option<&Keeper>,
 ) -> Result<BroughtUp, SessionError> {
@@ -68,7 +74,7 @@ pub(super) async fn bring_up(
 /// Starts a worker for `session` within the time the settings allow. Where there are `forms` of a kept Bundle it goes on with
 /// the first that can be read.
 async fn start(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     session: &str,
     forms: Vec<Snapshot>,
 ) -> Result<Started, SessionError> {
@@ -91,7 +97,7 @@ async fn start(
 }
 
 async fn start_in_time(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     session: &str,
     forms: Vec<Snapshot>,
 ) -> Result<Started, SessionError> {
@@ -118,17 +124,14 @@ async fn start_in_time(
     }
 }
 
-async fn launch(shared: &Shared, session: &str) -> Result<(Worker, PortLease, Key), SessionError> {
+async fn launch(
+    shared: &Arc<Shared>,
+    session: &str,
+) -> Result<(Worker, PortLease, Key), SessionError> {
     // Held until there is a worker: no port is tried twice.
     let mut lost = Vec::new();
     loop {
-        let lease = loop {
-            match shared.ports.lease() {
-                Some(lease) => break lease,
-                None if shared.make_room(|_| true).await => {}
-                None => return Err(SessionError::NoPort { total: shared.ports.total() }),
-            }
-        };
+        let lease = lease(shared).await?;
         let key = Key::new(rand::random());
         let memory_mb = shared.settings.resources.worker_memory_mb;
         let spec = WorkerSpec {
@@ -146,6 +149,30 @@ async fn launch(shared: &Shared, session: &str) -> Result<(Worker, PortLease, Ke
             }
             Err(LaunchError::Overloaded(reason)) => return Err(SessionError::Overloaded(reason)),
             Err(error) => return Err(SessionError::StartFailed(error.to_string())),
+        }
+    }
+}
+
+/// A port, in the order of those who ask. Where none is free, the longest-idle session makes room; as long as ports go from
+/// hand to hand it is worth waiting for one.
+async fn lease(shared: &Arc<Shared>) -> Result<PortLease, SessionError> {
+    let mut asked = shared.ports.ask();
+    let (_, mut given) = shared.ports.demand();
+    let mut give_up = Instant::now() + PATIENCE;
+    loop {
+        if let Ok(lease) = asked.try_recv() {
+            return Ok(lease);
+        }
+        let (_, given_now) = shared.ports.demand();
+        if given != given_now {
+            (given, give_up) = (given_now, Instant::now() + PATIENCE);
+        }
+        if Instant::now() >= give_up {
+            return Err(SessionError::NoPort { total: shared.ports.total() });
+        }
+        shared.look_for_room(LOOK_AGAIN);
+        if let Ok(Ok(lease)) = timeout(LOOK_AGAIN, &mut asked).await {
+            return Ok(lease);
         }
     }
 }

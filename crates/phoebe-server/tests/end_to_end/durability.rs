@@ -133,7 +133,7 @@ async fn where_ports_run_out_the_longest_idle_session_sleeps() {
 async fn a_busy_session_never_sleeps_to_make_room() {
     let server = TestServer::builder().fake().ports(1).start().await;
     let busy = server.start_session().await;
-    let slow = json!({"command": "run_compute", "seconds": 1.5});
+    let slow = json!({"command": "run_compute", "seconds": 4});
     let (answer, refused) = tokio::join!(busy.command(slow), async {
         has_begun(&server, &busy, "run_compute").await;
         server.post("/dash/start-session", &json!({})).await
@@ -141,6 +141,39 @@ async fn a_busy_session_never_sleeps_to_make_room() {
     assert_eq!(refused.status, 503);
     assert_eq!(answer["success"], true);
     assert!(refused.body["detail"].as_str().unwrap().contains("port"), "{}", refused.body);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_busy_for_a_moment_is_waited_for() {
+    let server = TestServer::builder().fake().ports(1).start().await;
+    let busy = server.start_session().await;
+    let slow = json!({"command": "run_compute", "seconds": 0.3});
+    let (answer, started) = tokio::join!(busy.command(slow), async {
+        has_begun(&server, &busy, "run_compute").await;
+        server.post("/dash/start-session", &json!({})).await
+    });
+    assert_eq!((answer["success"].as_bool(), started.status), (Some(true), 200));
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_more_sessions_than_ports_wake_in_turn() {
+    let server = TestServer::builder().fake().ports(4).start().await;
+    let mut sessions = Vec::new();
+    for number in 0..24 {
+        let session = server.start_session().await;
+        session.result(set("a", number)).await;
+        sessions.push(session);
+    }
+    // All at once, each several times: nobody is refused, nobody is passed over.
+    let wakes = sessions.iter().enumerate().map(|(number, session)| async move {
+        for _ in 0..5 {
+            assert_eq!(value(session, "a").await, number);
+        }
+    });
+    futures::future::join_all(wakes).await;
+    assert!(server.reserved_ports().await.len() <= 4);
     server.finish().await;
 }
 
