@@ -7,8 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use phoebe_protocol::command::SnapshotFormat;
 use phoebe_protocol::packet::{CommandKind, Info};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -51,11 +49,11 @@ pub(super) struct Shared {
     pub(super) cores: Cores,
     info: OnceLock<Arc<Info>>,
     sessions: Mutex<Sessions>,
-    drivers: TaskTracker,
+    pub(super) drivers: TaskTracker,
     /// Cancelled when the manager shuts down: what is being started need not get ready any more.
     pub(super) closing: CancellationToken,
     /// When sessions were last asked to make room for others.
-    looked_for_room: Mutex<Option<Instant>>,
+    pub(super) looked_for_room: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -66,25 +64,11 @@ struct Sessions {
 
 /// What others need of a session: where to send requests, where to look.
 #[derive(Clone)]
-struct Session {
-    requests: mpsc::Sender<Request>,
-    view: watch::Receiver<SessionView>,
+pub(super) struct Session {
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) view: watch::Receiver<SessionView>,
     /// One permit: for whoever asks it to make room.
-    asking: Arc<Semaphore>,
-}
-
-impl Session {
-    /// Asks it to sleep; tells whether it does because of that. Who asks meanwhile is told that it does not.
-    async fn sleep(self) -> bool {
-        let Ok(_asking) = self.asking.try_acquire() else { return false };
-        let (done, slept) = oneshot::channel();
-        // A driver whose mailbox is full is busy.
-        self.requests.try_send(Request::Sleep { done }).is_ok() && slept.await == Ok(true)
-    }
-
-    fn is_asked(&self) -> bool {
-        self.asking.available_permits() == 0
-    }
+    pub(super) asking: Arc<Semaphore>,
 }
 
 impl SessionManager {
@@ -341,9 +325,6 @@ async fn on_files<T: Send + 'static>(
     keeper.run(job).await.map_err(|error| SessionError::Conflict(error.to_string()))
 }
 
-/// So many sessions are put to sleep in one go where memory is short; the next look may see more free by then.
-const SLEEPERS_AT_ONCE: usize = 8;
-
 /// A session that an earlier server left, as it is before anybody uses it.
 fn view_of(record: SessionRecord, last_activity: f64) -> SessionView {
     let full_name = record.full_name.unwrap_or_default();
@@ -366,14 +347,6 @@ fn view_of(record: SessionRecord, last_activity: f64) -> SessionView {
         notice: None,
         expires_at: None,
     }
-}
-
-/// Memory in MiB that programs can still get (`proc_meminfo(5)`, `MemAvailable`).
-fn available_memory_mb() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib / 1024)
 }
 
 /// Bounds of how often idle sessions are looked for.
@@ -445,76 +418,6 @@ impl Shared {
         given.await.unwrap_or(Err(SessionError::NotFound))
     }
 
-    /// Lets so many sessions sleep as wait for a port, unless that was done a moment ago.
-    pub(super) fn look_for_room(self: &Arc<Self>, moment: Duration) {
-        let mut looked = self.looked_for_room.lock().unwrap_or_else(PoisonError::into_inner);
-        if looked.is_some_and(|looked| looked.elapsed() < moment) {
-            return;
-        }
-        *looked = Some(Instant::now());
-        let shared = Arc::clone(self);
-        self.drivers.spawn(async move {
-            let (waiting, _) = shared.ports.demand();
-            let on_their_way = shared.all().iter().filter(|session| session.is_asked()).count();
-            shared.make_room(waiting.saturating_sub(on_their_way), |_| true).await;
-        });
-    }
-
-    /// Lets `count` sessions sleep, those first that were idle for the longest time, among those that `may`. Tells how many do.
-    pub(super) async fn make_room(
-        &self,
-        count: usize,
-        may: impl Fn(&SessionView) -> bool,
-    ) -> usize {
-        let mut candidates: Vec<(f64, Session)> = Vec::new();
-        for session in self.all() {
-            let view = session.view.borrow().clone();
-            if view.status == Status::Awake && may(&view) {
-                candidates.push((view.last_activity, session));
-            }
-        }
-        candidates.sort_by(|left, right| left.0.total_cmp(&right.0));
-        let mut candidates = candidates.into_iter();
-        let (mut made, mut asked) = (0, FuturesUnordered::new());
-        loop {
-            let missing = count.saturating_sub(made + asked.len());
-            asked.extend(candidates.by_ref().take(missing).map(|(_, session)| session.sleep()));
-            match asked.next().await {
-                Some(slept) => made += usize::from(slept),
-                None => return made,
-            }
-        }
-    }
-
-    /// Before one more session of this owner wakes: others of theirs sleep where they would be too many, and anybody's where
-    /// memory is short.
-    pub(super) async fn make_room_for(&self, owner: Option<&Owner>) {
-        self.relieve_memory().await;
-        let limit = self.settings.resources.max_workers_per_user;
-        let Some(owner) = owner.filter(|_| limit > 0) else { return };
-        let owned = |view: &SessionView| view.owner.as_ref() == Some(owner);
-        let awake = |session: &Session| {
-            let view = session.view.borrow();
-            owned(&view) && view.status == Status::Awake
-        };
-        while self.all().iter().filter(|session| awake(session)).count() >= limit {
-            if self.make_room(1, owned).await == 0 {
-                return;
-            }
-        }
-    }
-
-    /// Lets idle sessions sleep where little memory is free.
-    async fn relieve_memory(&self) {
-        let reserve = self.settings.resources.memory_reserve_mb;
-        for _ in 0..SLEEPERS_AT_ONCE {
-            let short = reserve > 0 && available_memory_mb().is_some_and(|free| free < reserve);
-            if !short || self.make_room(1, |_| true).await == 0 {
-                return;
-            }
-        }
-    }
-
     /// What wrote the snapshots of this server.
     pub(super) fn versions(&self) -> Versions {
         let info = self.info.get();
@@ -524,7 +427,7 @@ impl Shared {
         })
     }
 
-    fn all(&self) -> Vec<Session> {
+    pub(super) fn all(&self) -> Vec<Session> {
         self.lock().known.values().cloned().collect()
     }
 

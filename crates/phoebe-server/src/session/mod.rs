@@ -23,6 +23,7 @@ mod memory;
 mod ports;
 mod queue;
 mod request;
+mod room;
 mod saved;
 mod start;
 mod strikes;
