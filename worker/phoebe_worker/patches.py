@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 DEFAULT_PASSBAND = "Johnson:V"
 
 
@@ -27,12 +29,19 @@ def list_passbands_in_stable_order() -> None:
 
 
 def list_servers_without_a_program() -> None:
-    """Before a compute PHOEBE asks a shell which remote machines it is configured for.
+    """Before a compute PHOEBE asks a shell for remote machines: `ls ~/.crimpl/servers/`.
 
-    A contained worker may start no program, accelerated or not, whatever PHOEBE's version.
+    A contained worker may start no program. The same folder is read; hidden files and names with
+    blanks are treated as `ls` and `split` treat them.
     """
     from phoebe.dependencies import crimpl
 
-    from .accelerate import servers
+    def list_servers() -> list[str]:
+        directory = os.path.expanduser("~/.crimpl/servers/")
+        try:
+            names = sorted(name for name in os.listdir(directory) if not name.startswith("."))
+        except OSError:
+            return []
+        return [os.path.basename(word)[:-5] for word in "\n".join(names).split()]
 
-    crimpl.list_servers = servers.list_servers
+    crimpl.list_servers = list_servers

@@ -55,9 +55,9 @@ def prepare() -> Templates:
     # Mapped passbands would keep files open, and a worker closes all descriptors that it inherits.
     fits.conf.use_memmap = False
     patches.list_passbands_in_stable_order()
+    patches.list_servers_without_a_program()
     if accelerate.enabled():
         accelerate.install()
-    patches.list_servers_without_a_program()
     # A progress bar starts a thread and writes to the log; runners report progress instead.
     phoebe.progressbars_off()
     bundles = {name: default_bundle(**options) for name, options in MORPHOLOGIES.items()}

@@ -6,7 +6,7 @@ source, the replacement stays off and PHOEBE runs as it is. Nothing here changes
 answers; the tests hold both side by side. `PHOEBE_SERVER_ACCELERATE=0` turns everything off.
 """
 
-from . import constraints, matching, parameter_sets, roche, servers, twigs, uniqueids, visibility
+from . import constraints, matching, parameter_sets, roche, twigs, uniqueids, visibility
 from .registry import PATCHES, Patch, enabled, install, uninstall
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "matching",
     "parameter_sets",
     "roche",
-    "servers",
     "twigs",
     "uninstall",
     "uniqueids",

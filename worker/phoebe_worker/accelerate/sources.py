@@ -27,9 +27,6 @@ DIGESTS = {
     "phoebe.constraints.expression:ConstraintVar.update_user_label": (
         "1f7ea786e5ef089c6683c1ecaeab8eab10f13e7760f30b3198fb5b3c28a89804"
     ),
-    "phoebe.dependencies.crimpl:list_servers": (
-        "766fbfc04aef248ed05c98dbb31c9f163b17c5634ab54d0b5f993124c797cea7"
-    ),
     "phoebe.distortions.roche:roche_misaligned_critical_requiv": (
         "42bb1be24b9253e82b6b0568a58145b06a29e40d6e701bc6825d4e9540ae6be5"
     ),
