@@ -137,10 +137,10 @@ class Zygote:
             self._selector.close()
             forked.close_all_but(lifeline_fd)
             os.setsid()
-            peer = socket.socket(fileno=lifeline_fd)
-            start = lifeline.receive_start(peer)
-            lifeline.arm(peer, whole_group=True)
             forked.reseed()
+            peer = socket.socket(fileno=lifeline_fd)
+            start = lifeline.receive_start(peer)  # a spare waits here, for long
+            lifeline.arm(peer, whole_group=True)
             worker.run(start, peer, self._templates, {"template": self._digest})
         except BaseException:
             traceback.print_exc()

@@ -106,7 +106,9 @@ pub async fn serve(
     let containment = Containment::plan(&settings.worker, data.run(), data.instance_id())?;
     sandbox::announce(containment.as_ref());
     let launcher = match settings.worker.start {
-        WorkerStart::Fork => Launcher::fork(interpreter, records, containment),
+        WorkerStart::Fork => {
+            Launcher::fork(interpreter, records, containment, settings.worker.spares)
+        }
         WorkerStart::Spawn => Launcher::spawn(interpreter, records, containment),
     };
     let sessions = SessionManager::new(Arc::clone(&settings), store.clone(), launcher, snapshots);

@@ -2,6 +2,7 @@
 //! cold interpreter without the server.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -9,6 +10,9 @@ use serde::Serialize;
 use crate::arguments::Plan;
 use crate::samples::{Samples, Summary};
 use crate::subject::{Server, Session, Settings, Stock};
+
+/// Between two starts: sessions are started by people, who are not that quick. Starts without a pause are those of the rush.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Times of starts and ends.
 #[derive(Debug, Serialize)]
@@ -46,6 +50,7 @@ pub(crate) async fn measure(
 
         let mut connection = server.connect().await?;
         while warm.len() * plan.cold_starts < (turn + 1) * plan.starts {
+            tokio::time::sleep(PAUSE).await;
             let (session, started) = Session::start(connection).await?;
             warm.push_time(started);
             let (kept, ended) = session.end().await?;

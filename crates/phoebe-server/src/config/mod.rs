@@ -173,6 +173,9 @@ table::settings! {
         python: Option<PathBuf> = None;
         /// Where workers come from: forked from a prepared process, or a fresh interpreter each.
         start: WorkerStart = WorkerStart::Fork;
+        /// Workers that are forked before anybody asks for them: so many sessions that start or wake at
+        /// once need not wait for their fork. Each takes about 3 MiB.
+        spares: usize = 1, check(within(0, 64));
         /// Contain workers by the kernel: `enforce` (no start where the kernel cannot), `best-effort` or
         /// `off`.
         sandbox: Sandbox = Sandbox::default();

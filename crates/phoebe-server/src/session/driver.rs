@@ -162,10 +162,14 @@ impl Driver {
         let up = bring_up(&self.shared, &self.session, seeded.as_ref()).await?;
         let mut awake = self.waken(up);
         self.log_start(request.client_ip.clone(), request.user_agent.clone());
-        self.note_memory(awake.worker.memory().await);
-        if request.copy_of.is_none() {
-            self.keep_beginning(&mut awake).await;
-        }
+        let measured = awake.worker.memory();
+        let kept = async {
+            if request.copy_of.is_none() {
+                self.keep_beginning(&mut awake).await;
+            }
+        };
+        let (measured, ()) = tokio::join!(measured, kept);
+        self.note_memory(measured);
         Ok(awake)
     }
 

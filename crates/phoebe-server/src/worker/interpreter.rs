@@ -79,8 +79,12 @@ impl Interpreter {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
         let mut answer = pipe::Receiver::from_owned_fd(read)?;
-        let _process =
-            self.start("probe", Stdio::from(theirs), write, log_pipe::open("probe".to_owned())?)?;
+        let _process = self.start(
+            "probe",
+            Stdio::from(theirs),
+            write,
+            log_pipe::open(super::child::always("probe"))?,
+        )?;
         let mut text = Vec::new();
         answer.read_to_end(&mut text).await?;
         serde_json::from_slice(&text).map_err(|_| {

@@ -4,7 +4,6 @@
 //! gone, whatever the cause; [`Worker::stop`] returns when it is gone. Dropping a worker ends it at once, for its lifeline closes.
 
 use std::io;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,19 +15,16 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::child::Child;
 use super::exits::Exit;
 use super::interpreter::Interpreter;
-use super::log_pipe;
-use super::orphans::{Record, Records};
-use super::packet_socket::{self, PacketSocket};
-use super::process::Process;
+use super::orphans::Records;
+use super::packet_socket::PacketSocket;
 use super::readiness::{self, Readiness};
 use super::sandbox::{Containment, Scratch, Watch};
+use super::spares::Spares;
 use super::usage;
-use super::zygote::{ForkError, Zygote};
-
-/// After SIGKILL the kernel needs a moment to tear a process down.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
+use super::zygote::Zygote;
 
 /// What a worker is started with.
 #[derive(Debug, Clone)]
@@ -63,6 +59,7 @@ pub enum LaunchError {
 /// Where workers come from.
 pub struct Launcher {
     source: Source,
+    spares: Option<Spares>,
     records: Records,
     containment: Option<Containment>,
     watch: Watch,
@@ -76,18 +73,21 @@ enum Source {
 }
 
 impl Launcher {
-    /// Workers forked from a zygote, which starts at once.
+    /// Workers forked from a zygote, which starts at once; `spares` of them before they are asked for.
     #[must_use]
     pub fn fork(
         interpreter: Interpreter,
         records: Records,
         containment: Option<Containment>,
+        spares: usize,
     ) -> Self {
         let closing = CancellationToken::new();
         let zygote = Zygote::supervise(interpreter, records.clone(), closing.clone());
         let readiness = zygote.readiness();
         let watch = Watch::start(closing.clone());
-        Self { source: Source::Zygote(zygote), records, containment, watch, readiness, closing }
+        let spares = Spares::keep(spares, zygote.clone(), records.clone(), closing.clone());
+        let (source, spares) = (Source::Zygote(zygote), Some(spares));
+        Self { source, spares, records, containment, watch, readiness, closing }
     }
 
     /// A fresh interpreter for every worker: slow, and independent of how well a fork is supported.
@@ -100,7 +100,8 @@ impl Launcher {
         let closing = CancellationToken::new();
         let readiness = readiness::ask(interpreter.clone(), closing.clone());
         let watch = Watch::start(closing.clone());
-        Self { source: Source::Spawn(interpreter), records, containment, watch, readiness, closing }
+        let source = Source::Spawn(interpreter);
+        Self { source, spares: None, records, containment, watch, readiness, closing }
     }
 
     /// What the Python side says of itself. Waits until PHOEBE is imported.
@@ -122,6 +123,9 @@ impl Launcher {
     /// Ends what workers come from, and waits until it is gone. Workers are not touched.
     pub async fn shut_down(&self) {
         self.closing.cancel();
+        if let Some(spares) = &self.spares {
+            spares.end().await;
+        }
         match &self.source {
             Source::Zygote(zygote) => zygote.ended().await,
             Source::Spawn(_) => {}
@@ -133,39 +137,41 @@ impl Launcher {
     /// # Errors
     /// Nothing is left of the worker then.
     pub async fn start(&self, spec: &WorkerSpec) -> Result<Worker, LaunchError> {
-        let (start, mut scratch) = self.start_packet(spec)?;
-        loop {
-            let (lifeline, process) = match &self.source {
-                Source::Zygote(zygote) => {
-                    let (lifeline, forked) = fork_from(zygote, &start).await?;
-                    match forked {
-                        Ok(process) => (lifeline, process),
-                        Err(ForkError::Lost) => continue,
-                        Err(error @ ForkError::Overloaded) => {
-                            return Err(LaunchError::Overloaded(error.to_string()));
-                        }
-                        Err(ForkError::Refused(reason)) => return Err(LaunchError::Failed(reason)),
-                        // What it said before it ended still waits in its lifeline.
-                        Err(error @ ForkError::Ended) => {
-                            let word = first_word(&lifeline, spec.port).await?;
-                            let failure = word.and_then(Result::err);
-                            return Err(failure.unwrap_or(LaunchError::Failed(error.to_string())));
-                        }
-                    }
+        let started = match self.spares.as_ref().and_then(Spares::take) {
+            Some(spare) => match self.begin(spare, spec).await {
+                // It may have ended while nobody wanted it.
+                Err(LaunchError::Failed(_) | LaunchError::System(_)) => {
+                    self.begin(self.child().await?, spec).await
                 }
-                Source::Spawn(interpreter) => spawn_from(interpreter, &start).await?,
-            };
-            let record = self.records.add(&process)?;
-            let process = Arc::new(process);
-            let address = format!("tcp://127.0.0.1:{}", spec.port);
-            let scratch = scratch.take();
-            if let Some(scratch) = &scratch {
-                self.watch.add(&process, &spec.session, scratch.path());
-            }
-            let template = String::new();
-            let worker = Worker { process, lifeline, address, template, scratch, _record: record };
-            return worker.wait_until_bound(spec.port).await;
+                begun => begun,
+            },
+            None => self.begin(self.child().await?, spec).await,
+        };
+        if let Some(spares) = &self.spares {
+            spares.refill();
         }
+        started
+    }
+
+    async fn child(&self) -> Result<Child, LaunchError> {
+        match &self.source {
+            Source::Zygote(zygote) => Child::fork(zygote, &self.records).await,
+            Source::Spawn(interpreter) => Child::spawn(interpreter, &self.records),
+        }
+    }
+
+    /// Tells a process what worker to be, and waits until it is.
+    async fn begin(&self, child: Child, spec: &WorkerSpec) -> Result<Worker, LaunchError> {
+        let (start, scratch) = self.start_packet(spec)?;
+        child.give_to(&spec.session);
+        if let Some(scratch) = &scratch {
+            self.watch.add(&child.process, &spec.session, scratch.path());
+        }
+        // Where it is gone already, its last word or its exit code is the better explanation.
+        let _gone = child.lifeline.send(&start, &[]).await;
+        let address = format!("tcp://127.0.0.1:{}", spec.port);
+        let worker = Worker { child, address, template: String::new(), scratch };
+        worker.wait_until_bound(spec.port).await
     }
 
     /// What a worker is told, and the scratch directory that it is told of.
@@ -185,29 +191,6 @@ impl Launcher {
     }
 }
 
-async fn fork_from(
-    zygote: &Zygote,
-    start: &Start,
-) -> io::Result<(PacketSocket, Result<Process, ForkError>)> {
-    let (lifeline, theirs) = packet_socket::pair()?;
-    let log = log_pipe::open(start.session.clone())?;
-    lifeline.send(start, &[]).await?;
-    Ok((lifeline, zygote.fork(theirs, log).await))
-}
-
-async fn spawn_from(
-    interpreter: &Interpreter,
-    start: &Start,
-) -> io::Result<(PacketSocket, Process)> {
-    let (lifeline, theirs) = packet_socket::pair()?;
-    let output = log_pipe::open(start.session.clone())?;
-    let error = output.try_clone()?;
-    let process = interpreter.start("spawn", Stdio::from(theirs), output, error)?;
-    // Where it is gone already, its last word or its exit code is the better explanation.
-    let _gone = lifeline.send(start, &[]).await;
-    Ok((lifeline, process))
-}
-
 /// What a starting worker says: that its socket is bound, or why it cannot be. `None` when it ends without a word.
 async fn first_word(
     lifeline: &PacketSocket,
@@ -222,32 +205,23 @@ async fn first_word(
     }))
 }
 
-/// A living worker process.
+/// A living worker process. Dropped, it ends at once.
 pub struct Worker {
-    process: Arc<Process>,
-    lifeline: PacketSocket,
+    child: Child,
     address: String,
     template: String,
     scratch: Option<Scratch>,
-    _record: Record,
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // Its lifeline closes too, but a worker that never armed it, or was made to disarm it, must not stay.
-        self.kill();
-    }
 }
 
 impl Worker {
     async fn wait_until_bound(mut self, port: u16) -> Result<Self, LaunchError> {
-        match first_word(&self.lifeline, port).await? {
+        match first_word(&self.child.lifeline, port).await? {
             Some(word) => {
                 self.template = word?.template;
                 Ok(self)
             }
             None => {
-                let exit = self.process.ended().await;
+                let exit = self.ended().await;
                 Err(LaunchError::Failed(format!("it ended before it was ready ({exit})")))
             }
         }
@@ -267,18 +241,18 @@ impl Worker {
 
     /// Waits until the worker's process is gone.
     pub async fn ended(&self) -> Exit {
-        self.process.ended().await
+        self.child.process.ended().await
     }
 
     /// Asks the worker to end, and after `grace` makes it. Returns when it is gone.
     pub async fn stop(mut self, grace: Duration) -> Exit {
-        self.process.signal(Signal::TERM);
-        let in_time = timeout(grace, self.process.ended()).await;
+        self.child.process.signal(Signal::TERM);
+        let in_time = timeout(grace, self.ended()).await;
         // Whatever else is left of its group goes too.
-        self.kill();
+        self.child.kill();
         let exit = match in_time {
             Ok(exit) => exit,
-            Err(_) => timeout(KILL_PATIENCE, self.process.ended()).await.unwrap_or(Exit::Unknown),
+            Err(_) => self.child.killed().await,
         };
         if let Some(scratch) = self.scratch.take() {
             scratch.remove().await;
@@ -286,14 +260,9 @@ impl Worker {
         exit
     }
 
-    /// Ends the worker and its runners at once.
-    pub fn kill(&self) {
-        self.process.signal(Signal::KILL);
-    }
-
     /// Measures what the worker and its runners cost in memory, in MiB. The measurement outlives the worker; `None` when it is gone.
     pub fn memory(&self) -> impl Future<Output = Option<f64>> + Send + 'static {
-        let process = Arc::clone(&self.process);
+        let process = Arc::clone(&self.child.process);
         async move {
             let measured =
                 tokio::task::spawn_blocking(move || usage::proportional_set_size(process.pid()));

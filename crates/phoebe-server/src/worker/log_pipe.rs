@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::AsyncReadExt;
@@ -22,8 +23,8 @@ const BYTES_PER_SECOND: usize = 1024;
 /// What the log adds to a line: time, session, and a word on lines that were left out.
 const BYTES_AROUND: usize = 256;
 
-/// Makes a pipe, logs what is written to it, and returns the end to write to.
-pub(crate) fn open(source: String) -> io::Result<OwnedFd> {
+/// Makes a pipe, logs what is written to it, and returns the end to write to. Whose it is may become known later.
+pub(crate) fn open(source: Arc<OnceLock<String>>) -> io::Result<OwnedFd> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&read, true)?;
     let receiver = pipe::Receiver::from_owned_fd(read)?;
@@ -31,24 +32,28 @@ pub(crate) fn open(source: String) -> io::Result<OwnedFd> {
     Ok(write)
 }
 
-async fn drain(mut pipe: pipe::Receiver, source: String) {
+async fn drain(mut pipe: pipe::Receiver, source: Arc<OnceLock<String>>) {
+    let source = || source.get().map_or("a spare worker", String::as_str);
     let mut lines = Lines::default();
     let mut rate = Rate::new(Instant::now());
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
         lines.feed(&buffer[..length], |line| match rate.pass(Instant::now(), line.len()) {
-            Pass::Yes { suppressed: 0 } => info!(%source, line, "worker output"),
+            Pass::Yes { suppressed: 0 } => info!(source = source(), line, "worker output"),
             Pass::Yes { suppressed } => {
-                warn!(%source, suppressed, "worker output came too fast, lines were left out");
-                info!(%source, line, "worker output");
+                warn!(
+                    source = source(),
+                    suppressed, "worker output came too fast, lines were left out"
+                );
+                info!(source = source(), line, "worker output");
             }
             Pass::No => {}
         });
     }
-    lines.finish(|line| info!(%source, line, "worker output"));
+    lines.finish(|line| info!(source = source(), line, "worker output"));
     if rate.suppressed > 0 {
         let suppressed = rate.suppressed;
-        warn!(%source, suppressed, "worker output came too fast, lines were left out");
+        warn!(source = source(), suppressed, "worker output came too fast, lines were left out");
     }
 }
 

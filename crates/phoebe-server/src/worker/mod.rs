@@ -4,6 +4,7 @@
 //! wait for, a way to end it, and its memory; a [`connection`] to that address carries commands. Process ids, descriptors,
 //! loopback and signals stay inside this module: nothing outside may assume them.
 
+mod child;
 pub mod connection;
 mod descriptor;
 mod exits;
@@ -15,6 +16,7 @@ mod packet_socket;
 mod process;
 mod readiness;
 pub mod sandbox;
+mod spares;
 mod usage;
 mod zygote;
 

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use super::child;
 use super::exits::{self, Exit};
 use super::interpreter::Interpreter;
 use super::log_pipe;
@@ -102,7 +103,7 @@ impl Zygote {
         self.supervisor.wait().await;
     }
 
-    /// Asks for a worker that gets these two descriptors. Its start must wait in the lifeline.
+    /// Asks for a worker that gets these two descriptors, and waits for its start in the lifeline.
     pub(crate) async fn fork(&self, lifeline: OwnedFd, log: OwnedFd) -> Result<Process, ForkError> {
         let (answer, answered) = oneshot::channel();
         let fork = Fork { lifeline, log, answer };
@@ -177,7 +178,7 @@ impl Supervisor {
 
     async fn generation(&mut self) -> io::Result<Over> {
         let (control, theirs) = packet_socket::pair()?;
-        let output = log_pipe::open("zygote".to_owned())?;
+        let output = log_pipe::open(child::always("zygote"))?;
         let error = output.try_clone()?;
         let process = self.interpreter.start("zygote", Stdio::from(theirs), output, error)?;
         let record = self.records.add(&process)?;

@@ -50,7 +50,8 @@ async fn begin_a_computation(session: &Session) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_amid_thirty_sessions_and_a_computation() {
-    let mut server = TestServer::builder().python().ports(40).alone().start().await;
+    let mut server =
+        TestServer::builder().python().set("worker.spares", 0).ports(40).alone().start().await;
     let mut starting = JoinSet::new();
     for _ in 0..30 {
         let client = server.client();
@@ -362,9 +363,44 @@ async fn a_zygote_killed_amid_a_rush_loses_no_start() {
     server.finish().await;
 }
 
+/// Waits until zygote, workers and spares are so many.
+async fn are_processes(server: &TestServer, count: usize) {
+    until("processes", SOON, async || (server.workers().len() == count).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spares_are_ready_before_they_are_wanted_and_end_with_the_server() {
+    let mut server = TestServer::builder().fake().set("worker.spares", 2).start().await;
+    are_processes(&server, 3).await;
+    let session = server.start_session().await;
+    session.ping().await;
+    // The session's worker was one of them, and is made up for.
+    are_processes(&server, 4).await;
+    server.kill_nine().await;
+    are_processes(&server, 0).await;
+    server.start_again().await;
+    are_processes(&server, 3).await;
+    server.session(&session.id).ping().await;
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spare_that_ended_costs_no_start() {
+    let server = TestServer::builder().fake().start().await;
+    for signal in [Signal::KILL, Signal::TERM] {
+        are_processes(&server, 2).await;
+        kill(&worker(&server), signal);
+        are_processes(&server, 1).await;
+        let session = server.start_session().await;
+        session.ping().await;
+        session.end().await.expect(200);
+    }
+    server.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_zygote_is_replaced() {
-    let server = TestServer::builder().fake().start().await;
+    let server = TestServer::builder().fake().set("worker.spares", 0).start().await;
     server.start_session().await.ping().await;
     kill(&zygote(&server).unwrap(), Signal::STOP);
     server.start_session().await.ping().await;
@@ -373,7 +409,7 @@ async fn a_stopped_zygote_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_amid_a_command_is_reported_with_the_signal() {
-    let server = TestServer::builder().python().start().await;
+    let server = TestServer::builder().python().set("worker.spares", 0).start().await;
     for (signal, name) in [(Signal::KILL, "SIGKILL"), (Signal::SEGV, "SIGSEGV")] {
         let session = server.start_session().await;
         let worker = worker(&server);

@@ -292,7 +292,8 @@ async fn ending_a_busy_session_answers_its_clients() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_ignores_sigterm_is_killed() {
-    let server = TestServer::builder().fake_that("ignores-sigterm").start().await;
+    let server =
+        TestServer::builder().fake_that("ignores-sigterm").set("worker.spares", 0).start().await;
     let session = server.start_session().await;
     session.end().await.expect(200);
     assert_eq!(server.reserved_ports().await, [0u64; 0]);

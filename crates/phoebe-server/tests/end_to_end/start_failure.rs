@@ -48,7 +48,7 @@ fn in_one_second(builder: Builder) -> Builder {
 }
 
 fn fake_that(word: &'static str) -> Builder {
-    TestServer::builder().fake_that(word)
+    TestServer::builder().fake_that(word).set("worker.spares", 0)
 }
 
 fn spawned_that(word: &'static str) -> Builder {
