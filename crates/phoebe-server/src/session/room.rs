@@ -50,9 +50,12 @@ impl Shared {
     async fn make_room(&self, count: usize, may: impl Fn(&SessionView) -> bool) -> usize {
         let mut candidates: Vec<(f64, Session)> = Vec::new();
         for session in self.all() {
-            let view = session.view.borrow().clone();
-            if view.status == Status::Awake && may(&view) {
-                candidates.push((view.last_activity, session));
+            let view = session.view.borrow();
+            let candidate = view.status == Status::Awake && may(&view);
+            let last_activity = view.last_activity;
+            drop(view);
+            if candidate {
+                candidates.push((last_activity, session));
             }
         }
         candidates.sort_by(|left, right| left.0.total_cmp(&right.0));

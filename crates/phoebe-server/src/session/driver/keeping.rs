@@ -4,13 +4,14 @@ use std::io;
 
 use bytes::Bytes;
 use phoebe_protocol::command::{Message, SnapshotFormat};
+use phoebe_protocol::packet::CommandKind;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::{Driver, Leave, SAVE_LIMIT};
 use crate::session::awake::{Awake, Found, Queued, disk_problem};
 use crate::session::keeper::Keeper;
-use crate::session::request::not_saved;
+use crate::session::request::{Work, not_saved};
 use crate::session::start::problem_of;
 use crate::session::{CopyOf, SessionError, now};
 use crate::store::snapshots::{Change, Format, Payload, SessionRecord};
@@ -297,12 +298,34 @@ impl Driver {
         });
     }
 
-    pub(super) async fn write_record(&self) {
-        let Some(keeper) = &self.keeper else { return };
-        let record = self.record();
-        let written = keeper.run(move |folder| folder.write_record(&record)).await;
-        if let Err(error) = written.and_then(|written| written) {
-            warn!(session = self.session, %error, "the session's record is not saved");
+    /// Writes down what is known of the session; that begins now, whether its end is waited for or not.
+    pub(super) fn write_record(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (session, record) = (self.session.clone(), self.record());
+        let keeper = self.keeper.as_ref();
+        let written = keeper.map(|keeper| keeper.run(move |folder| folder.write_record(&record)));
+        async move {
+            let Some(written) = written else { return };
+            if let Err(error) = written.await.and_then(|written| written) {
+                warn!(session, %error, "the session's record is not saved");
+            }
+        }
+    }
+
+    /// Notes in the journal that a command of which it says that it began is over, and changed nothing.
+    pub(super) fn note_over(&self, queued: &Queued) {
+        if let (Work::Command(command), Some(keeper)) = (&queued.work, &self.keeper)
+            && self.shared.kind_of(&command.name) != CommandKind::Read
+        {
+            let (name, at) = (command.name.clone(), now());
+            drop(keeper.run(move |folder| folder.end(&name, at)));
+        }
+    }
+
+    /// Waits for everything that is on its way to the disk.
+    pub(super) async fn note_commits(&mut self, awake: &mut Awake) {
+        while !awake.commits.is_empty() {
+            let committed = awake.commits.next().await;
+            self.note_committed(committed, awake);
         }
     }
 
