@@ -172,6 +172,16 @@ impl DataDirectoryView {
     }
 }
 
+/// The names of what is in a folder; none if there is no such folder.
+pub(super) fn names_in(folder: &Path) -> io::Result<Vec<String>> {
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => {
+            entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        }
+    }
+}
+
 /// Creates a folder and its parents, new ones for this user alone; an existing one stays as it is.
 pub(super) fn create_private_folder(folder: &Path) -> io::Result<()> {
     if folder.as_os_str().is_empty() {

@@ -8,6 +8,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use crate::store::data_directory::names_in;
+use crate::store::snapshots::files::{
+    CHECKPOINTS, HEAD, JOURNAL, PORTABLE, RECORD, step_of, step_that_counts,
+};
+
 /// So often it is tried to see a session at one moment; one look takes less than a millisecond, unless Bundles are huge.
 const ATTEMPTS: usize = 1000;
 
@@ -23,9 +28,9 @@ pub(super) struct Collected {
 pub(super) fn collect(folder: &Path) -> io::Result<Option<Collected>> {
     for _ in 0..ATTEMPTS {
         // It is removed first when a session ends, and written first when one begins.
-        let Some(record) = read_if_there(&folder.join("session.json"))? else { return Ok(None) };
+        let Some(record) = read_if_there(&folder.join(RECORD))? else { return Ok(None) };
         if let Some(mut collected) = try_collect(folder)? {
-            collected.state.push(("session.json".to_owned(), record));
+            collected.state.push((RECORD.to_owned(), record));
             return Ok(Some(collected));
         }
     }
@@ -34,12 +39,10 @@ pub(super) fn collect(folder: &Path) -> io::Result<Option<Collected>> {
 
 /// `None` if something was replaced while it was read.
 fn try_collect(folder: &Path) -> io::Result<Option<Collected>> {
-    let head = read_if_there(&folder.join("head"))?;
+    let head = read_if_there(&folder.join(HEAD))?;
     let names = names_in(folder)?;
     let steps: Vec<u64> = names.iter().filter_map(|name| step_of(name)).collect();
-    let named =
-        head.as_deref().and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok());
-    let step = named.filter(|step| steps.contains(step)).or(steps.iter().max().copied());
+    let step = step_that_counts(head.as_deref(), &steps);
 
     let mut state = Vec::new();
     if let Some(step) = step {
@@ -47,35 +50,21 @@ fn try_collect(folder: &Path) -> io::Result<Option<Collected>> {
         let Some(content) = read_if_there(&folder.join(&name))? else { return Ok(None) };
         state.push((name, content));
     }
-    if read_if_there(&folder.join("head"))? != head {
+    if read_if_there(&folder.join(HEAD))? != head {
         return Ok(None);
     }
-    state.extend(head.map(|content| ("head".to_owned(), content)));
-    for name in ["journal.jsonl", "portable.snapshot"] {
+    state.extend(head.map(|content| (HEAD.to_owned(), content)));
+    for name in [JOURNAL, PORTABLE] {
         let content = read_if_there(&folder.join(name))?;
         state.extend(content.map(|content| (name.to_owned(), content)));
     }
     let others = names.into_iter().filter(|name| step_of(name).is_some_and(|of| Some(of) != step));
-    let checkpoints = names_in(&folder.join("checkpoints"))?.into_iter();
+    let checkpoints = names_in(&folder.join(CHECKPOINTS))?.into_iter();
     // What ends otherwise is half written.
     let checkpoints =
         checkpoints.filter(|name| name.ends_with(".snapshot") || name.ends_with(".share"));
-    let checkpoints = checkpoints.map(|name| format!("checkpoints/{name}"));
+    let checkpoints = checkpoints.map(|name| format!("{CHECKPOINTS}/{name}"));
     Ok(Some(Collected { state, history: others.chain(checkpoints).collect() }))
-}
-
-fn step_of(name: &str) -> Option<u64> {
-    name.strip_suffix(".snapshot")?.parse().ok()
-}
-
-/// The names of what is in a folder; none if there is no such folder.
-pub(super) fn names_in(folder: &Path) -> io::Result<Vec<String>> {
-    match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        entries => {
-            entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-        }
-    }
 }
 
 /// A file's content. `None` if there is no such file.

@@ -26,6 +26,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::data_directory::names_in;
 use super::database::Database;
 use super::{Bounds, StoreError};
 use collect::Collected;
@@ -182,7 +183,7 @@ fn add_session(writer: &mut Writer, root: &Path, id: &str) -> Result<bool, Archi
 
 /// The ids of all sessions, in order.
 fn ids(folder: &Path) -> Result<Vec<String>, ArchiveError> {
-    let mut ids = collect::names_in(folder).map_err(at(folder))?;
+    let mut ids = names_in(folder).map_err(at(folder))?;
     ids.retain(|id| uuid::Uuid::parse_str(id).is_ok());
     ids.sort();
     Ok(ids)

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::read::{move_to, sync_folder, unpack};
-use super::{ArchiveError, DATABASE, Kind, SESSIONS, at, collect};
-use crate::store::data_directory::create_private_folder;
+use super::{ArchiveError, DATABASE, Kind, SESSIONS, at};
+use crate::store::data_directory::{create_private_folder, names_in};
 use crate::store::snapshots::{Rules, SessionRecord, SnapshotStore};
 use crate::store::{DataDirectory, with_suffix};
 
@@ -52,7 +52,7 @@ pub fn restore(
     let (new_sessions, new_database) =
         (staging.path().join(SESSIONS), staging.path().join(DATABASE));
     create_private_folder(&new_sessions).map_err(at(&new_sessions))?;
-    let count = collect::names_in(&new_sessions).map_err(at(&new_sessions))?.len();
+    let count = names_in(&new_sessions).map_err(at(&new_sessions))?.len();
     for (path, _) in there {
         put_aside(&path)?;
     }
@@ -75,7 +75,7 @@ fn what_is_there(
     if database.exists() || with_suffix(database, "-wal").exists() {
         there.push((database.to_owned(), "a database"));
     }
-    if !collect::names_in(sessions).map_err(at(sessions))?.is_empty() {
+    if !names_in(sessions).map_err(at(sessions))?.is_empty() {
         there.push((sessions.to_owned(), "sessions"));
     }
     Ok(there)
@@ -100,7 +100,7 @@ pub fn import_session(
         return Err(ArchiveError::OtherKind(archive.display().to_string(), kind));
     }
     let staged = staging.path().join(SESSIONS);
-    let ids = collect::names_in(&staged).map_err(at(&staged))?;
+    let ids = names_in(&staged).map_err(at(&staged))?;
     let [old] = &ids[..] else { return Err(unusable("it holds not one session".to_owned())) };
     let store = SnapshotStore::open(staging.path(), rules).map_err(at(staging.path()))?;
     let mut record = store

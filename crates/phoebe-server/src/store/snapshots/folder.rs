@@ -18,12 +18,12 @@ pub use checkpoints::Checkpoint;
 use super::Rules;
 use super::file::{self, Format, Header, Snapshot, SnapshotError, Versions, write_atomically};
 use super::journal::{Interrupted, Journal, Step};
-use crate::store::data_directory::create_private_folder;
+use crate::store::data_directory::{create_private_folder, names_in};
 
-const RECORD: &str = "session.json";
-const HEAD: &str = "head";
-const PORTABLE: &str = "portable.snapshot";
-const JOURNAL: &str = "journal.jsonl";
+pub(in crate::store) const RECORD: &str = "session.json";
+pub(in crate::store) const HEAD: &str = "head";
+pub(in crate::store) const PORTABLE: &str = "portable.snapshot";
+pub(in crate::store) const JOURNAL: &str = "journal.jsonl";
 
 /// What must be known of a session to show it and to give it back to its owner.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -406,16 +406,13 @@ impl SessionFolder {
 
     /// The step that counts on disk: what `head` names, else the greatest.
     fn head_among(&self, numbers: &[u64]) -> Option<u64> {
-        let named = fs::read_to_string(self.path.join(HEAD)).ok();
-        let named = named.and_then(|text| text.trim().parse().ok());
-        named.filter(|step| numbers.contains(step)).or(numbers.last().copied())
+        step_that_counts(fs::read(self.path.join(HEAD)).ok().as_deref(), numbers)
     }
 
     /// The steps that have a snapshot, ascending.
     fn numbers(&self) -> io::Result<Vec<u64>> {
         let names = names_in(&self.path)?;
-        let numbers = names.iter().filter_map(|name| name.strip_suffix(".snapshot")?.parse().ok());
-        let mut numbers: Vec<u64> = numbers.collect();
+        let mut numbers: Vec<u64> = names.iter().filter_map(|name| step_of(name)).collect();
         numbers.sort_unstable();
         Ok(numbers)
     }
@@ -466,20 +463,22 @@ fn copy_if_there(from: &Path, to: &Path, name: &str) -> io::Result<()> {
     }
 }
 
+/// The step whose snapshot a file of this name is.
+pub(in crate::store) fn step_of(name: &str) -> Option<u64> {
+    name.strip_suffix(".snapshot")?.parse().ok()
+}
+
+/// Of the steps that have a snapshot, the one that counts: what the file `head` names, else the greatest.
+pub(in crate::store) fn step_that_counts(head: Option<&[u8]>, steps: &[u64]) -> Option<u64> {
+    let named = head.and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok());
+    named.filter(|step| steps.contains(step)).or(steps.iter().max().copied())
+}
+
 /// Of a state's forms the exact one first where `versions` wrote it, else the portable one.
 fn best_first(forms: &mut [Snapshot], versions: &Versions) {
     forms.sort_by_key(|form| {
         form.header.format == Format::Pickle && !form.header.versions.work_in(versions)
     });
-}
-
-fn names_in(folder: &Path) -> io::Result<Vec<String>> {
-    match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        entries => {
-            entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-        }
-    }
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
@@ -489,7 +488,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-mod checkpoints;
+pub(super) mod checkpoints;
 mod shares;
 #[cfg(test)]
 mod tests;

@@ -32,6 +32,14 @@ use tracing::warn;
 
 use super::data_directory::create_private_folder;
 
+/// What the files of a session are called, for whoever copies them.
+pub(super) mod files {
+    pub(in crate::store) use super::folder::checkpoints::FOLDER as CHECKPOINTS;
+    pub(in crate::store) use super::folder::{
+        HEAD, JOURNAL, PORTABLE, RECORD, step_of, step_that_counts,
+    };
+}
+
 const SESSIONS: &str = "sessions";
 const TEMPLATES: &str = "templates";
 

@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use tracing::error;
 
 use super::{
-    Format, Header, SessionFolder, Snapshot, SnapshotError, Versions, best_first, file, names_in,
+    Format, Header, SessionFolder, Snapshot, SnapshotError, Versions, best_first, file,
     remove_if_there,
 };
-use crate::store::data_directory::create_private_folder;
+use crate::store::data_directory::{create_private_folder, names_in};
 
-const FOLDER: &str = "checkpoints";
+pub(in crate::store) const FOLDER: &str = "checkpoints";
 
 /// A state that its user gave a name.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,13 +63,9 @@ impl SessionFolder {
         let mut checkpoints = Vec::new();
         for name in names_in(&self.path.join(FOLDER))? {
             let Some(id) = name.strip_suffix(".snapshot").filter(|id| is_id(id)) else { continue };
-            match self.checkpoint_forms(id) {
-                Ok(forms) => checkpoints.extend(
-                    forms
-                        .into_iter()
-                        .next()
-                        .map(|form| Checkpoint { id: id.to_owned(), header: form.header }),
-                ),
+            match self.whole_checkpoint(id) {
+                Ok(form) => checkpoints
+                    .extend(form.map(|form| Checkpoint { id: id.to_owned(), header: form.header })),
                 Err(problem) => {
                     error!(session = self.id, checkpoint = id, %problem, "a checkpoint is damaged");
                 }
@@ -98,18 +94,28 @@ impl SessionFolder {
     /// # Errors
     /// When there is one and no form of it is whole.
     pub(super) fn checkpoint_forms(&self, id: &str) -> Result<Vec<Snapshot>, SnapshotError> {
+        let Some(first) = self.whole_checkpoint(id)? else { return Ok(Vec::new()) };
+        let is_exact = first.header.format == Format::Pickle;
+        let portable = is_exact.then(|| file::read(&self.checkpoint_path(id, Format::Portable)));
+        Ok([first].into_iter().chain(portable.and_then(Result::ok)).collect())
+    }
+
+    /// A checkpoint, exact, or where that is damaged in its other form. `None` if there is none with this id.
+    ///
+    /// # Errors
+    /// When there is one and no form of it is whole.
+    pub(super) fn whole_checkpoint(&self, id: &str) -> Result<Option<Snapshot>, SnapshotError> {
         if !is_id(id) {
-            return Ok(Vec::new());
+            return Ok(None);
         }
-        let exact = file::read(&self.checkpoint_path(id, Format::Pickle));
-        let portable = file::read(&self.checkpoint_path(id, Format::Portable)).ok();
-        match exact {
-            Ok(exact) => Ok([exact].into_iter().chain(portable).collect()),
-            // Written first and removed last: alone it is no checkpoint.
-            Err(SnapshotError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(Vec::new())
+        match file::read(&self.checkpoint_path(id, Format::Pickle)) {
+            // Written last and removed first: without it there is no checkpoint.
+            Err(SnapshotError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(problem) => {
+                let portable = file::read(&self.checkpoint_path(id, Format::Portable));
+                portable.map(Some).map_err(|_| problem)
             }
-            Err(problem) => portable.map(|copy| vec![copy]).ok_or(problem),
+            exact => exact.map(Some),
         }
     }
 

@@ -15,7 +15,7 @@ impl SessionFolder {
     /// # Errors
     /// Then the secret from before stays.
     pub fn share(&self, checkpoint: &str, hash: &str) -> Result<bool, SnapshotError> {
-        if self.checkpoint_forms(checkpoint)?.is_empty() {
+        if self.whole_checkpoint(checkpoint)?.is_none() {
             return Ok(false);
         }
         write_atomically(&self.share_path(checkpoint), &[hash.as_bytes()], self.rules.fsync)?;
@@ -50,8 +50,7 @@ impl SessionFolder {
         }
         match fs::read_to_string(self.share_path(checkpoint)) {
             Ok(kept) if kept == hash => {
-                let forms = self.checkpoint_forms(checkpoint)?;
-                Ok(forms.into_iter().next().map(|form| form.header))
+                Ok(self.whole_checkpoint(checkpoint)?.map(|form| form.header))
             }
             Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
