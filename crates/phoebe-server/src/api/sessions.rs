@@ -94,10 +94,7 @@ pub(super) async fn start(
     headers: HeaderMap,
     Small(body): Small,
 ) -> Result<Json<Session>, HttpError> {
-    let request = match Fields::optional(&body)? {
-        Some(fields) => start_request(fields)?,
-        None => StartRequest::default(),
-    };
+    let request = start_request(Fields::optional(&body)?)?;
     begin(&context, &caller, Origin { client, headers }, request).await
 }
 
@@ -125,7 +122,9 @@ pub(super) async fn begin(
     Ok(Json(Session::seen_by(caller, view, &context.app.settings.session)))
 }
 
-pub(super) fn start_request(mut fields: Fields) -> Result<StartRequest, HttpError> {
+/// What a new session is told; nothing where there is no body.
+pub(super) fn start_request(fields: Option<Fields>) -> Result<StartRequest, HttpError> {
+    let Some(mut fields) = fields else { return Ok(StartRequest::default()) };
     Ok(StartRequest {
         project_name: fields.optional_text("project_name"),
         user_info: user_info(&mut fields),
@@ -341,7 +340,7 @@ mod tests {
     fn metadata_is_taken_apart_and_the_rest_kept() {
         let body = br#"{"project_name": "Algol", "first_name": "Ada", "email": null, "course": 7}"#;
         let fields = Fields::required(&body.as_slice().into()).unwrap();
-        let request = start_request(fields).unwrap();
+        let request = start_request(Some(fields)).unwrap();
         assert_eq!(request.project_name.as_deref(), Some("Algol"));
         assert_eq!(request.user_info.first_name.as_deref(), Some("Ada"));
         assert_eq!(request.user_info.email, None);

@@ -9,11 +9,11 @@ use super::origin;
 use crate::api::body::Small;
 use crate::api::caller::{Caller, OwnedSession};
 use crate::api::json::Fields;
-use crate::api::sessions::{begin, start_request};
+use crate::api::sessions::{Origin, begin, start_request};
 use crate::api::view::Session;
 use crate::api::{ErrorBody, Shared, ValidationBody};
 use crate::error::HttpError;
-use crate::session::{CopyOf, StartRequest};
+use crate::session::{CopyOf, SessionView, StartRequest};
 use crate::web::ClientAddress;
 
 /// What a copy is told; all of it optional, other fields are kept and given back as `metadata`.
@@ -59,17 +59,22 @@ pub(super) async fn clone_session(
     headers: HeaderMap,
     Small(body): Small,
 ) -> Result<Json<Session>, HttpError> {
-    let (checkpoint, mut request) = wish(&body)?;
-    request.project_name = request.project_name.or(session.project_name);
-    request.copy_of = Some(CopyOf { session: session.session_id, checkpoint });
-    begin(&context, &caller, origin(client, headers), request).await
+    let mut fields = Fields::optional(&body)?;
+    let checkpoint = fields.as_mut().and_then(|fields| fields.optional_text("checkpoint"));
+    let request = start_request(fields)?;
+    begin_copy(&context, &caller, origin(client, headers), request, session, checkpoint).await
 }
 
-/// The checkpoint that is named in the body, and everything else in it.
-fn wish(body: &axum::body::Bytes) -> Result<(Option<String>, StartRequest), HttpError> {
-    let Some(mut fields) = Fields::optional(body)? else {
-        return Ok((None, StartRequest::default()));
-    };
-    let checkpoint = fields.optional_text("checkpoint");
-    Ok((checkpoint, start_request(fields)?))
+/// Starts a session that begins as another, or as one of its checkpoints, and is called like it where it gets no name of its own.
+pub(super) async fn begin_copy(
+    context: &Shared,
+    caller: &Caller,
+    origin: Origin,
+    mut request: StartRequest,
+    original: SessionView,
+    checkpoint: Option<String>,
+) -> Result<Json<Session>, HttpError> {
+    request.project_name = request.project_name.or(original.project_name);
+    request.copy_of = Some(CopyOf { session: original.session_id, checkpoint });
+    begin(context, caller, origin, request).await
 }

@@ -7,16 +7,17 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::checkpoints::Named;
+use super::clones::begin_copy;
 use super::token::ShareToken;
 use super::{on_files, origin};
 use crate::api::body::Small;
 use crate::api::caller::{Caller, OwnedSession};
 use crate::api::json::Fields;
-use crate::api::sessions::{Done, StartMetadata, begin, start_request};
+use crate::api::sessions::{Done, StartMetadata, start_request};
 use crate::api::view::{self, Session};
 use crate::api::{ErrorBody, Shared, ValidationBody};
 use crate::error::HttpError;
-use crate::session::{CopyOf, SessionError, SessionView, StartRequest};
+use crate::session::{SessionError, SessionView};
 use crate::store::snapshots::Header;
 use crate::web::ClientAddress;
 
@@ -166,13 +167,8 @@ pub(super) async fn clone_shared_checkpoint(
     Small(body): Small,
 ) -> Result<Json<Session>, HttpError> {
     let (session, _, checkpoint) = find(&context, &token).await?;
-    let mut request = match Fields::optional(&body)? {
-        Some(fields) => start_request(fields)?,
-        None => StartRequest::default(),
-    };
-    request.project_name = request.project_name.or(session.project_name);
-    request.copy_of = Some(CopyOf { session: session.session_id, checkpoint: Some(checkpoint) });
-    begin(&context, &caller, origin(client, headers), request).await
+    let request = start_request(Fields::optional(&body)?)?;
+    begin_copy(&context, &caller, origin(client, headers), request, session, Some(checkpoint)).await
 }
 
 /// The session and the checkpoint that a token opens.

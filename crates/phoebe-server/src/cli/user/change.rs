@@ -1,5 +1,7 @@
 //! Changes of single accounts.
 
+use rusqlite::Connection;
+
 use super::{Add, accounts, deed, group_name, named, passwords};
 use crate::auth::Role;
 use crate::auth::password::hash_now;
@@ -56,16 +58,29 @@ pub(super) fn set_active(
 ) -> Result<(), Failure> {
     let (action, word) =
         if active { ("user.enable", "enabled") } else { ("user.disable", "disabled") };
+    change_each(emails, settings, action, "", |change, user| {
+        users::set_active(change, user, active).map(drop)
+    })?;
+    emails.iter().try_for_each(|email| print(&format!("{email} is {word}.\n")))
+}
+
+/// Changes accounts and notes it in the audit log, all or none.
+fn change_each(
+    emails: &[String],
+    settings: &Settings,
+    action: &'static str,
+    detail: &str,
+    apply: impl Fn(&Connection, i64) -> rusqlite::Result<()>,
+) -> Result<(), Failure> {
     let changed = accounts(settings)?.change(|change| {
         for email in emails {
             let user = named(change, email)?;
-            users::set_active(change, user.id, active)?;
-            audit::record(change, &deed(action, &user.email, ""))?;
+            apply(change, user.id)?;
+            audit::record(change, &deed(action, &user.email, detail))?;
         }
         Ok(())
     });
-    changed.map_err(Failure::failed)?;
-    emails.iter().try_for_each(|email| print(&format!("{email} is {word}.\n")))
+    changed.map_err(Failure::failed)
 }
 
 /// Changes an account's role.
@@ -104,30 +119,18 @@ pub(super) fn set_password(
 /// Puts accounts into a group: all or none.
 pub(super) fn join(group: &str, emails: &[String], settings: &Settings) -> Result<(), Failure> {
     let group = group_name(group).map_err(Failure::Usage)?;
-    let changed = accounts(settings)?.change(|change| {
-        for email in emails {
-            let user = named(change, email)?;
-            groups::join(change, user.id, group)?;
-            audit::record(change, &deed("group.join", &user.email, group))?;
-        }
-        Ok(())
-    });
-    changed.map_err(Failure::failed)?;
+    change_each(emails, settings, "group.join", group, |change, user| {
+        groups::join(change, user, group).map(drop)
+    })?;
     emails.iter().try_for_each(|email| print(&format!("{email} is in {group}.\n")))
 }
 
 /// Takes accounts out of a group: all or none.
 pub(super) fn leave(group: &str, emails: &[String], settings: &Settings) -> Result<(), Failure> {
     let group = group_name(group).map_err(Failure::Usage)?;
-    let changed = accounts(settings)?.change(|change| {
-        for email in emails {
-            let user = named(change, email)?;
-            groups::leave(change, user.id, group)?;
-            audit::record(change, &deed("group.leave", &user.email, group))?;
-        }
-        Ok(())
-    });
-    changed.map_err(Failure::failed)?;
+    change_each(emails, settings, "group.leave", group, |change, user| {
+        groups::leave(change, user, group).map(drop)
+    })?;
     emails.iter().try_for_each(|email| print(&format!("{email} is not in {group}.\n")))
 }
 

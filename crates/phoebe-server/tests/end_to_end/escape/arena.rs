@@ -18,12 +18,18 @@ use super::canary;
 use super::delivery::{self, Delivery};
 use crate::support::{Session, TestServer, until};
 
+macro_rules! with_common {
+    ($file:literal) => {
+        concat!(include_str!("../escapes/common.py"), "\n\n", include_str!($file))
+    };
+}
+
 const SOURCES: [&str; 5] = [
-    include_str!("../escapes/files.py"),
-    include_str!("../escapes/processes.py"),
-    include_str!("../escapes/network.py"),
-    include_str!("../escapes/kernel.py"),
-    include_str!("../escapes/resources.py"),
+    with_common!("../escapes/files.py"),
+    with_common!("../escapes/processes.py"),
+    with_common!("../escapes/network.py"),
+    with_common!("../escapes/kernel.py"),
+    with_common!("../escapes/resources.py"),
 ];
 
 /// One function of those files.

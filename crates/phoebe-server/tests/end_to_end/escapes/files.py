@@ -1,5 +1,6 @@
 """Payloads that read or change what is not theirs on the disk."""
 
+import ctypes
 import os
 import struct
 
@@ -149,23 +150,16 @@ def makes_a_pipe_with_a_name(at):
 
 
 def watches_the_data_directory(at):
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.inotify_init1(0)
-    if fd < 0 or libc.inotify_add_watch(fd, at.data.encode(), 2) < 0:
-        raise OSError(ctypes.get_errno(), "inotify")
+    fd = _check("inotify", _libc.inotify_init1(0))
+    _check("inotify", _libc.inotify_add_watch(fd, at.data.encode(), 2))
     os.close(fd)
     return "watching"
 
 
 def opens_a_file_by_its_handle(at):
     """What Landlock allows is found by path; a handle needs none. Root's privilege."""
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
     handle = ctypes.create_string_buffer(struct.pack("=Ii", 128, 0) + bytes(128))
     mount = ctypes.c_int()
-    if libc.name_to_handle_at(-100, at.decoy.encode(), handle, ctypes.byref(mount), 0) < 0:
-        raise OSError(ctypes.get_errno(), "name_to_handle_at")
+    opened = _libc.name_to_handle_at(-100, at.decoy.encode(), handle, ctypes.byref(mount), 0)
+    _check("name_to_handle_at", opened)
     return "handle"

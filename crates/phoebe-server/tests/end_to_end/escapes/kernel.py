@@ -6,35 +6,9 @@ import os
 import resource
 import sys
 
-_libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 _PERSONALITY_NO_RANDOMIZATION = 0x0040000
 _X86 = os.uname().machine == "x86_64"
-
-
-def _check(what, result):
-    if result < 0:
-        raise OSError(ctypes.get_errno(), what)
-    return result
-
-
-def _in_a_child(function):
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.write(write_end, str(function()).encode())
-        except BaseException as error:
-            os.write(write_end, f"ERROR{error}".encode())
-        finally:
-            os._exit(0)
-    os.close(write_end)
-    said = os.read(read_end, 65536).decode()
-    os.close(read_end)
-    os.waitpid(child, 0)
-    if said.startswith("ERROR"):
-        raise OSError(said[5:])
-    return said
 
 
 def makes_a_user_namespace(at):
