@@ -6,9 +6,11 @@ change it, a runner's success replaces it. No error of a command ends the loop.
 
 from __future__ import annotations
 
+import contextvars
 import errno
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from typing import Any, NoReturn
 import orjson
 import zmq
 
-from . import command_socket, limits, parallel, protocol, restore, runner, sandbox, snapshots
+from . import command_socket, limits, parallel, process_state, protocol, runner, sandbox, snapshots
 from .answer import Answer, describe
 from .commands import COMMANDS, Command, Session
 from .runner import Runner
@@ -48,8 +50,16 @@ class Request:
     def answer(self, session: Session) -> tuple[Answer, bool]:
         """The command's answer, and whether the Bundle may differ from before."""
         changes = self.command.kind == "change"
+        # What NumPy and others keep in context variables (how errors are treated, how numbers are
+        # printed) ends with the command.
+        context = contextvars.copy_context()
         try:
-            result = self.command.function(session, **self.arguments)
+            try:
+                result = context.run(self.command.function, session, **self.arguments)
+            finally:  # at once: what the command left would be called with the next function
+                process_state.hold_signals()
+                sys.settrace(None)
+                sys.setprofile(None)
         except BaseException as error:
             trace = error.__traceback__
             entered = trace is None or trace.tb_next is not None  # the arguments fitted
@@ -64,6 +74,7 @@ def run(
     try:
         limits.limit_memory(start.limits.get("memory_mb"))
         runner.adopt_orphans()
+        status = process_state.open_status()
         listener = command_socket.listen(start.port)  # in its sandbox it could not
         sandbox.enter(start)
         endpoint = command_socket.serve_on(listener)
@@ -73,7 +84,7 @@ def run(
         text = f"port {start.port}: {error}" if in_use else str(error)
         lifeline.send(protocol.packet({"failed": failed, "error": text}))
         os._exit(3)
-    worker = Worker(start, listener, endpoint, Session(templates.first, templates))
+    worker = Worker(start, listener, endpoint, Session(templates.first, templates), status)
     lifeline.send(protocol.packet({"ready": info}))
     worker.serve()
 
@@ -87,6 +98,7 @@ class Worker:
         listener: int,
         endpoint: zmq.Socket[bytes],
         session: Session,
+        status: int,
     ) -> None:
         self._start = start
         self._listener: int | None = listener
@@ -104,14 +116,14 @@ class Worker:
         }
         self._poller = zmq.Poller()
         self._poller.register(endpoint, zmq.POLLIN)
-        self._restore = restore.Snapshot(self._end)
-        self._poller.register(self._restore.signalled, zmq.POLLIN)
+        self._state = process_state.ProcessState(status, self._end)
+        self._poller.register(self._state.signalled, zmq.POLLIN)
 
     def serve(self) -> NoReturn:
         while True:
             ready = dict(self._poller.poll())
-            if self._restore.signalled in ready:
-                os.read(self._restore.signalled, 4096)
+            if self._state.signalled in ready:
+                os.read(self._state.signalled, 4096)
             if self._at_work is not None:
                 at_work, request = self._at_work
                 if at_work.fd in ready or at_work.exit_fd in ready:
@@ -184,7 +196,7 @@ class Worker:
         else:
             self._reply(sender, message.seq, Answer.result({}), attachments=(data,))
         finally:
-            self._restore.apply()
+            self._mend()
 
     def _schedule(self, request: Request) -> None:
         if self._at_work is not None and request.command.kind != "read":
@@ -210,11 +222,17 @@ class Worker:
             self._start_runner(request)
             return
         answer, changed = request.answer(self._session)
+        self._mend()
         if changed:
             self._reply_changed(request, answer)
         else:
             self._reply(request.sender, request.seq, answer)
-        self._restore.apply()
+
+    def _mend(self) -> None:
+        """After code of the Bundle ran: nothing of it but the Bundle goes on."""
+        self._state.mend()
+        if self._at_work is None:
+            runner.end_children()
 
     def _start_runner(self, request: Request) -> None:
         def run_command() -> tuple[Answer, Any]:
@@ -259,7 +277,7 @@ class Worker:
         except BaseException as error:
             return Answer.raised(error)
         finally:
-            self._restore.apply()
+            self._mend()
         return outcome.answer
 
     def _reply_changed(
@@ -270,7 +288,7 @@ class Worker:
         error = None
         if request.wants_snapshot:
             try:
-                attachments = [pickled or snapshots.pack(self._session.bundle)]
+                attachments = [pickled or self._pack()]
             except BaseException as raised:
                 error = describe(raised)
         self._reply(
@@ -281,6 +299,12 @@ class Worker:
             snapshot_error=error,
             attachments=attachments,
         )
+
+    def _pack(self) -> bytes:
+        try:
+            return snapshots.pack(self._session.bundle)
+        finally:
+            self._mend()
 
     def _reply(
         self,

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,17 +138,37 @@ class Zygote:
         self.process.wait(DEADLINE_SECONDS)
 
 
-class Connection:
-    """The server's end of a worker's command socket."""
+class WorkerDied(Exception):
+    """A worker ended while somebody waited for its answer; the text says how."""
 
-    def __init__(self, session: str, port: int, key: bytes) -> None:
+
+class Connection:
+    """The server's end of a worker's command socket.
+
+    With `exit_fd`, the worker's pidfd, whoever waits for an answer learns of the worker's end at
+    once; `how_it_ended` tells it in words.
+    """
+
+    def __init__(
+        self,
+        session: str,
+        port: int,
+        key: bytes,
+        exit_fd: int | None = None,
+        how_it_ended: Callable[[], str] = str,
+    ) -> None:
         self.session, self.port, self.key, self.seq = session, port, key, 0
+        self._exit_fd, self._how_it_ended = exit_fd, how_it_ended
         self.progress: list[dict[str, Any]] = []
         self._replies: dict[int, protocol.Message] = {}
         self.context = zmq.Context.instance()
         self.endpoint = self.context.socket(zmq.DEALER)
         self.endpoint.linger = 0
         self.endpoint.connect(f"tcp://127.0.0.1:{port}")
+        self._poller = zmq.Poller()
+        self._poller.register(self.endpoint, zmq.POLLIN)
+        if exit_fd is not None:
+            self._poller.register(exit_fd, zmq.POLLIN)
 
     def header(self, kind: str, **fields: Any) -> dict[str, Any]:
         self.seq += 1
@@ -203,9 +224,13 @@ class Connection:
         deadline = time.monotonic() + seconds
         while seq not in self._replies:
             left = deadline - time.monotonic()
-            if left <= 0 or not self.endpoint.poll(left * 1000):
-                raise TimeoutError(f"no answer to request {seq}")
-            self.take()
+            ready = dict(self._poller.poll(max(left, 0) * 1000))
+            if self.endpoint in ready:
+                self.take()
+            elif self._exit_fd in ready:
+                raise WorkerDied(f"no answer to request {seq}: {self._how_it_ended()}")
+            elif left <= 0:
+                raise TimeoutError(f"no answer to request {seq} within {seconds} s")
         return self._replies.pop(seq)
 
     def take(self) -> None:
@@ -281,8 +306,17 @@ class Worker:
     def wait_ready(self) -> Connection:
         packet = receive_packet(self.lifeline)
         assert packet == {"ready": {"template": self.zygote.info["template"]}}, packet
-        self.connection = Connection(self.session, self.port, self.key)
+        self._exit_fd = os.pidfd_open(self.pid)
+        self.connection = Connection(
+            self.session, self.port, self.key, self._exit_fd, self._how_it_ended
+        )
         return self.connection
+
+    def _how_it_ended(self) -> str:
+        exited = self.zygote.wait_exit(self.pid)
+        if exited["signal"] is None:
+            return f"the worker exited with code {exited['code']}"
+        return f"{signal.Signals(exited['signal']).name} ended the worker"
 
     def runner(self) -> int:
         """The process id of the runner at work."""
@@ -303,6 +337,7 @@ class Worker:
         self.lifeline.close()
         if hasattr(self, "connection"):
             self.connection.close()
+            os.close(self._exit_fd)
         wait_until(lambda: not group_members(self.pid), "the worker's group is gone", 5)
         self.zygote.wait_exit(self.pid)
         os.close(self.log)
