@@ -2,22 +2,26 @@
 //!
 //! Every process of ours has a record in the data directory while it lives: a file named by its process id and start time, in a
 //! folder that belongs to one boot of the machine. A process is ours if id *and* start time *and* the instance id in its environment
-//! agree; a name proves nothing. That orphans die by themselves, because their lifeline closes, is not relied upon.
+//! agree; a name proves nothing. That orphans die by themselves, because their lifeline closes, is not relied upon; one that
+//! is about to is waited for.
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use tracing::{info, warn};
 
 use super::interpreter::INSTANCE_VARIABLE;
 use super::process::{Process, start_time};
 
-/// How long to wait for a killed process to be gone.
+/// How long to wait for a killed process to be gone, and for one that ends by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait before a process is looked at again that could not be examined.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Where records are kept.
 #[derive(Debug, Clone)]
@@ -70,22 +74,34 @@ pub struct Orphan {
 /// # Errors
 /// When the folder of records cannot be read.
 pub fn clean(run: &Path, instance: &str) -> io::Result<Vec<Orphan>> {
-    let boot = boot_id()?;
-    let mut ended = Vec::new();
-    for folder in entries(run)? {
-        if folder.file_name().is_some_and(|name| name == boot.as_str()) {
-            for record in entries(&folder)? {
-                if let Some(pid) = ours(&record, instance) {
-                    end(pid);
-                    info!(pid, "ended a process that an earlier run left");
-                    ended.push(Orphan { pid });
-                }
-                fs::remove_file(&record)?;
+    clean_within(run, instance, PATIENCE)
+}
+
+fn clean_within(run: &Path, instance: &str, patience: Duration) -> io::Result<Vec<Orphan>> {
+    let this_boot = run.join(boot_id()?);
+    let deadline = Instant::now() + patience;
+    let (mut ended, mut unknown) = (Vec::new(), Vec::new());
+    for record in entries(&this_boot)? {
+        match look_until_clear(&record, instance, deadline) {
+            Finding::Ours(process) => {
+                process.end();
+                info!(pid = process.pid(), "ended a process that an earlier run left");
+                ended.push(Orphan { pid: process.pid() });
             }
-        } else {
-            // Of an earlier boot: its processes are gone, and their ids belong to others now. Or scratch of workers, which are gone.
-            fs::remove_dir_all(&folder)?;
+            Finding::NotOurs => {}
+            Finding::Unknown(process, error) => {
+                unknown.push((process.pid(), error.to_string()));
+                continue;
+            }
         }
+        fs::remove_file(&record)?;
+    }
+    if !unknown.is_empty() {
+        warn!(processes = ?unknown, "these look like ours but cannot be examined; they are left alone");
+    }
+    for folder in entries(run)?.into_iter().filter(|folder| *folder != this_boot) {
+        // Of an earlier boot: its processes are gone, and their ids belong to others now. Or scratch of workers, which are gone.
+        fs::remove_dir_all(&folder)?;
     }
     Ok(ended)
 }
@@ -98,42 +114,103 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// The id of the process that a record speaks of, if that very process still lives and carries our instance id.
-fn ours(record: &Path, instance: &str) -> Option<i32> {
-    let (pid, started) = record.file_name()?.to_str()?.split_once('-')?;
-    let (pid, started): (i32, u64) = (pid.parse().ok()?, started.parse().ok()?);
-    if start_time(pid) != Some(started) {
-        return None;
-    }
-    let environment = match fs::read(format!("/proc/{pid}/environ")) {
-        Ok(environment) => environment,
-        // It ended just now, or has ended and is not yet reaped.
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => return None,
-        Err(error) => {
-            warn!(pid, %error, "a process looks like ours but cannot be examined; it is left alone");
-            return None;
-        }
-    };
-    let expected = format!("{INSTANCE_VARIABLE}={instance}");
-    environment.split(|byte| *byte == 0).any(|entry| entry == expected.as_bytes()).then_some(pid)
+/// What became of the process of which a record speaks.
+enum Finding {
+    /// It lives and carries our instance id.
+    Ours(Recorded),
+    /// It is gone, or its process id belongs to another one.
+    NotOurs,
+    /// It lives, and cannot be examined.
+    Unknown(Recorded, io::Error),
 }
 
-fn end(pid: i32) {
-    let Some(pid) = Pid::from_raw(pid) else { return };
-    let descriptor = pidfd_open(pid, PidfdFlags::empty());
-    // Gone between the look and the blow: as good.
-    let _gone = kill_process_group(pid, Signal::KILL);
-    let Ok(descriptor) = descriptor else { return };
-    let _gone = pidfd_send_signal(&descriptor, Signal::KILL);
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        let mut waits = [rustix::event::PollFd::new(&descriptor, rustix::event::PollFlags::IN)];
-        let slice = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-        if rustix::event::poll(&mut waits, Some(&slice)).is_ok_and(|ready| ready > 0) {
-            return;
+/// The living process that has the id and the start time of a record.
+struct Recorded {
+    pid: Pid,
+    descriptor: OwnedFd,
+}
+
+/// Looks at the process of a record, and again until `deadline` while it cannot be examined: a process
+/// that is about to end has no environment any more, for a moment.
+fn look_until_clear(record: &Path, instance: &str, deadline: Instant) -> Finding {
+    loop {
+        match look(record, instance) {
+            Finding::Unknown(process, _) if Instant::now() < deadline => {
+                process.is_gone_within(LOOK_AGAIN);
+            }
+            clear => return clear,
         }
     }
-    warn!(pid = pid.as_raw_nonzero().get(), "a killed process does not go away");
+}
+
+fn look(record: &Path, instance: &str) -> Finding {
+    let Some(process) = Recorded::find(record) else { return Finding::NotOurs };
+    match process.environment() {
+        // Some kernels say so of a process that is about to end.
+        Ok(environment) if environment.is_empty() => {
+            Finding::Unknown(process, io::Error::other("it has no environment"))
+        }
+        Ok(environment) => {
+            let expected = format!("{INSTANCE_VARIABLE}={instance}");
+            let mut entries = environment.split(|byte| *byte == 0);
+            match entries.any(|entry| entry == expected.as_bytes()) {
+                true => Finding::Ours(process),
+                false => Finding::NotOurs,
+            }
+        }
+        Err(error) => Finding::Unknown(process, error),
+    }
+}
+
+impl Recorded {
+    /// The process of which a record speaks, if that very process still lives.
+    fn find(record: &Path) -> Option<Self> {
+        let (pid, started) = record.file_name()?.to_str()?.split_once('-')?;
+        let (pid, started): (i32, u64) = (pid.parse().ok()?, started.parse().ok()?);
+        let pid = Pid::from_raw(pid)?;
+        let descriptor = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        let process = Self { pid, descriptor };
+        let lives =
+            start_time(process.pid()) == Some(started) && !process.is_gone_within(Duration::ZERO);
+        lives.then_some(process)
+    }
+
+    fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    fn environment(&self) -> io::Result<Vec<u8>> {
+        fs::read(format!("/proc/{}/environ", self.pid()))
+    }
+
+    /// Kills it and its group, and waits until it is gone.
+    fn end(&self) {
+        // Gone between the look and the blow: as good.
+        let _gone = kill_process_group(self.pid, Signal::KILL);
+        let _gone = pidfd_send_signal(&self.descriptor, Signal::KILL);
+        if !self.is_gone_within(PATIENCE) {
+            warn!(pid = self.pid(), "a killed process does not go away");
+        }
+    }
+
+    /// Waits so long for its end, and returns whether it came. One that nobody has reaped is gone.
+    fn is_gone_within(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut waits = [PollFd::new(&self.descriptor, PollFlags::IN)];
+            let left_to_wait = Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            match poll(&mut waits, Some(&left_to_wait)) {
+                Ok(ready) => return ready > 0,
+                // A signal came meanwhile.
+                Err(_) if !left.is_zero() => {}
+                Err(_) => return false,
+            }
+        }
+    }
 }
 
 /// The id of this boot of the machine: process ids and start times mean nothing beyond it.
@@ -144,9 +221,12 @@ fn boot_id() -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::CommandExt;
-    use std::process::{Child, Command};
+    use std::process::{Child, Command, Stdio};
 
     use super::*;
+
+    /// Longer than anything takes; no test waits for it to pass.
+    const A_MINUTE: Duration = Duration::from_secs(60);
 
     fn sleeper(instance: &str) -> Child {
         let mut command = Command::new("sleep");
@@ -193,5 +273,73 @@ mod tests {
         }
         assert_eq!(clean(run.path(), "this").unwrap(), []);
         assert!(!run.path().join("another-boot").exists());
+    }
+
+    /// A process whose first thread has ended, so that it cannot be examined, as in the moment before
+    /// its end. It goes on until its input ends.
+    fn unexaminable() -> Child {
+        let script = "import ctypes, os, sys, threading\n\
+             threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0))).start()\n\
+             libc = ctypes.CDLL(None)\n\
+             libc.syscall.restype = ctypes.c_long\n\
+             libc.syscall(ctypes.c_long(EXIT), ctypes.c_long(0))";
+        let script = script.replace("EXIT", &libc::SYS_exit.to_string());
+        let child = Command::new("python3")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let stat = format!("/proc/{}/stat", child.id());
+        while !fs::read_to_string(&stat).unwrap().contains(") Z ") {
+            std::thread::yield_now();
+        }
+        child
+    }
+
+    /// Whether this program has a pidfd of the process.
+    fn is_held(pid: u32) -> bool {
+        let descriptors = fs::read_dir("/proc/self/fdinfo").unwrap();
+        let line = format!("Pid:\t{pid}\n");
+        descriptors
+            // Descriptors come and go.
+            .filter_map(|descriptor| fs::read_to_string(descriptor.ok()?.path()).ok())
+            .any(|text| text.contains(&line))
+    }
+
+    #[test]
+    fn a_process_that_ends_by_itself_is_waited_for() {
+        let run = tempfile::tempdir().unwrap();
+        let mut ending = unexaminable();
+        record(run.path(), ending.id(), started(&ending));
+        let input = ending.stdin.take();
+        let folder = run.path().to_owned();
+        let cleaning = std::thread::spawn(move || clean_within(&folder, "this", A_MINUTE));
+        while !cleaning.is_finished() && !is_held(ending.id()) {
+            std::thread::yield_now();
+        }
+        drop(input);
+
+        assert_eq!(cleaning.join().unwrap().unwrap(), []);
+
+        assert!(ending.try_wait().unwrap().is_some(), "it was not waited for");
+        assert!(entries(&Records::open(run.path()).unwrap().folder).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_examined_is_left_alone_and_looked_at_again_later() {
+        let run = tempfile::tempdir().unwrap();
+        let mut stuck = unexaminable();
+        record(run.path(), stuck.id(), started(&stuck));
+        let records = Records::open(run.path()).unwrap().folder;
+
+        assert_eq!(clean_within(run.path(), "this", Duration::ZERO).unwrap(), []);
+
+        assert!(stuck.try_wait().unwrap().is_none(), "it was ended");
+        assert_eq!(entries(&records).unwrap().len(), 1);
+        drop(stuck.stdin.take());
+        assert_eq!(clean_within(run.path(), "this", A_MINUTE).unwrap(), []);
+        assert!(entries(&records).unwrap().is_empty());
+        stuck.wait().unwrap();
     }
 }

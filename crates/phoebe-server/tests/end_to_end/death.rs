@@ -149,6 +149,29 @@ async fn no_worker_survives_kill_nine_and_every_session_does() {
     server.finish().await;
 }
 
+/// As a service manager does it. What the server left ends by itself at that moment, and for a while
+/// of its end a process cannot be examined, least of all by an ordinary user.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_right_after_kill_nine_has_nothing_to_complain_of() {
+    let mut server = TestServer::builder().fake().ports(20).start().await;
+    for _ in 0..3 {
+        let sessions = futures::future::join_all((0..20).map(|_| server.start_session())).await;
+        let seen = server.log().entries().len();
+
+        server.kill_nine().await;
+        server.start_again().await;
+
+        let entries = server.log().entries();
+        let complaint =
+            |entry: &&serde_json::Value| entry["level"] == "WARN" || entry["level"] == "ERROR";
+        assert_eq!(entries.iter().skip(seen).find(complaint), None);
+        for session in sessions {
+            server.session(&session.id).end().await.expect(200);
+        }
+    }
+    server.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_survives_the_server_while_phoebe_is_being_imported() {
     let mut server = TestServer::builder().python().alone().start().await;
