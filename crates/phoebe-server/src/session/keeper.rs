@@ -1,10 +1,12 @@
 //! A session's files: every write and read of them, one after the other and off the driver's thread. It decides nothing.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
+use tracing::error;
 
 use crate::store::snapshots::SessionFolder;
 
@@ -24,7 +26,8 @@ impl Keeper {
         Self { jobs }
     }
 
-    /// Gives a job; what it returns can be waited for, and need not be.
+    /// Gives a job; what it returns can be waited for, and need not be. One that panics gives an error,
+    /// and the next one is done all the same.
     pub(super) fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut SessionFolder) -> T + Send + 'static,
@@ -45,15 +48,15 @@ impl Keeper {
 async fn work(mut folder: SessionFolder, mut given: mpsc::UnboundedReceiver<Job>) {
     while let Some(job) = given.recv().await {
         let done = tokio::task::spawn_blocking(move || {
-            job(&mut folder);
-            folder
+            // What it leaves half done is as after a failed write: the next job goes on from there.
+            let outcome = catch_unwind(AssertUnwindSafe(|| job(&mut folder)));
+            (folder, outcome)
         });
-        match done.await {
-            Ok(back) => folder = back,
-            Err(error) => {
-                tracing::error!(%error, "a job on a session's files panicked; nothing of it is kept any more");
-                return;
-            }
+        // Only a runtime that shuts down takes no such work.
+        let Ok((back, outcome)) = done.await else { return };
+        folder = back;
+        if outcome.is_err() {
+            error!(folder = %folder.path().display(), "a job on a session's files panicked");
         }
     }
 }
@@ -84,5 +87,30 @@ impl<T> Pending<T> {
             Some(done) => done,
             None => std::future::pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::snapshots::{Rules, SessionRecord, SnapshotStore};
+
+    #[tokio::test]
+    async fn a_job_that_panics_is_an_error_and_the_next_ones_are_done() {
+        let root = tempfile::tempdir().unwrap();
+        let rules = Rules { fsync: false, history: 1 };
+        let store = SnapshotStore::open(root.path(), rules).unwrap();
+        let keeper = Keeper::new(store.session("a"));
+        let record = SessionRecord { session_id: "a".to_owned(), ..SessionRecord::default() };
+
+        let panicked = keeper.run::<()>(|_| panic!("as a test wants it"));
+        let written = keeper.run({
+            let record = record.clone();
+            move |folder| folder.write_record(&record)
+        });
+
+        assert!(panicked.await.is_err());
+        written.await.unwrap().unwrap();
+        assert_eq!(store.session("a").record().unwrap(), record);
     }
 }
