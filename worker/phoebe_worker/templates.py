@@ -68,18 +68,15 @@ def prepare() -> Templates:
 
 
 def info(prepared: Templates) -> dict[str, Any]:
-    """Versions, passbands, commands and the first Bundle's digest, for the server's INFO."""
+    """Versions, passbands and the first Bundle's digest, for the server's INFO."""
     import numpy
     import phoebe
-
-    from . import commands
 
     return {
         "python": platform.python_version(),
         "phoebe": phoebe.__version__,
         "numpy": numpy.__version__,
         "passbands": sorted(phoebe.list_installed_passbands()),
-        "commands": commands.kinds(),
         "template": prepared.digest,
     }
 

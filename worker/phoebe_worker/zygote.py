@@ -35,7 +35,7 @@ def run() -> NoReturn:
     memory.settle()
     lifeline.disarm(control)
     control.send(protocol.packet({"ready": info}))
-    Zygote(control, prepared).serve()
+    Zygote(control, prepared, info).serve()
 
 
 def take_stdin() -> socket.socket:
@@ -50,10 +50,13 @@ def take_stdin() -> socket.socket:
 class Zygote:
     """The loop over the control channel and the ends of children."""
 
-    def __init__(self, control: socket.socket, prepared: templates.Templates) -> None:
+    def __init__(
+        self, control: socket.socket, prepared: templates.Templates, info: dict[str, Any]
+    ) -> None:
         self._control = control
         self._templates = prepared
-        self._digest = prepared.digest
+        # Short: a worker's first packet is on the path of every start.
+        self._info = {name: info[name] for name in ("python", "phoebe", "template")}
         self._child_ended, wakeup = socket.socketpair()
         self._child_ended.setblocking(False)
         wakeup.setblocking(False)
@@ -141,7 +144,7 @@ class Zygote:
             peer = socket.socket(fileno=lifeline_fd)
             start = lifeline.receive_start(peer)  # a spare waits here, for long
             lifeline.arm(peer, whole_group=True)
-            worker.run(start, peer, self._templates, {"template": self._digest})
+            worker.run(start, peer, self._templates, self._info)
         except BaseException:
             traceback.print_exc()
         finally:

@@ -305,7 +305,8 @@ class Worker:
 
     def wait_ready(self) -> Connection:
         packet = receive_packet(self.lifeline)
-        assert packet == {"ready": {"template": self.zygote.info["template"]}}, packet
+        told = {name: self.zygote.info[name] for name in ("python", "phoebe", "template")}
+        assert packet == {"ready": told}, packet
         self._exit_fd = os.pidfd_open(self.pid)
         self.connection = Connection(
             self.session, self.port, self.key, self._exit_fd, self._how_it_ended

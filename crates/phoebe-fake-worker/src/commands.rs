@@ -1,10 +1,13 @@
 //! The good commands, on a small map in place of a Bundle. It knows neither sockets nor sequence numbers.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
+use std::{env, fs};
 
 use bytes::Bytes;
-use phoebe_protocol::packet::{CommandKind, Info};
+use phoebe_protocol::kinds::{self, CommandKind};
+use phoebe_protocol::packet::Info;
 use serde_json::{Value, json};
 
 /// Twigs and values.
@@ -23,6 +26,11 @@ impl Command {
     /// The field `command`, empty where it is missing or no text.
     pub(crate) fn name(&self) -> &str {
         self.text("command")
+    }
+
+    /// Whether it asks for a misbehaviour.
+    pub(crate) fn misbehaves(&self) -> bool {
+        self.0.get("misbehave").is_some()
     }
 
     /// A text field.
@@ -72,33 +80,35 @@ impl Answer {
 
 /// What it says of itself.
 pub(crate) fn info() -> Info {
+    let phoebe = phoebe_version();
+    let version: String = phoebe.bytes().map(|byte| format!("{byte:02x}")).collect();
     Info {
         python: "3.11.0".to_owned(),
-        phoebe: "2.5.4".to_owned(),
+        phoebe,
         numpy: "2.0.0".to_owned(),
         passbands: vec!["Bolometric:900-40000".to_owned(), "Johnson:V".to_owned()],
-        commands: [
-            ("ping", CommandKind::Read),
-            ("get_value", CommandKind::Read),
-            ("set_value", CommandKind::Change),
-            ("misbehave", CommandKind::Change),
-            ("run_compute", CommandKind::Long),
-        ]
-        .into_iter()
-        .map(|(name, kind)| (name.to_owned(), kind))
-        .collect(),
-        template: template(),
+        // What stands for the digest of a fresh Bundle: another one with another PHOEBE.
+        template: format!("{version:f>64}"),
     }
 }
 
-/// What stands for the digest of a fresh Bundle.
-pub(crate) fn template() -> String {
-    "fa4e".repeat(16)
+/// What a forked worker says of itself.
+pub(crate) fn forked_info() -> Info {
+    Info { numpy: String::new(), passbands: Vec::new(), ..info() }
+}
+
+/// The version of PHOEBE that it claims: what the file `phoebe-version` beside the program says,
+/// which is there where a test "upgrades" PHOEBE.
+fn phoebe_version() -> String {
+    let file =
+        env::args_os().next().map(|program| Path::new(&program).with_file_name("phoebe-version"));
+    let version = file.and_then(|file| fs::read_to_string(file).ok());
+    version.unwrap_or_else(|| "2.5.4".to_owned())
 }
 
 /// The kind of `name`; what is unknown is answered like a read.
 pub(crate) fn kind(name: &str) -> CommandKind {
-    info().commands.get(name).copied().unwrap_or(CommandKind::Read)
+    kinds::kind_of(name).unwrap_or(CommandKind::Read)
 }
 
 /// Executes one short command.
@@ -138,9 +148,9 @@ pub(crate) fn restore(bytes: &[u8], bundle: &mut Bundle) -> Answer {
     }
 }
 
-/// `run_compute`'s last step: the model of `steps` steps comes into the map.
-pub(crate) fn adopt_model(steps: u64, bundle: &mut Bundle) -> Answer {
+/// A long command's last step: the model of `steps` steps comes into the map.
+pub(crate) fn adopt_model(steps: u64, cores: Option<usize>, bundle: &mut Bundle) -> Answer {
     let model = json!({"steps": steps});
     bundle.insert("model".to_owned(), model.clone());
-    Answer::success(&json!({"model": model}), true)
+    Answer::success(&json!({"model": model, "cores": cores}), true)
 }

@@ -1,4 +1,4 @@
-//! How a worker misbehaves at a command: `{"command": "misbehave", "how": WORD, …}`.
+//! How a worker misbehaves at any command that asks for it: `{"command": …, "misbehave": WORD, …}`.
 
 use std::future::pending;
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use crate::Outcome;
 use crate::commands::{Answer, Command};
 use crate::worker::Conversation;
 
-/// The words for `how`. After the messages that are wrong comes the right answer, unless the command says
+/// The words for `misbehave`. After the messages that are wrong comes the right answer, unless the command says
 /// `"answer": false`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -33,7 +33,7 @@ pub(crate) enum Misbehaviour {
     NotJson,
     /// An answer of `megabytes` MiB (64).
     Huge,
-    /// No answer, ever.
+    /// No answer, ever; a line on standard output says that it has come to that.
     Never,
     /// SIGKILL to itself.
     Die,
@@ -56,7 +56,7 @@ pub(crate) async fn misbehave(
     command: &Command,
     conversation: &mut Conversation,
 ) -> Outcome<ControlFlow<()>> {
-    let how: Misbehaviour = match serde_json::from_value(json!(command.text("how"))) {
+    let how: Misbehaviour = match serde_json::from_value(json!(command.text("misbehave"))) {
         Ok(how) => how,
         Err(error) => {
             conversation.answer(&Answer::failure(&error.to_string())).await?;
@@ -78,7 +78,10 @@ pub(crate) async fn misbehave(
             conversation.answer(&answer).await?;
             return Ok(ControlFlow::Continue(()));
         }
-        Misbehaviour::Never => pending().await,
+        Misbehaviour::Never => {
+            writeln!(io::stdout(), "{} is never answered", command.name())?;
+            pending().await
+        }
         Misbehaviour::Die => kill_process(getpid(), Signal::KILL)?,
         Misbehaviour::Exit => exit(3),
         Misbehaviour::Segfault => segfault()?,
@@ -94,7 +97,7 @@ pub(crate) async fn misbehave(
 }
 
 fn done(command: &Command) -> Answer {
-    Answer::success(&json!({"how": command.text("how")}), false)
+    Answer::success(&json!({"misbehaved": command.text("misbehave")}), false)
 }
 
 async fn send_garbage(conversation: &mut Conversation) -> Outcome {

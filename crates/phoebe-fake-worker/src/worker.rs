@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use phoebe_protocol::command::{Header, Kind, Message, SnapshotFormat, decode, encode};
-use phoebe_protocol::packet::{CommandKind, FromWorker, Info, Start, StartFailure};
+use phoebe_protocol::kinds::CommandKind;
+use phoebe_protocol::packet::{FromWorker, Info, Start, StartFailure};
 use phoebe_protocol::sign::Key;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,7 +29,7 @@ use crate::{Outcome, channel, lifeline};
 /// A worker that the zygote started: standard input is its lifeline, the first packet its start.
 pub(crate) fn run_forked(behaviour: Behaviour) -> Outcome {
     let (start, lifeline) = take_start()?;
-    run(behaviour, &start, lifeline, Info { template: commands::template(), ..Info::default() })
+    run(behaviour, &start, lifeline, commands::forked_info())
 }
 
 fn take_start() -> Outcome<(Start, OwnedFd)> {
@@ -107,6 +108,8 @@ pub(crate) struct Conversation {
     seq: u64,
     /// Whether the answer to a change brings the map.
     snapshot: bool,
+    /// On how many cores it may compute.
+    cores: Option<usize>,
 }
 
 impl Conversation {
@@ -239,6 +242,7 @@ async fn receive_all(
             session: session.clone(),
             seq: header.seq,
             snapshot: header.snapshot.unwrap_or(false),
+            cores: header.cores,
         };
         match header.kind {
             Kind::Cancel => {
@@ -305,14 +309,16 @@ async fn execute_all(
                 continue;
             }
         };
-        match command.name() {
-            "run_compute" => run_compute(&command, &mut conversation, &shared).await?,
-            "misbehave" => {
-                if let ControlFlow::Break(()) = misbehave(&command, &mut conversation).await? {
-                    return Ok(());
-                }
+        if command.misbehaves() {
+            if let ControlFlow::Break(()) = misbehave(&command, &mut conversation).await? {
+                return Ok(());
             }
-            _ => {
+            shared.running.store(false, Ordering::Release);
+            continue;
+        }
+        match commands::kind(command.name()) {
+            CommandKind::Long => compute(&command, &mut conversation, &shared).await?,
+            CommandKind::Read | CommandKind::Change => {
                 let answer = commands::execute(&command, &mut shared.bundle());
                 conversation.answer_about(&answer, shared.bundle_bytes()).await?;
             }
@@ -321,12 +327,9 @@ async fn execute_all(
     Ok(())
 }
 
-/// `{"command": "run_compute", "seconds": 0.05, "steps": 5}`: a transaction with progress that can be cancelled.
-async fn run_compute(
-    command: &Command,
-    conversation: &mut Conversation,
-    shared: &Shared,
-) -> Outcome {
+/// `{"command": "run_compute", "seconds": 0.05, "steps": 5}`, or another long command: a transaction
+/// with progress that can be cancelled.
+async fn compute(command: &Command, conversation: &mut Conversation, shared: &Shared) -> Outcome {
     let steps = command.number("steps", 5).max(1);
     let pause = command.seconds("seconds", 0.05).div_f64(steps as f64);
     let mut cancelled = shared.cancelled.subscribe();
@@ -346,7 +349,7 @@ async fn run_compute(
     };
     shared.running.store(false, Ordering::Release);
     let answer = match reason {
-        None => commands::adopt_model(steps, &mut shared.bundle()),
+        None => commands::adopt_model(steps, conversation.cores, &mut shared.bundle()),
         Some(reason) => Answer::failure(&format!("Cancelled: {reason}")),
     };
     conversation.answer_about(&answer, shared.bundle_bytes()).await

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use phoebe_protocol::packet::{CommandKind, Info};
+use phoebe_protocol::packet::Info;
 
 #[test]
 fn it_says_what_it_has() {
@@ -10,7 +10,5 @@ fn it_says_what_it_has() {
         Command::new(env!("CARGO_BIN_EXE_phoebe-fake-worker")).arg("probe").output().unwrap();
     assert!(output.status.success());
     let info: Info = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(info.commands["ping"], CommandKind::Read);
-    assert_eq!(info.commands["run_compute"], CommandKind::Long);
     assert!(!info.phoebe.is_empty() && !info.passbands.is_empty());
 }

@@ -1,23 +1,9 @@
 //! Packets over the Unix sockets: the zygote's control channel and a worker's lifeline. One packet is one JSON object.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 /// The largest packet in bytes.
 pub const MAXIMUM_LENGTH: usize = 64 * 1024;
-
-/// How a command touches the Bundle, told by the worker's own command table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CommandKind {
-    /// Leaves the Bundle as it is; may be answered while a runner works.
-    Read,
-    /// Alters the Bundle, in the worker itself.
-    Change,
-    /// Runs in a runner, as a transaction.
-    Long,
-}
 
 /// What a Python process says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +17,6 @@ pub struct Info {
     pub numpy: String,
     /// Installed passbands, sorted by name.
     pub passbands: Vec<String>,
-    /// Every command the worker knows.
-    pub commands: BTreeMap<String, CommandKind>,
     /// SHA-256, in hexadecimal, of the pickled Bundle that a fresh session begins with.
     pub template: String,
 }
@@ -158,7 +142,7 @@ pub enum FromZygote {
 pub enum FromWorker {
     /// The command socket is bound.
     Ready {
-        /// From a forked worker only the template.
+        /// From a forked worker the versions of Python and PHOEBE and the template only.
         ready: Info,
     },
     /// It cannot start.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use phoebe_protocol::command::{self, Header};
-use phoebe_protocol::packet::CommandKind;
+use phoebe_protocol::kinds::CommandKind;
 use phoebe_protocol::sign::Key;
 use phoebe_server::api::command_name;
 use phoebe_server::session::CommandQueue;

@@ -18,10 +18,14 @@ server; for a method of PHOEBE's that is
 - `read`: leaves the Bundle as it is; may be answered while a long command runs,
 - `change`: alters the Bundle, in the worker itself,
 - `long`: runs in a forked child, whose Bundle replaces the worker's if it succeeds.
+
+The server knows names and kinds from `protocol/command_kinds.json`, which is made from this table:
+
+    REWRITE_COMMAND_KINDS=1 ./test python tests/test_command_kinds.py
 """
 
 from . import bundles, compute, constraints, datasets, options, parameters
-from .registry import COMMANDS, Command, CommandFunction, Session, command, kinds
+from .registry import COMMANDS, Command, CommandFunction, Session, command
 
 __all__ = [
     "COMMANDS",
@@ -33,7 +37,6 @@ __all__ = [
     "compute",
     "constraints",
     "datasets",
-    "kinds",
     "options",
     "parameters",
 ]

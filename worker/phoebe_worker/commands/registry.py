@@ -60,8 +60,3 @@ def command(
         return function
 
     return register
-
-
-def kinds() -> dict[str, Kind]:
-    """Every command's kind, for the server."""
-    return {name: entry.kind for name, entry in sorted(COMMANDS.items())}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use phoebe_protocol::command::{Message, SnapshotFormat};
-use phoebe_protocol::packet::CommandKind;
+use phoebe_protocol::kinds::CommandKind;
 use tokio::time::{Instant, timeout};
 
 use super::SessionError;
@@ -17,8 +17,8 @@ use super::memory::MemoryWatch;
 use super::ports::PortLease;
 use super::queue::CommandQueue;
 use super::request::{Source, Work};
-use super::start::{Started, wire_format};
-use crate::store::snapshots::{Format, SnapshotError, Versions};
+use super::start::{Started, versions_of, wire_format};
+use crate::store::snapshots::{Format, Payload, SnapshotError, Versions};
 use crate::worker::connection::{Commands, ConnectionError, Replies};
 use crate::worker::{Exit, Worker};
 
@@ -30,6 +30,8 @@ const EXIT_PATIENCE: Duration = Duration::from_millis(500);
 /// Work in the queue.
 pub(super) struct Queued {
     pub(super) work: Work,
+    /// How it touches the Bundle, as it was decided when it was accepted.
+    pub(super) kind: CommandKind,
     /// When it went to the worker.
     pub(super) sent: Option<Instant>,
     /// Whether its time was over and it was asked to end.
@@ -65,7 +67,7 @@ pub(super) struct Awake {
     cores: CoreWait,
     pub(super) memory: MemoryWatch,
     port: PortLease,
-    /// Which PHOEBE it runs.
+    /// What it runs, and writes snapshots with.
     versions: Versions,
     /// What the server itself asked for, to keep it.
     pub(super) exports: HashMap<u64, (SnapshotFormat, u64)>,
@@ -75,7 +77,8 @@ pub(super) struct Awake {
 
 impl Queued {
     pub(super) fn new(work: Work) -> Self {
-        Self { work, sent: None, overdue: false, cores: None, found: None }
+        let kind = work.kind();
+        Self { work, kind, sent: None, overdue: false, cores: None, found: None }
     }
 
     /// The command's bytes, if it is a command.
@@ -88,8 +91,9 @@ impl Queued {
 }
 
 impl Awake {
-    pub(super) fn new(started: Started, versions: Versions) -> Self {
+    pub(super) fn new(started: Started) -> Self {
         let Started { worker, commands, replies, port } = started;
+        let versions = versions_of(worker.info());
         Self {
             worker,
             commands,
@@ -105,6 +109,11 @@ impl Awake {
 
     pub(super) fn port(&self) -> u16 {
         self.port.port()
+    }
+
+    /// A Bundle that it gave, as it is kept.
+    pub(super) fn payload(&self, format: Format, bytes: Bytes) -> Payload {
+        Payload { format, versions: self.versions.clone(), bytes }
     }
 
     /// The next thing that its worker or the disk has to say.

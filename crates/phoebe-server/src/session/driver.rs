@@ -170,7 +170,7 @@ impl Driver {
     }
 
     fn waken(&mut self, BroughtUp { started, notice, portable }: BroughtUp) -> Awake {
-        let awake = Awake::new(started, self.shared.versions());
+        let awake = Awake::new(started);
         let port = awake.port();
         let at = now();
         self.view.send_modify(|view| {
@@ -353,8 +353,8 @@ impl Driver {
         {
             return work.fail(&reason);
         }
-        let kind = work.kind(|name| self.shared.kind_of(name));
-        if let Err(refused) = self.queue.push(kind, Queued::new(work)) {
+        let queued = Queued::new(work);
+        if let Err(refused) = self.queue.push(queued.kind, queued) {
             let depth = self.shared.settings.resources.queue_depth;
             refused.work.refuse(SessionError::QueueFull { depth });
         }

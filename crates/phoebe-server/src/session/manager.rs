@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::num::NonZero;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use phoebe_protocol::command::SnapshotFormat;
-use phoebe_protocol::packet::{CommandKind, Info};
+use phoebe_protocol::packet::Info;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::config::Settings;
 use crate::store::Store;
-use crate::store::snapshots::{SessionFolder, SessionRecord, SnapshotStore, Versions};
+use crate::store::snapshots::{SessionFolder, SessionRecord, SnapshotStore};
 use crate::worker::Launcher;
 
 /// Requests that may wait for a driver. It takes them at once; commands wait in its own bounded queue.
@@ -47,7 +47,6 @@ pub(super) struct Shared {
     pub(super) snapshots: Option<SnapshotStore>,
     pub(super) ports: PortPool,
     pub(super) cores: Cores,
-    info: OnceLock<Arc<Info>>,
     sessions: Mutex<Sessions>,
     pub(super) drivers: TaskTracker,
     /// Cancelled when the manager shuts down: what is being started need not get ready any more.
@@ -93,7 +92,6 @@ impl SessionManager {
             store,
             launcher,
             snapshots,
-            info: OnceLock::new(),
             sessions: Mutex::default(),
             drivers: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -261,7 +259,7 @@ impl SessionManager {
         self.shared.ports.status()
     }
 
-    /// What the Python side says of itself: versions, passbands, commands. Waits until PHOEBE is imported.
+    /// What the Python side says of itself: versions, passbands. Waits until PHOEBE is imported.
     ///
     /// # Errors
     /// [`SessionError::StartFailed`] if it cannot be imported.
@@ -418,15 +416,6 @@ impl Shared {
         given.await.unwrap_or(Err(SessionError::NotFound))
     }
 
-    /// What wrote the snapshots of this server.
-    pub(super) fn versions(&self) -> Versions {
-        let info = self.info.get();
-        info.map_or_else(Versions::default, |info| Versions {
-            phoebe: info.phoebe.clone(),
-            python: info.python.clone(),
-        })
-    }
-
     pub(super) fn all(&self) -> Vec<Session> {
         self.lock().known.values().cloned().collect()
     }
@@ -434,9 +423,7 @@ impl Shared {
     /// See [`SessionManager::python_info`].
     pub(super) async fn python_info(&self) -> Result<Arc<Info>, SessionError> {
         let info = self.launcher.info().await;
-        let info = info.map_err(|error| SessionError::StartFailed(error.to_string()))?;
-        // Kept for the kinds of commands: also while a zygote is being replaced.
-        Ok(Arc::clone(self.info.get_or_init(|| info)))
+        info.map_err(|error| SessionError::StartFailed(error.to_string()))
     }
 
     fn find(&self, id: &str) -> Result<Session, SessionError> {
@@ -446,12 +433,6 @@ impl Shared {
     /// Makes a session unknown: nobody can send it anything from now on.
     pub(super) fn forget(&self, id: &str) {
         self.lock().known.remove(id);
-    }
-
-    /// How a command touches the Bundle. An unknown one is run by itself, in its place.
-    pub(super) fn kind_of(&self, command: &str) -> CommandKind {
-        let kind = self.info.get().and_then(|info| info.commands.get(command));
-        kind.copied().unwrap_or(CommandKind::Change)
     }
 
     /// How long a command may take, if there is a limit.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use phoebe_protocol::packet::CommandKind;
+use phoebe_protocol::kinds::CommandKind;
 
 /// Commands of one session: some wait, some are with the worker.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl<T> CommandQueue<T> {
 
 #[cfg(test)]
 mod tests {
-    use phoebe_protocol::packet::CommandKind::{Change, Long, Read};
+    use phoebe_protocol::kinds::CommandKind::{Change, Long, Read};
     use proptest::prelude::*;
 
     use super::*;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use phoebe_protocol::command::SnapshotFormat;
-use phoebe_protocol::packet::CommandKind;
+use phoebe_protocol::kinds::{self, CommandKind};
 use tokio::sync::oneshot;
 
 use super::keeper::Keeper;
@@ -65,10 +65,12 @@ pub(super) struct Command {
 }
 
 impl Work {
-    /// How it touches the Bundle; `kind_of` knows commands.
-    pub(super) fn kind(&self, kind_of: impl Fn(&str) -> CommandKind) -> CommandKind {
+    /// How it touches the Bundle. To be asked once, when the work is accepted.
+    pub(super) fn kind(&self) -> CommandKind {
         match self {
-            Self::Command(command) => kind_of(&command.name),
+            // A worker answers a command that it does not know with an error and leaves the Bundle
+            // as it is.
+            Self::Command(command) => kinds::kind_of(&command.name).unwrap_or(CommandKind::Read),
             Self::Load { .. } => CommandKind::Change,
             Self::Export { .. } => CommandKind::Read,
         }

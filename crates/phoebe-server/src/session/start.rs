@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use phoebe_protocol::command::{Message, SnapshotFormat};
+use phoebe_protocol::packet::Info;
 use phoebe_protocol::sign::Key;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
@@ -13,7 +14,7 @@ use super::SessionError;
 use super::keeper::Keeper;
 use super::manager::Shared;
 use super::ports::PortLease;
-use crate::store::snapshots::{Format, Snapshot};
+use crate::store::snapshots::{Format, Snapshot, Versions};
 use crate::worker::connection::{Commands, ConnectionError, Replies, connect};
 use crate::worker::{LaunchError, Worker, WorkerSpec};
 
@@ -49,8 +50,8 @@ pub(super) async fn bring_up(
         let started = start(shared, session, Vec::new()).await?;
         return Ok(BroughtUp { started, notice: None, portable: true });
     };
-    shared.python_info().await?;
-    let versions = shared.versions();
+    let info = shared.python_info().await?;
+    let versions = versions_of(&info);
     let recovered = keeper.run(move |folder| folder.recover(&versions)).await;
     let recovered = recovered
         .map_err(|error| SessionError::Unreadable(error.to_string()))?
@@ -79,13 +80,12 @@ async fn start(
     forms: Vec<Snapshot>,
 ) -> Result<Started, SessionError> {
     let limit = Duration::from_secs_f64(shared.settings.session.start_timeout_seconds);
-    // Known from here on: no command of this session can come before the kinds of commands are known.
     match timeout(limit, shared.python_info()).await {
-        Ok(info) => info?,
+        Ok(info) => drop(info?),
         Err(_) => {
             return Err(SessionError::Overloaded("PHOEBE is still being imported".to_owned()));
         }
-    };
+    }
     // Giving up drops whatever there is so far, and with it the process and the port.
     match timeout(limit, start_in_time(shared, session, forms)).await {
         Ok(result) => result,
@@ -213,6 +213,11 @@ async fn make_ready(
             .push(format!("{format:?}, written by PHOEBE {phoebe} on Python {python}: {problem}"));
     }
     Err(SessionError::Unreadable(problems.join("; ")))
+}
+
+/// What a Python process writes snapshots with.
+pub(super) fn versions_of(info: &Info) -> Versions {
+    Versions { phoebe: info.phoebe.clone(), python: info.python.clone() }
 }
 
 /// How a kept payload travels.

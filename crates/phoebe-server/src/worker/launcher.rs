@@ -170,7 +170,7 @@ impl Launcher {
         // Where it is gone already, its last word or its exit code is the better explanation.
         let _gone = child.lifeline.send(&start, &[]).await;
         let address = format!("tcp://127.0.0.1:{}", spec.port);
-        let worker = Worker { child, address, template: String::new(), scratch };
+        let worker = Worker { child, address, info: Info::default(), scratch };
         worker.wait_until_bound(spec.port).await
     }
 
@@ -209,7 +209,7 @@ async fn first_word(
 pub struct Worker {
     child: Child,
     address: String,
-    template: String,
+    info: Info,
     scratch: Option<Scratch>,
 }
 
@@ -217,7 +217,7 @@ impl Worker {
     async fn wait_until_bound(mut self, port: u16) -> Result<Self, LaunchError> {
         match first_word(&self.child.lifeline, port).await? {
             Some(word) => {
-                self.template = word?.template;
+                self.info = word?;
                 Ok(self)
             }
             None => {
@@ -233,10 +233,11 @@ impl Worker {
         &self.address
     }
 
-    /// The digest of the Bundle it began with: the same for all workers of one origin.
+    /// The versions that it runs, and the digest of the Bundle that it began with, which is the
+    /// same for all workers of one origin.
     #[must_use]
-    pub fn template(&self) -> &str {
-        &self.template
+    pub fn info(&self) -> &Info {
+        &self.info
     }
 
     /// Waits until the worker's process is gone.

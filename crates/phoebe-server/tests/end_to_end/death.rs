@@ -208,7 +208,7 @@ async fn no_stubborn_worker_survives_kill_nine() {
             .start()
             .await;
         let session = server.start_session().await;
-        begin(&session, json!({"command": "misbehave", "how": "never"}));
+        begin(&session, json!({"command": "set_value", "misbehave": "never"}));
         server.kill_nine().await;
         until("no worker survives", Duration::from_secs(2), async || {
             server.workers().is_empty().then_some(())
@@ -352,6 +352,41 @@ async fn a_killed_zygote_is_replaced_and_ends_no_session() {
         }
         server.finish().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zygote_with_another_phoebe_is_told_and_its_snapshots_name_it() {
+    // A copy of the program in a folder of its own.
+    let server =
+        TestServer::builder().fake_that("slow-start").set("worker.spares", 0).start().await;
+    let version = async |server: &TestServer| {
+        server.get("/system/info").await.expect(200)["result"]["phoebe_version"].take()
+    };
+    let set = json!({"command": "set_value", "twig": "a", "value": 1});
+    let session = server.start_session().await;
+    session.result(set.clone()).await;
+    assert_eq!(version(&server).await, "2.5.4");
+
+    fs::write(server.root().join("phoebe-version"), "2.6.0").unwrap();
+    kill(&zygote(&server).unwrap(), Signal::KILL);
+
+    until("the new version is told", SOON, async || {
+        (version(&server).await == "2.6.0").then_some(())
+    })
+    .await;
+    let next = server.start_session().await;
+    next.result(set.clone()).await;
+    // A worker that outlives its zygote has the version that it was forked with.
+    session.result(set).await;
+    for (session, expected) in [(&session, "2.5.4"), (&next, "2.6.0")] {
+        let folder = server.data().join("sessions").join(&session.id);
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let mut snapshots =
+            files.filter(|path| path.extension().is_some_and(|it| it == "snapshot"));
+        let header = format!("\"phoebe\":\"{expected}\"");
+        assert!(snapshots.all(|path| fs::read_to_string(path).unwrap().contains(&header)));
+    }
+    server.finish().await;
 }
 
 /// Fifty sessions are asked for at once, and the zygote is killed when some of them are there: each start succeeds or says clearly

@@ -230,7 +230,7 @@ async fn a_command_that_ends_its_worker_three_times_is_refused() {
     let server = TestServer::builder().fake().start().await;
     let session = server.start_session().await;
     session.result(set("a", 1)).await;
-    let deadly = json!({"command": "misbehave", "how": "segfault"});
+    let deadly = json!({"command": "set_value", "misbehave": "segfault"});
     for _ in 0..3 {
         let answer = session.command(deadly.clone()).await;
         assert!(answer["error"].as_str().unwrap().contains("as it was before"), "{answer}");

@@ -12,7 +12,7 @@ use crate::support::{TestServer, stays, until};
 const SOON: Duration = Duration::from_secs(20);
 
 fn slow(seconds: f64) -> Value {
-    json!({"command": "misbehave", "how": "slow", "seconds": seconds})
+    json!({"command": "set_value", "misbehave": "slow", "seconds": seconds})
 }
 
 #[tokio::test(flavor = "multi_thread")]

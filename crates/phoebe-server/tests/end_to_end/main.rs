@@ -19,6 +19,7 @@ mod lifecycle;
 mod load;
 mod misbehaviour;
 mod readme;
+mod restart;
 mod secrets;
 mod start_failure;
 mod support;

@@ -10,11 +10,11 @@ use crate::support::{Session, TestServer, until};
 const SOON: Duration = Duration::from_secs(20);
 
 fn misbehave(how: &str) -> Value {
-    json!({"command": "misbehave", "how": how})
+    json!({"command": "set_value", "misbehave": how})
 }
 
 fn in_silence(how: &str) -> Value {
-    json!({"command": "misbehave", "how": how, "answer": false})
+    json!({"command": "set_value", "misbehave": how, "answer": false})
 }
 
 /// Sends `command` to `session` and meanwhile, until it is answered, pings another session and asks for `/health`. Returns the answer.
@@ -45,7 +45,7 @@ async fn is_survived(how: &str) {
     let server = TestServer::builder().fake().start().await;
     let session = server.start_session().await;
     let answer = while_others_go_on(&server, &session, misbehave(how)).await;
-    assert_eq!(answer, json!({"success": true, "result": {"how": how}}));
+    assert_eq!(answer, json!({"success": true, "result": {"misbehaved": how}}));
     session.ping().await;
     server.finish().await;
 }
@@ -108,7 +108,7 @@ async fn a_flood_of_output_neither_blocks_nor_fills_the_log() {
 async fn a_huge_answer_arrives_whole() {
     let server = TestServer::builder().fake().start().await;
     let session = server.start_session().await;
-    let command = json!({"command": "misbehave", "how": "huge", "megabytes": 24});
+    let command = json!({"command": "set_value", "misbehave": "huge", "megabytes": 24});
     let answer = while_others_go_on(&server, &session, command).await;
     assert_eq!(answer["result"].as_str().unwrap().len(), 24 << 20);
     session.ping().await;
@@ -209,7 +209,7 @@ async fn an_exit_is_noticed() {
 async fn commands_behind_the_one_that_killed_the_worker_go_on_with_the_next() {
     let server = TestServer::builder().fake().start().await;
     let session = server.start_session().await;
-    let slow = json!({"command": "misbehave", "how": "slow", "seconds": 0.5});
+    let slow = json!({"command": "set_value", "misbehave": "slow", "seconds": 0.5});
     let (_, killed, behind) = tokio::join!(
         session.command(slow),
         async {

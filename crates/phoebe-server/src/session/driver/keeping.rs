@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 use phoebe_protocol::command::{Message, SnapshotFormat};
-use phoebe_protocol::packet::CommandKind;
+use phoebe_protocol::kinds::CommandKind;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
@@ -14,7 +14,7 @@ use crate::session::keeper::Keeper;
 use crate::session::request::{Work, not_saved};
 use crate::session::start::problem_of;
 use crate::session::{CopyOf, SessionError, now};
-use crate::store::snapshots::{Change, Format, Payload, SessionRecord};
+use crate::store::snapshots::{Change, Format, SessionRecord};
 
 /// What has gone to the disk, or could not.
 pub(in crate::session) struct Committed {
@@ -59,7 +59,7 @@ impl Driver {
         else {
             return;
         };
-        let digest = awake.worker.template().to_owned();
+        let digest = awake.worker.info().template.clone();
         let exact = store.template(&digest, Format::Pickle);
         let portable = store.template(&digest, Format::Portable);
         let record = self.record();
@@ -143,7 +143,7 @@ impl Driver {
         let Message { header, body, attachments } = message;
         let success = header.success.unwrap_or(false);
         let mut attachments = attachments.into_iter();
-        let payload = attachments.next().map(|bytes| self.payload(Format::Pickle, bytes));
+        let payload = attachments.next().map(|bytes| awake.payload(Format::Pickle, bytes));
         let (command, parent) = match queued.found {
             Some(Found::Checkpoint(step)) => (None, Some(step)),
             Some(Found::File) => (attachments.next().map(|json| load_command(&json)), None),
@@ -248,7 +248,7 @@ impl Driver {
         };
         let (bytes, record, taken_at) = (bundle.len(), self.record(), now());
         let kind = kept_format(format);
-        let payload = self.payload(kind, bundle.clone());
+        let payload = awake.payload(kind, bundle.clone());
         let outcome = keeper.run(move |folder| {
             folder.write_record(&record)?;
             match kind {
@@ -260,10 +260,6 @@ impl Driver {
             let outcome = outcome.await.and_then(|outcome| outcome);
             Committed { change, bytes, outcome, what: What::Bundle(format) }
         });
-    }
-
-    pub(super) fn payload(&self, format: Format, bytes: Bytes) -> Payload {
-        Payload { format, versions: self.shared.versions(), bytes }
     }
 
     /// Writes the Bundle down now, and says whether it is on disk.
@@ -314,7 +310,7 @@ impl Driver {
     /// Notes in the journal that a command of which it says that it began is over, and changed nothing.
     pub(super) fn note_over(&self, queued: &Queued) {
         if let (Work::Command(command), Some(keeper)) = (&queued.work, &self.keeper)
-            && self.shared.kind_of(&command.name) != CommandKind::Read
+            && queued.kind != CommandKind::Read
         {
             let (name, at) = (command.name.clone(), now());
             drop(keeper.run(move |folder| folder.end(&name, at)));

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use phoebe_protocol::command::SnapshotFormat;
-use phoebe_protocol::packet::CommandKind;
+use phoebe_protocol::kinds::CommandKind;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
