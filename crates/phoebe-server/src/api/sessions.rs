@@ -49,7 +49,8 @@ pub(super) struct PortStatus {
     total_ports: usize,
     /// Ports in use by sessions.
     reserved_ports: usize,
-    /// Ports that are neither in use nor held by something else.
+    /// Ports that are neither in use nor held by something else. 0 is no fault: an idle session
+    /// gives its port to one that needs it.
     available_ports: usize,
     /// The ports in use by sessions.
     reserved_port_list: Vec<u16>,
@@ -208,7 +209,7 @@ pub(super) async fn list(
 
 /// Memory of all sessions
 ///
-/// MiB by session id, as measured last.
+/// MiB by session id, as measured last: after commands, and every 5 s while a long one works. 0 asleep.
 #[utoipa::path(
     get, path = "/dash/session-memory", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
     responses((status = 200, description = "MiB by session id", body = BTreeMap<String, f64>))

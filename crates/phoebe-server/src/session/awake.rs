@@ -99,7 +99,7 @@ impl Awake {
             commands,
             replies,
             cores: CoreWait::default(),
-            memory: MemoryWatch::default(),
+            memory: MemoryWatch::new(),
             port,
             versions,
             exports: HashMap::new(),

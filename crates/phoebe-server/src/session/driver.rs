@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use phoebe_protocol::command::{Kind, Message};
+use phoebe_protocol::kinds::CommandKind;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
@@ -229,6 +230,9 @@ impl Driver {
             if let Err(lost) = sent.await {
                 return Leave::Lost(lost);
             }
+            if self.queue.running().any(|(_, kind, _)| kind == CommandKind::Long) {
+                awake.memory.ask_while_computing();
+            }
             let deadline = Awake::next_deadline(&self.queue, limit);
             let save = self.saved.next();
             let leave = tokio::select! {
@@ -270,7 +274,9 @@ impl Driver {
                 tokio::select! {
                     up = &mut bring_up => match up {
                         Ok(up) => {
-                            let awake = self.waken(up);
+                            let mut awake = self.waken(up);
+                            // A command that the log leaves out asks for no measurement.
+                            awake.memory.ask();
                             self.saved.begin_anew();
                             self.publish_saved();
                             self.log_start(None, None);

@@ -1,4 +1,5 @@
-//! What a server knows right after its start, before it has had a worker: each command's kind.
+//! What a server knows right after its start, before it has had a worker: each command's kind; and
+//! what it tells of a session that does nothing but compute since.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -135,6 +136,11 @@ async fn a_first_long_command_takes_cores_and_reads_pass_it() {
         .await;
         let passed = tokio::time::timeout(SOON, session.ping()).await;
         assert_eq!(passed.expect("a read passes"), json!({"status": "ready"}));
+        until("what it costs is told", SOON, async || {
+            let costs = server.get("/dash/session-memory").await.expect(200);
+            costs[&session.id].as_f64().filter(|mib| *mib > 0.0)
+        })
+        .await;
     }
     assert!(computing.try_join_next().is_none(), "it was not computing any more");
     server.finish().await;
