@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import random
 import signal
 import sys
 from typing import NoReturn
@@ -35,14 +34,6 @@ def close_all_but(*kept: int) -> None:
         os.closerange(first, fd)
         first = fd + 1
     os.closerange(first, _LAST_FD)
-
-
-def reseed() -> None:
-    """Forks must not share a random sequence."""
-    import numpy
-
-    random.seed()
-    numpy.random.seed()
 
 
 def leave(code: int) -> NoReturn:

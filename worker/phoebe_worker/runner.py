@@ -21,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from . import forked, snapshots
+from . import forked, random_numbers, snapshots
 from .answer import Answer
 from .limits import memory_note
 
@@ -152,7 +152,7 @@ def _child(worker: int, write_end: int, run: Callable[[], tuple[Answer, Any]], s
         os.nice(_NICENESS)
         # Not the worker's sockets: the server must see the end of the worker from their closing.
         forked.close_all_but(write_end)
-        forked.reseed()
+        random_numbers.reseed()
         _report_progress(write_end, stage)
         answer, bundle = run()
         pickled = snapshots.pack(bundle) if answer.success else b""

@@ -16,8 +16,9 @@ from typing import Any
 
 import orjson
 
+from . import random_numbers
 from .answer import describe
-from .commands import COMMANDS, parameters
+from .commands import COMMANDS, Refused, parameters
 from .templates import default_bundle
 
 # Solvers that draw random numbers.
@@ -40,6 +41,7 @@ _SHARED = {
     "default_bundle": inspect.getsource(default_bundle),
     "opened_bundle": _OPENED_BUNDLE,
     "new_parameter": inspect.getsource(parameters.new_parameter),
+    "seed_random_numbers": inspect.getsource(random_numbers.seed_random_numbers),
 }
 
 _HEAD = '''\
@@ -127,14 +129,21 @@ def _statements(entries: list[Entry], bundle: Any) -> Iterator[str]:
             continue
         if command.script is None or (command.kind == "long" and not entry.success):
             continue  # the Bundle stayed as it was
-        arguments, gone = _without_unique_id(entry.arguments, bundle, loaded)
+        try:
+            fields, seed = command.split_seed(entry.arguments)
+        except Refused as error:
+            yield _comment(entry, f"failed: {describe(error)}")
+            continue
+        arguments, gone = _without_unique_id(fields, bundle, loaded)
         if gone:
             yield _comment(entry, "concerned a parameter that was removed later")
             continue
         if entry.name == "load_bundle":
             loaded = str(arguments.get("bundle"))
         random = random or _is_random(entry)
-        if command.kind == "long" and (random or _SAMPLING_OPTIONS & arguments.keys()):
+        if seed is not None:
+            yield f"seed_random_numbers({seed})"
+        elif command.kind == "long" and (random or _SAMPLING_OPTIONS & arguments.keys()):
             yield "# Random numbers are drawn here: results differ from the session's."
         try:
             statement = command.script(arguments)

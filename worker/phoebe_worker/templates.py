@@ -10,6 +10,7 @@ import hashlib
 import json
 import pickle
 import platform
+import re
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,17 @@ MORPHOLOGIES: dict[str, dict[str, Any]] = {
     "semi-detached": {"semidetached": "primary"},
     "contact": {"contact_binary": True},
 }
+
+
+def morphology_named(name: Any) -> str:
+    """The key of MORPHOLOGIES that a client means; case does not matter, nor do other separators.
+
+    Raises ValueError.
+    """
+    key = re.sub(r"[\s_-]+", "-", str(name).strip().lower())
+    if not isinstance(name, str) or key not in MORPHOLOGIES:
+        raise ValueError(f"Unknown morphology: {name}")
+    return key
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +49,8 @@ class Templates:
         return hashlib.sha256(self.pickled["detached"]).hexdigest()
 
     def fresh(self, morphology: str = "detached") -> Any:
-        """A new Bundle; raises ValueError for an unknown morphology."""
-        try:
-            return pickle.loads(self.pickled[morphology])
-        except (KeyError, TypeError):
-            raise ValueError(f"Unknown morphology: {morphology}") from None
+        """A new Bundle; `morphology` is a key of MORPHOLOGIES."""
+        return pickle.loads(self.pickled[morphology])
 
 
 def prepare() -> Templates:

@@ -19,9 +19,19 @@ from typing import Any, NoReturn
 import orjson
 import zmq
 
-from . import command_socket, limits, parallel, process_state, protocol, runner, sandbox, snapshots
+from . import (
+    command_socket,
+    limits,
+    parallel,
+    process_state,
+    protocol,
+    random_numbers,
+    runner,
+    sandbox,
+    snapshots,
+)
 from .answer import Answer, describe
-from .commands import COMMANDS, Command, Session
+from .commands import COMMANDS, Command, Refused, Session
 from .runner import Runner
 from .templates import Templates
 
@@ -54,12 +64,17 @@ class Request:
         # printed) ends with the command.
         context = contextvars.copy_context()
         try:
+            arguments, seed = self.command.prepared(self.arguments)
+            if seed is not None:
+                random_numbers.seed_random_numbers(seed)
             try:
-                result = context.run(self.command.function, session, **self.arguments)
+                result = context.run(self.command.function, session, **arguments)
             finally:  # at once: what the command left would be called with the next function
                 process_state.hold_signals()
                 sys.settrace(None)
                 sys.setprofile(None)
+        except Refused as error:
+            return Answer.raised(error), False
         except BaseException as error:
             trace = error.__traceback__
             entered = trace is None or trace.tb_next is not None  # the arguments fitted
@@ -72,6 +87,7 @@ def run(
 ) -> NoReturn:
     """Bind, say `ready`, serve. Returns never: it ends with the process."""
     try:
+        random_numbers.reseed()
         limits.limit_memory(start.limits.get("memory_mb"))
         runner.adopt_orphans()
         status = process_state.open_status()

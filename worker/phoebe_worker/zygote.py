@@ -140,7 +140,6 @@ class Zygote:
             self._selector.close()
             forked.close_all_but(lifeline_fd)
             os.setsid()
-            forked.reseed()
             peer = socket.socket(fileno=lifeline_fd)
             start = lifeline.receive_start(peer)  # a spare waits here, for long
             lifeline.arm(peer, whole_group=True)

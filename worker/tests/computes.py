@@ -435,6 +435,14 @@ def one_sample(random):
 
 
 @case
+def samples_of_which_many_fail(random):
+    b = with_lc(bundle(), random)
+    b.add_distribution({"requiv@primary": phoebe.uniform(1.2, 2.8)}, distribution="wide")
+    options = {"sample_from": "wide", "sample_num": 6, "sample_mode": "all"}
+    return b, {**options, "expose_samples": True, "expose_failed": True}
+
+
+@case
 def very_eccentric_orbit(random):
     b = with_lc(bundle(), random)
     b.set_value("ecc", 0.6)

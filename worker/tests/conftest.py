@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Connection, Worker, Zygote
-
-# The zygote of the tests knows some more commands, that misbehave.
-MISBEHAVIOUR = f"sys.path.insert(0, {str(Path(__file__).parent)!r}); import misbehaviour"
+from harness import MISBEHAVIOUR, Connection, Worker, Zygote
 
 
 @pytest.fixture(scope="session")

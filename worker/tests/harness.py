@@ -32,6 +32,10 @@ BOOTSTRAP = (
 )
 
 
+# Python processes of the tests know some more commands, that misbehave.
+MISBEHAVIOUR = f"sys.path.insert(0, {str(Path(__file__).parent)!r}); import misbehaviour"
+
+
 def command_line(mode: str, extra: str = "") -> list[str]:
     code = BOOTSTRAP.format(path=str(PACKAGE_DIRECTORY), extra=extra)
     return [sys.executable, "-I", "-c", code, mode]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from typing import Any
+
+import numpy as np
 
 from phoebe_worker.commands import Session, command
 
@@ -32,6 +35,17 @@ def exit_long(session: Session, /) -> None:
 @command("test_os_exit", kind="change")
 def os_exit(session: Session, /) -> None:
     os._exit(7)
+
+
+@command("test_random_words", kind="read")
+def random_words(session: Session, /) -> list[int]:
+    """The words of state of NumPy's generator and of Python's."""
+    return [*np.random.get_state()[1].tolist(), *random.getstate()[1][:624]]
+
+
+@command("test_random_words_long", kind="long")
+def random_words_long(session: Session, /) -> list[int]:
+    return random_words(session)
 
 
 @command("test_unpicklable", kind="change")
@@ -121,24 +135,6 @@ def sleep_long(session: Session, /, seconds: float, period: float) -> float:
     time.sleep(seconds)
     session.bundle.set_value("period@binary@component", period)
     return period
-
-
-@command("test_random_long", kind="long")
-def random_long(session: Session, /) -> list[float]:
-    return _random_numbers()
-
-
-@command("test_random", kind="read")
-def random_numbers(session: Session, /) -> list[float]:
-    return _random_numbers()
-
-
-def _random_numbers() -> list[float]:
-    import random
-
-    import numpy
-
-    return [random.random(), float(numpy.random.random())]
 
 
 @command("test_allocate_long", kind="long")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
+import random
 import signal
 import zlib
 
@@ -13,8 +13,9 @@ import numpy as np
 import phoebe
 import pytest
 from harness import Worker, descendants, group_members, wait_until
+from phoebe.dependencies import distl
 
-from phoebe_worker import accelerate, backend, parallel  # noqa: F401 - backend has patches
+from phoebe_worker import accelerate, backend, parallel, random_numbers  # noqa: F401 - patches
 from phoebe_worker.parallel import frames, helpers, pool
 
 TOLERANCE = 1e-12
@@ -129,9 +130,51 @@ def test_large_results_do_not_block(three_cores):
     assert [int(result[-1]) for result in results] == list(range(40))
 
 
-def test_each_helper_has_its_own_random_sequence(three_cores):
-    drawn = helpers.share_out(60, lambda index: (slowly(index), np.random.random())[1])
-    assert len(set(drawn)) == 60
+def draw(index: int) -> list[float]:
+    """Every third piece of work draws: from NumPy, from Python, and as a distribution does."""
+    slowly(index)
+    if index % 3:
+        return []
+    one_parameter = distl.DistributionCollection(distl.uniform(0, 1))
+    return [np.random.random(), random.random(), float(one_parameter.sample(size=1)[0, 0])]
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_random_numbers_are_those_of_a_loop(three_cores, repeatable):
+    done: list[list[float]] = []
+    random_numbers.seed_random_numbers(7)
+    shared = helpers.share_out(90, draw, done.append, repeatable=repeatable)
+    after = random_numbers.capture()
+    random_numbers.seed_random_numbers(7)
+    assert shared == [draw(index) for index in range(90)]
+    assert after == random_numbers.capture()
+    assert sorted(done) == sorted(shared)
+    for numbers in zip(*shared[::3], strict=True):
+        assert len(set(numbers)) == 30
+
+
+def test_a_piece_that_fails_for_its_random_numbers_alone_is_computed_again(three_cores):
+    """In a loop the second piece that draws finds another number, and does not fail."""
+    random_numbers.seed_random_numbers(7)
+    first = np.random.random()
+    random_numbers.seed_random_numbers(7)
+
+    def compute(index: int) -> float:
+        number = np.random.random() if slowly(index) in (50, 70) else 0.5
+        if index == 70 and number == first:
+            raise ValueError(index)
+        return number
+
+    results = helpers.share_out(200, compute)
+    assert results[50] == first
+    assert results[70] not in (first, 0.5)
+    assert results.count(0.5) == 198
+
+
+def test_what_is_not_repeatable_is_computed_by_helpers(three_cores):
+    pids = helpers.share_out(60, lambda index: (slowly(index), os.getpid())[1], repeatable=False)
+    assert len(set(pids)) == 3
+    assert os.getpid() not in pids
 
 
 def test_the_first_failure_is_raised_with_the_traceback_of_its_helper(three_cores):
@@ -216,17 +259,13 @@ def test_failed_samples_of_helpers_are_not_lost(three_cores, monkeypatch):
         return slowly(index)
 
     assert pool.HelperPool().map(probability, range(90)) == list(range(90))
-    assert sorted(failed) == list(range(0, 90, 3))
+    assert failed == list(range(0, 90, 3))
 
 
-def test_differential_evolution_is_the_same(forks, monkeypatch):
-    from phoebe.solverbackends import solverbackends
-
-    evolve = functools.partial(solverbackends.optimize.differential_evolution, rng=1)
-    monkeypatch.setattr(solverbackends.optimize, "differential_evolution", evolve)
-
+def test_differential_evolution_is_the_same(forks):
     def fitted(cores: int):
         parallel.grant(cores)
+        random_numbers.seed_random_numbers(1)
         b = computes.bundle()
         times = np.linspace(0, 1, 6)
         rvs, sigmas = np.cos(6.28 * times) * 50, np.full(6, 5.0)

@@ -73,14 +73,6 @@ def test_a_worker_holds_only_its_own_descriptors(start_worker: Callable[..., Wor
     assert len(files) == len(own), links
 
 
-def test_workers_differ_in_their_random_numbers(start_worker: Callable[..., Worker]) -> None:
-    connections = [start_worker().wait_ready() for _ in range(2)]
-    first, second = (connection.result("test_random") for connection in connections)
-    assert first[0] != second[0]
-    assert first[1] != second[1]
-    assert connections[0].result("test_random_long") != connections[0].result("test_random_long")
-
-
 def test_exits_are_reported(zygote: Zygote, start_worker: Callable[..., Worker]) -> None:
     killed = start_worker()
     killed.wait_ready()

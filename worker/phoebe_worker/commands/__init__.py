@@ -24,19 +24,22 @@ The server knows names and kinds from `protocol/command_kinds.json`, which is ma
     REWRITE_COMMAND_KINDS=1 ./test python tests/test_command_kinds.py
 """
 
-from . import bundles, compute, constraints, datasets, options, parameters
+from . import bundles, compute, constraints, datasets, hierarchies, options, parameters
+from .arguments import Refused
 from .registry import COMMANDS, Command, CommandFunction, Session, command
 
 __all__ = [
     "COMMANDS",
     "Command",
     "CommandFunction",
+    "Refused",
     "Session",
     "bundles",
     "command",
     "compute",
     "constraints",
     "datasets",
+    "hierarchies",
     "options",
     "parameters",
 ]

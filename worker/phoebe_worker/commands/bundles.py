@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import portable
-from ..templates import MORPHOLOGIES
+from ..templates import MORPHOLOGIES, morphology_named
 from .registry import Session, command
 from .statements import keywords
 
@@ -18,7 +18,7 @@ def new_bundle(session: Session, /) -> dict[str, Any]:
 
 
 def _anew(arguments: Mapping[str, Any]) -> str:
-    options = MORPHOLOGIES[arguments["morphology"]]
+    options = MORPHOLOGIES[morphology_named(arguments["morphology"])]
     return f"b = default_bundle({', '.join(keywords(options))})"
 
 
@@ -26,7 +26,7 @@ def _anew(arguments: Mapping[str, Any]) -> str:
          older_names=("change_morphology",))  # fmt: skip
 def set_morphology(session: Session, /, morphology: str) -> dict[str, Any]:
     """Begin anew with the default Bundle of a morphology: detached, semi-detached or contact."""
-    session.bundle = session.templates.fresh(morphology)
+    session.bundle = session.templates.fresh(morphology_named(morphology))
     return {}
 
 

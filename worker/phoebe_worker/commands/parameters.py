@@ -9,8 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .arguments import Refused
 from .registry import Session, command
 from .statements import keywords, method
+
+# Kinds of parameters that PHOEBE changes by a method of its own, with the command for it: setting
+# their value would leave out what else the method does.
+SET_OTHERWISE = {
+    "HierarchyParameter": "set_hierarchy",
+    "ConstraintParameter": "flip_constraint",
+}
 
 
 @command("ping", kind="read")
@@ -30,6 +38,9 @@ def get_value(session: Session, /, **filters: Any) -> Any:
 
 @command("set_value", kind="change", script=method("set_value", "twig"))
 def set_value(session: Session, /, value: Any, **filters: Any) -> dict[str, Any]:
+    found = session.bundle.filter(**filters).to_list()
+    if len(found) == 1:  # else PHOEBE says so
+        _refuse_what_has_its_own_command(found)
     session.bundle.set_value(value=value, **filters)
     return {}
 
@@ -37,8 +48,20 @@ def set_value(session: Session, /, value: Any, **filters: Any) -> dict[str, Any]
 @command("set_value_all", kind="change", script=method("set_value_all", "twig"))
 def set_value_all(session: Session, /, value: Any, **filters: Any) -> dict[str, Any]:
     """The same value for every parameter that fits."""
+    _refuse_what_has_its_own_command(session.bundle.filter(**filters).to_list())
     session.bundle.set_value_all(value=value, **filters)
     return {}
+
+
+def _refuse_what_has_its_own_command(parameters: list[Any]) -> None:
+    for parameter in parameters:
+        instead = SET_OTHERWISE.get(type(parameter).__name__)
+        if instead is not None:
+            raise Refused(
+                f"{parameter.twig} has no value to set: other parameters depend on it, which "
+                f'would not follow. Send the command "{instead}" instead, or leave it out with a '
+                "filter such as context."
+            )
 
 
 @command("get_uniqueid", kind="read", older_names=("update_uniqueid",))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..templates import Templates
+from .arguments import decoded, split_seed
 from .statements import Statement
 
 Kind = Literal["read", "change", "long"]
@@ -31,6 +32,18 @@ class Command:
     function: CommandFunction
     script: Statement | None = None
     whole: bool = False
+
+    def split_seed(self, fields: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
+        """The user's fields without the `seed` that a long command may be given, and the seed.
+
+        Raises Refused.
+        """
+        return split_seed(fields) if self.kind == "long" else (dict(fields), None)
+
+    def prepared(self, fields: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
+        """The function's arguments, and the seed of its random numbers. Raises Refused."""
+        arguments, seed = self.split_seed(fields)
+        return {name: decoded(value) for name, value in arguments.items()}, seed
 
 
 COMMANDS: dict[str, Command] = {}

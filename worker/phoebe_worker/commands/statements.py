@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from keyword import iskeyword
 from typing import Any
 
+from .arguments import literal
+
 Statement = Callable[[Mapping[str, Any]], str]
 
 
@@ -24,7 +26,7 @@ def method(name: str, *positional: str) -> Statement:
         for each in positional:
             if each not in named:
                 break
-            first.append(repr(named.pop(each)))
+            first.append(literal(named.pop(each)))
         return f"b.{name}({', '.join([*first, *keywords(named)])})"
 
     return statement
@@ -34,8 +36,8 @@ def keywords(arguments: Mapping[str, Any]) -> list[str]:
     """Keyword arguments; names that Python cannot write as such come last, in a dictionary."""
     plain = {name: value for name, value in arguments.items() if _is_name(name)}
     other = {name: value for name, value in arguments.items() if name not in plain}
-    written = [f"{name}={value!r}" for name, value in plain.items()]
-    return [*written, f"**{other!r}"] if other else written
+    written = [f"{name}={literal(value)}" for name, value in plain.items()]
+    return [*written, f"**{literal(other)}"] if other else written
 
 
 def _is_name(text: str) -> bool:

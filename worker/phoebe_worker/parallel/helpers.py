@@ -1,8 +1,12 @@
 """Share out independent pieces of work over forked helpers, in dynamic chunks.
 
-Whoever is free takes the next chunk, this process too: chunk numbers wait in a pipe that all
-read from, large chunks first, so that nobody waits long at the end. Helpers inherit everything by
-the fork and send back pickled results. This module knows nothing of PHOEBE.
+Whoever is free takes the next chunk: chunk numbers wait in a pipe that all read from, large chunks
+first, so that nobody waits long at the end. Helpers inherit everything by the fork and send back
+pickled results. This module knows nothing of PHOEBE.
+
+Results are those of a serial loop, random numbers included. Each piece starts from the state of the
+generators at the fork. The first piece that draws finds there what a loop would give it; those that
+draw after it would not, and are computed again, in order. So drawing is costly, but for few pieces.
 """
 
 from __future__ import annotations
@@ -19,9 +23,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from .. import forked
+from .. import forked, random_numbers
 
 _NUMBER = struct.Struct("=I")
 _LENGTH = struct.Struct("=Q")
@@ -52,34 +57,82 @@ def granted() -> int:
     return _cores
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one piece of work went. `drawn` is the state of the generators afterwards, None where it
+    is as before."""
+
+    result: Any = None
+    error: Exception | None = None
+    drawn: random_numbers.State | None = None
+
+
 def share_out(
-    count: int, compute: Callable[[int], Any], done: Callable[[Any], None] | None = None
+    count: int,
+    compute: Callable[[int], Any],
+    done: Callable[[Any], None] | None = None,
+    *,
+    repeatable: bool = True,
 ) -> list[Any]:
     """`[compute(0), …, compute(count - 1)]`, computed by as many processes as are granted.
 
     `done` is called here with each result, in the order in which they come. Of several failures
     the one with the lowest index is raised, as a serial loop would. Raises HelperDied.
+
+    A piece that is not `repeatable` leaves traces in the process that computes it: then this
+    process computes only what has to be computed again, and one helper more does its part.
     """
+    report = done or (lambda _: None)
     processes = min(_cores, count)
     if processes < 2:
-        return _serially(count, compute, done)
+        return _in_order([None] * count, compute, report)
     with _alone():
-        team = _Team(count, compute, processes, done or (lambda _: None))
+        team = _Team(count, compute, report, processes, takes_part=repeatable)
         try:
-            return team.results()
+            outcomes = team.outcomes()
         finally:
             team.end()
+    return _in_order(outcomes, compute, report)
 
 
-def _serially(
-    count: int, compute: Callable[[int], Any], done: Callable[[Any], None] | None
+def _in_order(
+    outcomes: list[Outcome | None], compute: Callable[[int], Any], done: Callable[[Any], None]
 ) -> list[Any]:
+    """The results of a loop, given the outcomes of pieces that all started from this state.
+
+    `done` has been called for what drew nothing. What is missing is computed here.
+    """
     results = []
-    for index in range(count):
-        results.append(compute(index))
-        if done is not None:
+    drawn = False
+    for index, outcome in enumerate(outcomes):
+        if outcome is None or (drawn and outcome.drawn is not None):
+            results.append(compute(index))
             done(results[-1])
+            drawn = True  # unless it drew nothing, which would make no difference
+            continue
+        if outcome.drawn is not None:
+            random_numbers.restore(outcome.drawn)
+            drawn = True
+        if outcome.error is not None:
+            raise outcome.error
+        if outcome.drawn is not None:
+            done(outcome.result)
+        results.append(outcome.result)
     return results
+
+
+def _attempt(compute: Callable[[int], Any], index: int, state: random_numbers.State) -> Outcome:
+    """Compute from this state of the generators, and go back to it."""
+    result, error = None, None
+    try:
+        result = compute(index)
+    except Exception as raised:
+        error = raised
+    after = random_numbers.capture()
+    if after == state:
+        return Outcome(result, error)
+    random_numbers.restore(state)
+    return Outcome(result, error, after)
 
 
 @contextlib.contextmanager
@@ -121,12 +174,15 @@ class _Team:
         self,
         count: int,
         compute: Callable[[int], Any],
-        processes: int,
         done: Callable[[Any], None],
+        processes: int,
+        *,
+        takes_part: bool,
     ) -> None:
-        self._compute, self._done = compute, done
-        self._results: list[Any] = [None] * count
-        self._failures: dict[int, BaseException] = {}
+        """`processes` compute, this one among them if it `takes_part`."""
+        self._compute, self._done, self._takes_part = compute, done, takes_part
+        self._state = random_numbers.capture()
+        self._outcomes: list[Outcome | None] = [None] * count
         self._chunks = chunks(count, processes)
         self._waiting = self._fill_queue()
         self._poller = select.poll()
@@ -135,26 +191,23 @@ class _Team:
         sys.stderr.flush()
         gc.freeze()  # or a collection in a helper would copy the pages it shares with this process
         try:
-            for _ in range(processes - 1):
+            for _ in range(processes - 1 if takes_part else processes):
                 self._start_helper()
         except OSError:
             self.end()
             raise
 
-    def results(self) -> list[Any]:
-        for index in self._taken():
-            try:
-                result = self._compute(index)
-            except Exception as error:
-                self._fail(index, error)
+    def outcomes(self) -> list[Outcome | None]:
+        """What came of each piece; after a failure some may be None."""
+        for index in self._taken() if self._takes_part else ():
+            outcome = _attempt(self._compute, index, self._state)
+            self._take_outcome(index, outcome)
+            if outcome.error is not None:
                 break
-            self._take_result(index, result)
             self._collect(0)
         while self._helpers:
             self._collect(None)
-        if self._failures:
-            raise self._failures[min(self._failures)]
-        return self._results
+        return self._outcomes
 
     def end(self) -> None:
         """End what is still at work; nothing of the team is left afterwards."""
@@ -229,22 +282,18 @@ class _Team:
             if message is None:
                 helper.finished = True
                 continue
-            first, results, error = message
-            for index, result in enumerate(results, first):
-                self._take_result(index, result)
-            if error is not None:
-                self._fail(first + len(results), error)
+            for index, outcome in enumerate(message[1], message[0]):
+                self._take_outcome(index, outcome)
         del buffer[:start]
 
-    def _take_result(self, index: int, result: Any) -> None:
-        self._results[index] = result
-        self._done(result)
-
-    def _fail(self, index: int, error: BaseException) -> None:
-        """No new chunks; what lies before the failure is taken already and comes to its end."""
-        self._failures[index] = error
-        while os.read(self._waiting, _PIPE_BYTES):
-            pass
+    def _take_outcome(self, index: int, outcome: Outcome) -> None:
+        """After a failure no new chunks: what lies before it is taken and comes to its end."""
+        self._outcomes[index] = outcome
+        if outcome.error is not None:
+            while os.read(self._waiting, _PIPE_BYTES):
+                pass
+        elif outcome.drawn is None:
+            self._done(outcome.result)
 
     def _reap(self, helper: _Helper) -> None:
         self._poller.unregister(helper.fd)
@@ -261,7 +310,7 @@ class _Team:
             forked.die_with(parent)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             forked.close_all_but(self._waiting, write_end)
-            forked.reseed()
+            random_numbers.restore(self._state)  # Python seeds its generator anew after a fork
             self._help(write_end)
             code = 0
         except BaseException:
@@ -277,18 +326,19 @@ class _Team:
 
     def _compute_chunk(self, fd: int, first: int, end: int) -> bool:
         """Compute and send, in part messages where it takes long; False after a failure."""
-        results: list[Any] = []
+        outcomes: list[Outcome] = []
         sent_at = time.monotonic()
         for index in range(first, end):
-            try:
-                results.append(self._compute(index))
-            except Exception as error:
-                _send(fd, (first, results, _portable(error)))
+            outcome = _attempt(self._compute, index, self._state)
+            if outcome.error is not None:
+                failure = replace(outcome, error=_portable(outcome.error))
+                _send(fd, (first, [*outcomes, failure]))
                 return False
+            outcomes.append(outcome)
             if time.monotonic() - sent_at >= _SEND_SECONDS:
-                _send(fd, (first, results, None))
-                first, results, sent_at = index + 1, [], time.monotonic()
-        _send(fd, (first, results, None))
+                _send(fd, (first, outcomes))
+                first, outcomes, sent_at = index + 1, [], time.monotonic()
+        _send(fd, (first, outcomes))
         return True
 
 

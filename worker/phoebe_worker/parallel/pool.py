@@ -7,7 +7,6 @@ anew for each call of `map`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -21,7 +20,7 @@ Callback = Callable[[Any], None] | None
 @patch(
     _TARGET,
     reason="samples and walkers are independent models",
-    equal_because="the same function of the same arguments, results in their order",
+    equal_because="the same function of the same arguments and random numbers, in their order",
     checked_with=("2.5.4",),
     guards={_TARGET: "631cbfcaf5a007760bd6c5fddf25c19474dbee1609f348359ae99b9d2928f2a0"},
 )
@@ -58,20 +57,23 @@ class HelperPool:
         if granted() < 2:
             return _lazily(function, iterable, callback)
         arguments = list(iterable)
-        failed, owner = _failed_samples(), os.getpid()
+        failed = _failed_samples()
 
         def compute(index: int) -> tuple[Any, list[Any]]:
             before = len(failed)
             result = function(arguments[index])
-            return result, [] if os.getpid() == owner else failed[before:]
+            failed_here = failed[before:]
+            del failed[before:]
+            return result, failed_here
 
         def done(pair: tuple[Any, list[Any]]) -> None:
-            result, failed_in_helper = pair
-            failed.extend(failed_in_helper)
             if callback is not None:
-                callback(result)
+                callback(pair[0])
 
-        return [result for result, _ in share_out(len(arguments), compute, done)]
+        # A sample changes the copy of the Bundle that is its argument.
+        pairs = share_out(len(arguments), compute, done, repeatable=False)
+        failed.extend(sample for _, failed_here in pairs for sample in failed_here)
+        return [result for result, _ in pairs]
 
 
 def _lazily(

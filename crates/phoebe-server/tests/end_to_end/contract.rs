@@ -75,12 +75,22 @@ const WANTED: [Difference; 5] = [
     Difference {
         mode: None,
         exchanges: &["run_compute", "run_compute w solution"],
-        why: "radial velocities come under their older names too",
+        why: "radial velocities come under their older names too, and with each star's own times",
         apply: |expected| {
             let dataset = expected["result"]["model"]["rv01"].as_object_mut().unwrap();
             for (older, newer) in [("rv1s", "rvs_primary"), ("rv2s", "rvs_secondary")] {
                 dataset.insert(older.to_owned(), dataset[newer].clone());
             }
+            let star = |rvs: &str| {
+                json!({
+                    "times": dataset["times"],
+                    "phases": dataset["phases"],
+                    "rvs": dataset[rvs],
+                })
+            };
+            let stars =
+                json!({ "primary": star("rvs_primary"), "secondary": star("rvs_secondary") });
+            dataset.insert("components".to_owned(), stars);
         },
     },
     Difference {
