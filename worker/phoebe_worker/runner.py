@@ -12,22 +12,19 @@ import os
 import signal
 import struct
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import orjson
 
-from . import forked, random_numbers, snapshots
+from . import forked, progress, random_numbers, snapshots
 from .answer import Answer
 from .limits import memory_note
 
 PROGRESS, ANSWER, BUNDLE = b"P", b"A", b"B"
 _RECORD = struct.Struct(">cQ")
-_PROGRESS_INTERVAL_SECONDS = 0.2
 _READ_BYTES = 1 << 20
 _NICENESS = 10  # more than the worker's own: short commands of other sessions go first
 
@@ -173,50 +170,15 @@ def _write(fd: int, tag: bytes, record: bytes) -> None:
 
 
 def _report_progress(fd: int, stage: str) -> None:
-    """Put a reporter in the place of the progress bars of PHOEBE's computes and solvers."""
+    """Send the progress of PHOEBE's computes and solvers."""
     import phoebe
-    from phoebe.backend import backends
-    from phoebe.frontend import bundle
-    from phoebe.solverbackends import solverbackends
 
     def report(fraction: float | None) -> None:
         _write(fd, PROGRESS, orjson.dumps({"fraction": fraction, "stage": stage}))
 
     report(None)
     phoebe.progressbars_on()
-    for module in (backends, bundle, solverbackends):
-        module._tqdm = partial(_ProgressReporter, report)
-
-
-class _ProgressReporter:
-    """What PHOEBE uses of tqdm's interface."""
-
-    def __init__(
-        self,
-        report: Callable[[float | None], None],
-        iterable: Any = None,
-        *,
-        total: int | None = None,
-        **_: Any,
-    ) -> None:
-        self._report, self._iterable, self._total = report, iterable, total
-        self._done, self._reported_at = 0, 0.0
-
-    def __iter__(self) -> Iterator[Any]:
-        for item in self._iterable:
-            yield item
-            self.update()
-
-    def update(self, n: int = 1) -> None:
-        self._done += n
-        now = time.monotonic()
-        if self._total and now - self._reported_at >= _PROGRESS_INTERVAL_SECONDS:
-            self._reported_at = now
-            self._report(min(self._done / self._total, 1.0))
-
-    def set_description(self, *_: Any, **__: Any) -> None: ...
-
-    def close(self) -> None: ...
+    progress.report_to(report)
 
 
 def _describe_exit(code: int) -> str:

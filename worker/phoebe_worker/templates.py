@@ -58,7 +58,7 @@ def prepare() -> Templates:
     import phoebe
     from astropy.io import fits
 
-    from . import accelerate, backend, patches, sandbox  # noqa: F401 - backend enters its patches
+    from . import accelerate, backend, patches, progress, sandbox  # noqa: F401 - backend enters its patches
     from .parallel import frames, pool  # noqa: F401 - so do these
 
     # Mapped passbands would keep files open, and a worker closes all descriptors that it inherits.
@@ -72,6 +72,7 @@ def prepare() -> Templates:
     bundles = {name: default_bundle(**options) for name, options in MORPHOLOGIES.items()}
     pickled = {name: pickle.dumps(bundle, 5) for name, bundle in bundles.items()}
     _warm_up(pickle.loads(pickled["detached"]))
+    progress.names_of_tqdm()
     sandbox.interpreter_paths()
     return Templates(pickled, first=bundles["detached"])
 

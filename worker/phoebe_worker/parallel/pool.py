@@ -14,6 +14,9 @@ from ..accelerate.registry import patch
 from .helpers import granted, share_out
 
 _TARGET = "phoebe.pool:SerialPool"
+# As many points dynesty proposes at a time, which alters its random numbers: so it depends on
+# nothing. SerialPool says 0, with which no dynesty works. Of more, some are out of date when used.
+_QUEUE_SIZE = 8
 Callback = Callable[[Any], None] | None
 
 
@@ -27,7 +30,8 @@ Callback = Callable[[Any], None] | None
 class HelperPool:
     """In the place of SerialPool; always the master."""
 
-    size = rank = 0
+    size = _QUEUE_SIZE
+    rank = 0
 
     def __init__(self, **_: Any) -> None: ...
 
