@@ -262,6 +262,21 @@ def test_failed_samples_of_helpers_are_not_lost(three_cores, monkeypatch):
     assert failed == list(range(0, 90, 3))
 
 
+def test_a_function_that_draws_each_time_is_called_in_a_loop(three_cores):
+    def walk(index: int) -> tuple[float, bool]:
+        slowly(index)
+        return np.random.random(), in_helper()
+
+    shared_out = pool.HelperPool()
+    random_numbers.seed_random_numbers(7)
+    results = [list(shared_out.map(walk, range(8))) for _ in range(2)]
+    random_numbers.seed_random_numbers(7)
+    expected = [[walk(index)[0] for index in range(8)] for _ in range(2)]
+    assert [[number for number, _ in each] for each in results] == expected
+    assert results[0][0][1], "the first is computed by a helper"
+    assert not any(helper for _, helper in results[1])
+
+
 def test_differential_evolution_is_the_same(forks):
     def fitted(cores: int):
         parallel.grant(cores)

@@ -7,6 +7,7 @@ anew for each call of `map`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -33,7 +34,8 @@ class HelperPool:
     size = _QUEUE_SIZE
     rank = 0
 
-    def __init__(self, **_: Any) -> None: ...
+    def __init__(self, **_: Any) -> None:
+        self._one_after_another: list[Callable[[Any], Any]] = []
 
     @staticmethod
     def enabled() -> bool:
@@ -57,13 +59,20 @@ class HelperPool:
     def map(
         self, function: Callable[[Any], Any], iterable: Iterable[Any], callback: Callback = None
     ) -> Iterable[Any]:
-        """The results in order; `callback` gets each as it comes."""
-        if granted() < 2:
+        """The results in order; `callback` gets each as it comes.
+
+        A function that draws random numbers for most arguments, as dynesty's random walks do, needs
+        the result before; next time it is called in a loop, with the frames of models shared out.
+        """
+        if granted() < 2 or function in self._one_after_another:
             return _lazily(function, iterable, callback)
         arguments = list(iterable)
         failed = _failed_samples()
+        owner, computed_again = os.getpid(), 0
 
         def compute(index: int) -> tuple[Any, list[Any]]:
+            nonlocal computed_again
+            computed_again += os.getpid() == owner
             before = len(failed)
             result = function(arguments[index])
             failed_here = failed[before:]
@@ -76,6 +85,8 @@ class HelperPool:
 
         # A sample changes the copy of the Bundle that is its argument.
         pairs = share_out(len(arguments), compute, done, repeatable=False)
+        if len(arguments) > 1 and computed_again > len(arguments) / 2:
+            self._one_after_another.append(function)
         failed.extend(sample for _, failed_here in pairs for sample in failed_here)
         return [result for result, _ in pairs]
 
