@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use phoebe_protocol::VERSION;
 use phoebe_protocol::command::{DecodeError, decode, encode};
-use phoebe_protocol::packet::{ForkRequest, FromWorker, FromZygote, Info, Start};
+use phoebe_protocol::packet::{
+    FromWorker, FromZygote, Info, PassbandAnswer, PassbandRequest, Start, ToZygote,
+};
 use phoebe_protocol::sign::Key;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,7 +22,9 @@ pub(crate) fn hold_for(bytes: &[u8]) {
     a_signed_message_is_read_as_it_is(&frames);
     packet::<FromZygote>(bytes);
     packet::<FromWorker>(bytes);
-    packet::<ForkRequest>(bytes);
+    packet::<ToZygote>(bytes);
+    packet::<PassbandRequest>(bytes);
+    packet::<PassbandAnswer>(bytes);
     packet::<Start>(bytes);
     packet::<Info>(bytes);
 }

@@ -1,4 +1,4 @@
-"""`python -m phoebe_worker zygote|spawn|probe`; see docs/protocol.md."""
+"""`python -m phoebe_worker zygote|spawn|probe|passbands`; see docs/protocol.md."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ def main() -> None:
         from . import spawn
 
         spawn.probe()
+    elif mode == "passbands":
+        from . import passband_report
+
+        passband_report.run()
     else:
-        sys.exit("usage: python -m phoebe_worker zygote|spawn|probe")
+        sys.exit("usage: python -m phoebe_worker zygote|spawn|probe|passbands")
 
 
 main()

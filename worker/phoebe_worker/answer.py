@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from .advice import advice_on
 from .encode import encode
 from .limits import memory_note
 
@@ -39,6 +40,8 @@ class Answer:
         if len(error) > _ERROR_CHARACTERS_MAX:
             error = error[:_ERROR_CHARACTERS_MAX] + " …"
         fields = {"success": False, "error": error}
+        if advice := advice_on(error):
+            fields["advice"] = advice
         if trace is not None:
             fields["traceback"] = trace[-_TRACEBACK_CHARACTERS_MAX:]
         return cls(encode(fields), error)

@@ -15,6 +15,8 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
+from . import passband_files
+
 MORPHOLOGIES: dict[str, dict[str, Any]] = {
     "detached": {},
     "semi-detached": {"semidetached": "primary"},
@@ -55,6 +57,7 @@ class Templates:
 
 def prepare() -> Templates:
     """Import PHOEBE, build the default Bundles, and load what a first compute would load."""
+    passband_files.guard()
     import phoebe
     from astropy.io import fits
 
@@ -86,7 +89,7 @@ def info(prepared: Templates) -> dict[str, Any]:
         "python": platform.python_version(),
         "phoebe": phoebe.__version__,
         "numpy": numpy.__version__,
-        "passbands": sorted(phoebe.list_installed_passbands()),
+        "passbands": passband_files.names(),
         "template": prepared.digest,
     }
 

@@ -23,6 +23,7 @@ from . import (
     command_socket,
     limits,
     parallel,
+    passband_files,
     process_state,
     protocol,
     random_numbers,
@@ -234,6 +235,7 @@ class Worker:
                 return
 
     def _perform(self, request: Request) -> None:
+        passband_files.refresh()
         if request.command.kind == "long":
             self._start_runner(request)
             return

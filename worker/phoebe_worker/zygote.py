@@ -13,7 +13,7 @@ import socket
 import traceback
 from typing import Any, NoReturn
 
-from . import forked, lifeline, memory, protocol, templates, worker
+from . import forked, lifeline, memory, passband_files, protocol, templates, worker
 
 
 def run() -> NoReturn:
@@ -109,6 +109,9 @@ class Zygote:
         number: Any = None
         try:
             request = protocol.parse_packet(data)
+            if "passbands" in request:
+                self._tell_passbands(request["passbands"])
+                return
             number = request.get("fork")
             if len(fds) != 2:
                 raise ValueError(f"a fork needs 2 descriptors (lifeline, log), got {len(fds)}")
@@ -121,7 +124,11 @@ class Zygote:
             for fd in fds:
                 os.close(fd)
 
+    def _tell_passbands(self, number: Any) -> None:
+        self._send({"passbands": number, "names": passband_files.names()})
+
     def _fork(self, lifeline_fd: int, log_fd: int) -> int:
+        passband_files.refresh()  # here once, so that no worker has to
         pid = os.fork()
         if pid == 0:
             self._become_worker(lifeline_fd, log_fd)

@@ -7,7 +7,7 @@ use std::process::{Child, Command, exit};
 use std::sync::Arc;
 use std::thread;
 
-use phoebe_protocol::packet::{ForkRequest, FromZygote};
+use phoebe_protocol::packet::{FromZygote, ToZygote};
 
 use crate::behaviour::{Behaviour, FATAL_TEXT};
 use crate::{Outcome, channel, commands};
@@ -28,8 +28,15 @@ pub(crate) fn run(program: &str, behaviour: Behaviour) -> Outcome {
         Behaviour::ZygoteHangs => {}
         _ => channel::send(&*control, &FromZygote::Ready { ready: commands::info() }, &[])?,
     }
-    while let Some((request, descriptors)) = channel::receive::<ForkRequest>(&*control)? {
-        let number = request.fork;
+    while let Some((request, descriptors)) = channel::receive::<ToZygote>(&*control)? {
+        let number = match request {
+            ToZygote::Fork { fork } => fork,
+            ToZygote::Passbands { passbands } => {
+                let names = commands::info().passbands;
+                channel::send(&*control, &FromZygote::Passbands { passbands, names }, &[])?;
+                continue;
+            }
+        };
         match start_worker(program, behaviour, descriptors) {
             Ok(child) => {
                 channel::send(&*control, &forked(number, &child), &[])?;

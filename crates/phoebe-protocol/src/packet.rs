@@ -90,11 +90,20 @@ pub struct Start {
     pub sandbox: Option<Sandbox>,
 }
 
-/// Server → zygote. What the worker is told waits in its lifeline: the zygote, of which every worker is a copy, must not see keys.
+/// Server → zygote. What a worker is told waits in its lifeline: the zygote, of which every worker is a copy, must not see keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ForkRequest {
-    /// Names the request in the answer.
-    pub fork: u64,
+#[serde(untagged)]
+pub enum ToZygote {
+    /// Fork a worker.
+    Fork {
+        /// Names the request in the answer.
+        fork: u64,
+    },
+    /// Look at the passband files and say which passbands there are.
+    Passbands {
+        /// Names the request in the answer.
+        passbands: u64,
+    },
 }
 
 /// Zygote → server.
@@ -112,6 +121,13 @@ pub enum FromZygote {
         forked: u64,
         /// The worker's process id.
         pid: i32,
+    },
+    /// The answer to request `passbands`.
+    Passbands {
+        /// The request.
+        passbands: u64,
+        /// Installed passbands, sorted by name.
+        names: Vec<String>,
     },
     /// A request could not be served.
     Failed {
@@ -163,4 +179,53 @@ pub enum StartFailure {
     AddressInUse,
     /// Anything else.
     Error,
+}
+
+/// Command line → a process that looks at passband files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassbandRequest {
+    /// How to shut itself in. Session, port and key mean nothing.
+    pub start: Start,
+    /// The folder of installed files besides PHOEBE's own, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
+    /// The one file to check; absent to list those that are installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
+}
+
+/// The answer to a [`PassbandRequest`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PassbandAnswer {
+    /// The files that are installed, in the order of PHOEBE's folders.
+    Files(Vec<PassbandFile>),
+    /// The checked file is a passband that sessions can use.
+    Accepted(PassbandFile),
+    /// It is not, and why.
+    Refused(String),
+}
+
+/// A passband file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PassbandFile {
+    /// Its path.
+    pub file: String,
+    /// Why PHOEBE cannot use it; empty if it can.
+    pub problem: String,
+    /// The passband's name, as `Johnson:V`.
+    pub name: String,
+    /// Whether sessions get the passband from this file: of two of one name, a later folder's counts.
+    pub in_force: bool,
+    /// The file's version.
+    pub version: String,
+    /// When it was made, as it says.
+    pub made: String,
+    /// Where the transmission is from.
+    pub reference: String,
+    /// The atmospheres that it has tables for.
+    pub atmospheres: Vec<String>,
+    /// The tables themselves, as `ck2004:ld`.
+    pub content: Vec<String>,
 }

@@ -12,6 +12,7 @@ pub mod environment;
 pub mod error;
 mod exposure;
 pub mod logging;
+pub mod passbands;
 pub mod serve;
 pub mod session;
 pub mod store;

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 
 use crate::auth::{AuthSetupError, Authenticator};
 use crate::config::{Durability, Settings, WorkerStart};
+use crate::passbands;
 use crate::session::SessionManager;
 use crate::store::snapshots::{Rules, SnapshotStore};
 use crate::store::{CommandFilter, DataDirectory, DataDirectoryError, Store, StoreError};
@@ -100,8 +101,9 @@ pub async fn serve(
         package,
         instance: data.instance_id().to_owned(),
         accelerate: settings.worker.accelerate,
-        passband_dir: settings.worker.passband_dir.clone(),
+        passband_dir: passbands::folder(&settings)?,
     };
+    interpreter.passband_dir.as_deref().map_or(Ok(()), passbands::create)?;
     let records = orphans::Records::open(data.run())?;
     let containment = Containment::plan(&settings.worker, data.run(), data.instance_id())?;
     sandbox::announce(containment.as_ref());

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .. import passband_files
 from .arguments import Refused
 from .registry import Session, command
 from .statements import keywords, method
@@ -28,7 +29,12 @@ def ping(session: Session, /) -> dict[str, str]:
 
 @command("get_parameter", kind="read")
 def get_parameter(session: Session, /, **filters: Any) -> Any:
-    return session.bundle.get_parameter(**filters).to_dict()
+    parameter = session.bundle.get_parameter(**filters)
+    fields = parameter.to_dict()
+    if parameter.qualifier == "passband" and "choices" in fields:
+        # PHOEBE gives those of the time when the dataset was added, until one of others is set.
+        fields["choices"] = passband_files.choices()
+    return fields
 
 
 @command("get_value", kind="read")

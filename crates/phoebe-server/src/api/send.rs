@@ -42,6 +42,8 @@ pub(super) struct CommandAnswer {
     result: (),
     /// What went wrong; only if it failed.
     error: Option<String>,
+    /// What to do about it, where PHOEBE's own error advises what only the server's operator can do.
+    advice: Option<String>,
     /// Where in Python it went wrong; only where there is one.
     traceback: Option<String>,
 }

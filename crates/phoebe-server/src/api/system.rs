@@ -146,6 +146,8 @@ pub(super) async fn ready(State(context): State<Shared>) -> (StatusCode, Json<Re
 }
 
 /// Installed passbands
+///
+/// As they are now: files may be installed and removed while the server runs.
 #[utoipa::path(
     get, path = "/system/passbands", tag = "system", security((), ("token" = []), ("api_key" = [])),
     responses(
@@ -157,7 +159,7 @@ pub(super) async fn passbands(
     State(context): State<Shared>,
     _caller: Caller,
 ) -> Result<Json<Success<Passbands>>, HttpError> {
-    let passbands = context.app.sessions.python_info().await?.passbands.clone();
+    let passbands = context.app.sessions.passbands().await?;
     let grouped = grouped(&passbands);
     Ok(Json(Success { success: true, result: Passbands { passbands, grouped } }))
 }

@@ -13,6 +13,7 @@ mod failure;
 mod generate_key;
 mod import_session;
 pub mod init_db;
+mod passbands;
 mod restore;
 mod run;
 mod user;
@@ -76,6 +77,8 @@ enum Command {
     /// It keeps its id and its owner, or gets a new id if its own is taken. Bundles can hold code: it is
     /// opened by a session's worker only.
     ImportSession(import_session::Arguments),
+    /// List, install and remove passbands, also while the server runs
+    Passbands(passbands::Arguments),
     /// Make a random API key or secret
     ///
     /// Prints PREFIX_ and 64 random hexadecimal digits, for [auth] api_keys or jwt_secret_key.
@@ -134,6 +137,7 @@ impl Command {
             Self::Restore(arguments) => restore::execute(&arguments, &values(file)?)?,
             Self::ExportSession(arguments) => export_session::execute(&arguments, &values(file)?)?,
             Self::ImportSession(arguments) => import_session::execute(&arguments, &values(file)?)?,
+            Self::Passbands(arguments) => passbands::execute(arguments, &values(file)?)?,
             Self::GenerateKey(arguments) => generate_key::execute(&arguments)?,
             Self::Config(arguments) => {
                 config::execute(&arguments, || settings(file, Vec::new()))?;

@@ -12,6 +12,12 @@ use super::{Settings, file};
 const PREFIX: &str = "PHOEBE_SERVER__";
 const FILE_VARIABLE: &str = "PHOEBE_SERVER_CONFIG";
 const SECRET_VARIABLE: &str = "PHOEBE_JWT_SECRET_KEY";
+/// PHOEBE's own variable for a further folder of passbands. A setting of the file wins over it: it may be set for all
+/// programs that use PHOEBE.
+const PASSBAND_VARIABLE: &str = "PHOEBE_PBDIR";
+/// What PHOEBE's own variables begin with, and those of ours that do too.
+const PHOEBE_PREFIX: &str = "PHOEBE_";
+const OURS: [&str; 4] = ["PHOEBE_SERVER_", "PHOEBE_TEST_", SECRET_VARIABLE, PASSBAND_VARIABLE];
 
 /// Everything that settings are made of, so that tests need neither the real environment nor the
 /// real home directory.
@@ -48,6 +54,17 @@ impl Sources {
         }
         search.push(PathBuf::from("/etc/phoebe-server/config.toml"));
         Self { file, search, environment: std::env::vars_os().collect(), flags }
+    }
+
+    /// Variables that PHOEBE would read, and that its processes here do not get.
+    fn ignored(&self) -> Vec<String> {
+        let names = self.environment.iter().map(|(name, _)| name.to_string_lossy().into_owned());
+        let mut ignored: Vec<String> = names
+            .filter(|name| name.starts_with(PHOEBE_PREFIX))
+            .filter(|name| !OURS.iter().any(|ours| name.starts_with(ours)))
+            .collect();
+        ignored.sort_unstable();
+        ignored
     }
 
     fn variable(&self, name: &str) -> Option<&OsString> {
@@ -101,20 +118,25 @@ pub struct Resolved {
     pub origins: Origins,
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
+    /// Variables of the environment that PHOEBE would read, and that its processes here do not get.
+    pub ignored_variables: Vec<String>,
 }
 
 impl Resolved {
-    /// What to say at the start of settings that somebody gave and that do not do what their name
-    /// says: one line each.
+    /// What to say at the start of settings and variables that somebody gave and that do not do what
+    /// their name says: one line each.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let keys = Settings::SECTIONS.iter().flat_map(|section| section.keys);
-        keys.filter_map(|key| {
+        let settings = keys.filter_map(|key| {
             let origin = self.origins.of(key);
             let note = key.note.filter(|_| origin.0 != Place::Default)?;
             Some(format!("the setting {} ({origin}) {note}", key.title()))
-        })
-        .collect()
+        });
+        let variables = self.ignored_variables.iter().map(|name| {
+            format!("the variable {name} has no effect: the server sets PHOEBE up for its sessions by itself")
+        });
+        settings.chain(variables).collect()
     }
 }
 
@@ -138,19 +160,20 @@ pub fn load(sources: &Sources) -> Result<Resolved, ConfigError> {
 pub fn load_values(sources: &Sources) -> Result<Resolved, ConfigError> {
     let mut settings = Settings::default();
     let mut origins = Origins::default();
-    let mut problems = Vec::new();
     let file = find_file(sources)?;
+    let mut texts = Texts { settings: &mut settings, origins: &mut origins, problems: Vec::new() };
+    texts.passband_variable(sources);
     if let Some((path, text)) = &file {
-        problems = file::apply(text, path, &mut settings, &mut origins);
+        texts.problems.extend(file::apply(text, path, texts.settings, texts.origins));
     }
-    let mut texts = Texts { settings: &mut settings, origins: &mut origins, problems };
     texts.environment(sources);
     texts.flags(&sources.flags);
     let problems = texts.problems;
     if !problems.is_empty() {
         return Err(ConfigError::Wrong(problems));
     }
-    Ok(Resolved { settings, origins, file: file.map(|(path, _)| path) })
+    let ignored_variables = sources.ignored();
+    Ok(Resolved { settings, origins, file: file.map(|(path, _)| path), ignored_variables })
 }
 
 fn find_file(sources: &Sources) -> Result<Option<(PathBuf, String)>, ConfigError> {
@@ -196,6 +219,14 @@ struct Texts<'a> {
 }
 
 impl Texts<'_> {
+    /// Where PHOEBE itself would look for further passbands: the default of a setting.
+    fn passband_variable(&mut self, sources: &Sources) {
+        let folder = sources.variable(PASSBAND_VARIABLE).filter(|text| !text.is_empty());
+        if let Some(folder) = folder {
+            self.variable(PASSBAND_VARIABLE, "worker", "passband_dir", folder);
+        }
+    }
+
     fn environment(&mut self, sources: &Sources) {
         if let Some(secret) = sources.variable(SECRET_VARIABLE).filter(|text| !text.is_empty()) {
             self.variable(SECRET_VARIABLE, "auth", "jwt_secret_key", secret);

@@ -183,7 +183,8 @@ table::settings! {
         user: String = String::new();
         /// Use faster equivalents of some of PHOEBE's functions.
         accelerate: bool = true;
-        /// Additional folder of passbands.
+        /// Folder of the passbands that `phoebe-server passbands install` adds to PHOEBE's own. Where none is named: that of
+        /// `$PHOEBE_PBDIR`, else `passbands` in the data directory, if workers can read that.
         passband_dir: Option<PathBuf> = None;
     }
     /// The server's own log, on standard error.

@@ -120,6 +120,34 @@ fn the_token_secret_has_a_variable_of_its_own() {
 }
 
 #[test]
+fn phoebes_variable_of_a_passband_folder_is_the_default_of_the_setting() {
+    let variable = ("PHOEBE_PBDIR", "/srv/passbands");
+    let resolved = from("", &[variable], Vec::new()).expect("accepted");
+    assert_eq!(resolved.settings.worker.passband_dir, Some("/srv/passbands".into()));
+    let printed = print::with_origins(&resolved);
+    let line = printed.lines().find(|line| line.starts_with("passband_dir")).expect("there");
+    assert!(line.contains("/srv/passbands") && line.ends_with("# from environment PHOEBE_PBDIR"));
+    let named = "[worker]\npassband_dir = \"/mine\"";
+    let resolved = from(named, &[variable], Vec::new()).expect("accepted");
+    assert_eq!(resolved.settings.worker.passband_dir, Some("/mine".into()));
+    assert!(resolved.notes().is_empty(), "{:?}", resolved.notes());
+}
+
+#[test]
+fn a_variable_of_phoebes_that_has_no_effect_is_told() {
+    let variables = [
+        ("PHOEBE_ENABLE_MPI", "TRUE"),
+        ("PHOEBE_JWT_SECRET_KEY", "secret"),
+        ("PHOEBE_SERVER_CONFIG", ""),
+        ("PHOEBE_PBDIR", "/srv"),
+        ("PATH", "/bin"),
+    ];
+    let notes = from("", &variables, Vec::new()).expect("accepted").notes();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].contains("the variable PHOEBE_ENABLE_MPI has no effect"), "{notes:?}");
+}
+
+#[test]
 fn a_named_file_must_exist_and_others_are_searched_in_order() {
     let folder = tempfile::tempdir().expect("a folder");
     let missing = folder.path().join("missing.toml");
@@ -312,7 +340,12 @@ proptest! {
 
     #[test]
     fn what_is_printed_reads_as_the_same_settings(settings in settings()) {
-        let resolved = Resolved { settings, origins: Origins::default(), file: None };
+        let resolved = Resolved {
+            settings,
+            origins: Origins::default(),
+            file: None,
+            ignored_variables: Vec::new(),
+        };
         let printed = print::with_origins(&resolved);
         let read = from_file(&printed).map_err(|error| TestCaseError::fail(error.to_string()))?;
         prop_assert_eq!(read.settings, resolved.settings);

@@ -267,6 +267,15 @@ impl SessionManager {
         self.shared.python_info().await
     }
 
+    /// The passbands that sessions can use now, sorted by name. Waits until PHOEBE is imported.
+    ///
+    /// # Errors
+    /// [`SessionError::StartFailed`] if it cannot be imported.
+    pub async fn passbands(&self) -> Result<Vec<String>, SessionError> {
+        let passbands = self.shared.launcher.passbands().await;
+        passbands.map_err(|error| SessionError::StartFailed(error.to_string()))
+    }
+
     /// Looks after sessions that nobody uses, as long as the manager lives: they go to sleep or end. To be run as a task.
     pub async fn look_after_idle_sessions(self) {
         let settings = &self.shared.settings.session;

@@ -6,8 +6,11 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use phoebe_protocol::packet::Info;
+use phoebe_protocol::packet::{Info, PassbandAnswer, PassbandRequest};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Signal;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
@@ -23,6 +26,9 @@ pub(crate) const BOOTSTRAP: &str = "import sys, runpy; sys.path.insert(0, sys.ar
 
 /// Variables of the server's own environment that a Python process gets; all others may hold secrets.
 const INHERITED: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "TZ"];
+
+/// What a process that answers once may print, in bytes.
+const ANSWER_MAXIMUM: u64 = 8 * 1024 * 1024;
 
 /// A Python that has PHOEBE, and our package for it.
 #[derive(Debug, Clone)]
@@ -58,7 +64,7 @@ impl Interpreter {
         }
         command.env("PHOEBE_SERVER_ACCELERATE", if self.accelerate { "1" } else { "0" });
         if let Some(folder) = &self.passband_dir {
-            command.env("PHOEBE_PBDIR", folder);
+            command.env("PHOEBE_SERVER_PASSBANDS", folder);
         }
         // Its own group: a Ctrl-C at the server's terminal is the server's to handle.
         command.process_group(0);
@@ -75,21 +81,42 @@ impl Interpreter {
     /// # Errors
     /// When it cannot be run or says nothing that can be read.
     pub(crate) async fn probe(&self) -> io::Result<Info> {
-        let (_lifeline, theirs) = packet_socket::pair()?;
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-        rustix::io::ioctl_fionbio(&read, true)?;
-        let mut answer = pipe::Receiver::from_owned_fd(read)?;
-        let _process = self.start(
-            "probe",
-            Stdio::from(theirs),
-            write,
-            log_pipe::open(super::child::always("probe"))?,
-        )?;
-        let mut text = Vec::new();
-        answer.read_to_end(&mut text).await?;
-        serde_json::from_slice(&text).map_err(|_| {
+        self.answer("probe", None::<&()>).await?.ok_or_else(|| {
             let python = self.python.display();
             io::Error::other(format!("{python} cannot import PHOEBE; the log says why"))
         })
+    }
+
+    /// What a fresh interpreter says of passband files; `None` when it ends without an answer. Giving up ends it.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub(crate) async fn look_at_passbands(
+        &self,
+        request: &PassbandRequest,
+    ) -> io::Result<Option<PassbandAnswer>> {
+        self.answer("passbands", Some(request)).await
+    }
+
+    /// Starts a process in `mode`, sends it `request`, and reads the one line of JSON that it prints, up to a bound.
+    async fn answer<T: DeserializeOwned>(
+        &self,
+        mode: &str,
+        request: Option<&impl Serialize>,
+    ) -> io::Result<Option<T>> {
+        let (lifeline, theirs) = packet_socket::pair()?;
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&read, true)?;
+        let answer = pipe::Receiver::from_owned_fd(read)?;
+        let log = log_pipe::open(super::child::always(mode))?;
+        let process = self.start(mode, Stdio::from(theirs), write, log)?;
+        if let Some(request) = request {
+            // Where it is gone already there is no answer.
+            let _ = lifeline.send(request, &[]).await;
+        }
+        let mut text = Vec::new();
+        answer.take(ANSWER_MAXIMUM).read_to_end(&mut text).await?;
+        process.signal(Signal::KILL);
+        Ok(serde_json::from_slice(&text).ok())
     }
 }

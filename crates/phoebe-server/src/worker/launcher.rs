@@ -20,11 +20,12 @@ use super::exits::Exit;
 use super::interpreter::Interpreter;
 use super::orphans::Records;
 use super::packet_socket::PacketSocket;
+use super::passbands::PassbandList;
 use super::readiness::{self, Readiness};
 use super::sandbox::{Containment, Scratch, Watch};
 use super::spares::Spares;
 use super::usage;
-use super::zygote::Zygote;
+use super::zygote::{ForkError, Zygote};
 
 /// What a worker is started with.
 #[derive(Debug, Clone)]
@@ -69,7 +70,7 @@ pub struct Launcher {
 
 enum Source {
     Zygote(Zygote),
-    Spawn(Interpreter),
+    Spawn(Interpreter, PassbandList),
 }
 
 impl Launcher {
@@ -100,7 +101,7 @@ impl Launcher {
         let closing = CancellationToken::new();
         let readiness = readiness::ask(interpreter.clone(), closing.clone());
         let watch = Watch::start(closing.clone());
-        let source = Source::Spawn(interpreter);
+        let source = Source::Spawn(interpreter, PassbandList::default());
         Self { source, spares: None, records, containment, watch, readiness, closing }
     }
 
@@ -120,6 +121,24 @@ impl Launcher {
         }
     }
 
+    /// The passbands that sessions can use now, sorted by name. Waits until PHOEBE is imported.
+    ///
+    /// # Errors
+    /// Says why PHOEBE cannot be imported, or be asked.
+    pub async fn passbands(&self) -> Result<Vec<String>, LaunchError> {
+        loop {
+            let info = self.info().await?;
+            match &self.source {
+                Source::Spawn(interpreter, list) => return list.current(interpreter, &info).await,
+                Source::Zygote(zygote) => match zygote.passbands().await {
+                    Ok(names) => return Ok(names),
+                    Err(ForkError::Lost) => {}
+                    Err(error) => return Err(LaunchError::Failed(error.to_string())),
+                },
+            }
+        }
+    }
+
     /// Ends what workers come from, and waits until it is gone. Workers are not touched.
     pub async fn shut_down(&self) {
         self.closing.cancel();
@@ -128,7 +147,7 @@ impl Launcher {
         }
         match &self.source {
             Source::Zygote(zygote) => zygote.ended().await,
-            Source::Spawn(_) => {}
+            Source::Spawn(..) => {}
         }
     }
 
@@ -156,7 +175,7 @@ impl Launcher {
     async fn child(&self) -> Result<Child, LaunchError> {
         match &self.source {
             Source::Zygote(zygote) => Child::fork(zygote, &self.records).await,
-            Source::Spawn(interpreter) => Child::spawn(interpreter, &self.records),
+            Source::Spawn(interpreter, _) => Child::spawn(interpreter, &self.records),
         }
     }
 

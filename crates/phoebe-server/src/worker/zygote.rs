@@ -14,7 +14,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use phoebe_protocol::packet::{ForkRequest, FromZygote, Info};
+use phoebe_protocol::packet::{FromZygote, Info, ToZygote};
 use rustix::process::Signal;
 use thiserror::Error;
 use tokio::sync::mpsc::error::TrySendError;
@@ -62,17 +62,51 @@ pub(crate) enum ForkError {
     Refused(String),
 }
 
-/// A wish for a worker.
-struct Fork {
-    lifeline: OwnedFd,
-    log: OwnedFd,
-    answer: oneshot::Sender<Result<Process, ForkError>>,
+/// A wish, and where its answer goes.
+enum Wish {
+    Worker { lifeline: OwnedFd, log: OwnedFd, answer: Answer<Process> },
+    Passbands { answer: Answer<Vec<String>> },
+}
+
+type Answer<T> = oneshot::Sender<Result<T, ForkError>>;
+
+/// A wish that the zygote was told of.
+enum Asked {
+    Worker(Answer<Process>),
+    Passbands(Answer<Vec<String>>),
+}
+
+impl Wish {
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::Worker { answer, .. } => answer.is_closed(),
+            Self::Passbands { answer } => answer.is_closed(),
+        }
+    }
+
+    fn refuse(self, reason: String) {
+        match self {
+            Self::Worker { answer, .. } => Asked::Worker(answer),
+            Self::Passbands { answer } => Asked::Passbands(answer),
+        }
+        .refuse(reason);
+    }
+}
+
+impl Asked {
+    fn refuse(self, reason: String) {
+        // Whoever asked may have given up.
+        match self {
+            Self::Worker(answer) => drop(answer.send(Err(ForkError::Refused(reason)))),
+            Self::Passbands(answer) => drop(answer.send(Err(ForkError::Refused(reason)))),
+        }
+    }
 }
 
 /// Handle to the zygote, whichever generation lives.
 #[derive(Clone)]
 pub(crate) struct Zygote {
-    forks: mpsc::Sender<Fork>,
+    wishes: mpsc::Sender<Wish>,
     readiness: watch::Receiver<Readiness>,
     supervisor: TaskTracker,
 }
@@ -84,13 +118,13 @@ impl Zygote {
         records: Records,
         closing: CancellationToken,
     ) -> Self {
-        let (forks, waiting) = mpsc::channel(QUEUE);
+        let (wishes, waiting) = mpsc::channel(QUEUE);
         let (publish, readiness) = watch::channel(Readiness::Starting);
         let supervisor = TaskTracker::new();
         let work = Supervisor { interpreter, records, waiting, publish, closing }.run();
         supervisor.spawn(work);
         supervisor.close();
-        Self { forks, readiness, supervisor }
+        Self { wishes, readiness, supervisor }
     }
 
     /// Whether forks are served, and a way to wait for a change of it.
@@ -105,9 +139,17 @@ impl Zygote {
 
     /// Asks for a worker that gets these two descriptors, and waits for its start in the lifeline.
     pub(crate) async fn fork(&self, lifeline: OwnedFd, log: OwnedFd) -> Result<Process, ForkError> {
+        self.ask(|answer| Wish::Worker { lifeline, log, answer }).await
+    }
+
+    /// Asks which passbands there are now.
+    pub(crate) async fn passbands(&self) -> Result<Vec<String>, ForkError> {
+        self.ask(|answer| Wish::Passbands { answer }).await
+    }
+
+    async fn ask<T>(&self, wish: impl FnOnce(Answer<T>) -> Wish) -> Result<T, ForkError> {
         let (answer, answered) = oneshot::channel();
-        let fork = Fork { lifeline, log, answer };
-        self.forks.try_send(fork).map_err(|error| match error {
+        self.wishes.try_send(wish(answer)).map_err(|error| match error {
             TrySendError::Full(_) => ForkError::Overloaded,
             TrySendError::Closed(_) => ForkError::Refused("the server is stopping".to_owned()),
         })?;
@@ -118,7 +160,7 @@ impl Zygote {
 struct Supervisor {
     interpreter: Interpreter,
     records: Records,
-    waiting: mpsc::Receiver<Fork>,
+    waiting: mpsc::Receiver<Wish>,
     publish: watch::Sender<Readiness>,
     closing: CancellationToken,
 }
@@ -169,9 +211,7 @@ impl Supervisor {
             tokio::select! {
                 () = &mut end => return Some(()),
                 () = self.closing.cancelled() => return None,
-                fork = self.waiting.recv() => {
-                    let _gave_up = fork?.answer.send(Err(ForkError::Refused(reason.clone())));
-                }
+                wish = self.waiting.recv() => wish?.refuse(reason.clone()),
             }
         }
     }
@@ -236,25 +276,33 @@ impl Supervisor {
 
     async fn serve(&mut self, control: &PacketSocket, process: &Process) -> Over {
         let mut number = 0;
-        let mut asked: HashMap<u64, oneshot::Sender<Result<Process, ForkError>>> = HashMap::new();
+        let mut asked: HashMap<u64, Asked> = HashMap::new();
         let mut heard = Instant::now();
         let size = usage::anonymous_memory(process.pid()).unwrap_or_default();
         let mut look = interval(SIZE_INTERVAL);
         loop {
             tokio::select! {
-                fork = self.waiting.recv(), if asked.len() < IN_FLIGHT => {
-                    let Some(fork) = fork else { return Over::NotNeeded };
-                    if fork.answer.is_closed() {
+                wish = self.waiting.recv(), if asked.len() < IN_FLIGHT => {
+                    let Some(wish) = wish else { return Over::NotNeeded };
+                    if wish.is_given_up() {
                         continue;
                     }
                     if asked.is_empty() {
                         heard = Instant::now();
                     }
                     number += 1;
-                    let request = ForkRequest { fork: number };
-                    let descriptors = [fork.lifeline.as_fd(), fork.log.as_fd()];
-                    asked.insert(number, fork.answer);
-                    if let Err(error) = control.send(&request, &descriptors).await {
+                    let sent = match wish {
+                        Wish::Worker { lifeline, log, answer } => {
+                            asked.insert(number, Asked::Worker(answer));
+                            let descriptors = [lifeline.as_fd(), log.as_fd()];
+                            control.send(&ToZygote::Fork { fork: number }, &descriptors).await
+                        }
+                        Wish::Passbands { answer } => {
+                            asked.insert(number, Asked::Passbands(answer));
+                            control.send(&ToZygote::Passbands { passbands: number }, &[]).await
+                        }
+                    };
+                    if let Err(error) = sent {
                         return Over::Died(format!("its control channel broke: {error}"));
                     }
                 }
@@ -280,27 +328,32 @@ impl Supervisor {
         }
     }
 
-    fn note(
-        packet: FromZygote,
-        asked: &mut HashMap<u64, oneshot::Sender<Result<Process, ForkError>>>,
-    ) {
-        let (number, result) = match packet {
+    fn note(packet: FromZygote, asked: &mut HashMap<u64, Asked>) {
+        // Whoever asked may have given up; then the worker's lifeline is closed and it dies of that.
+        match packet {
             FromZygote::Forked { forked, pid } => {
                 exits::forget(pid);
                 let watched = Process::watch(pid);
-                (forked, watched.map_err(|_| ForkError::Ended))
+                if let Some(Asked::Worker(answer)) = asked.remove(&forked) {
+                    drop(answer.send(watched.map_err(|_| ForkError::Ended)));
+                }
             }
-            FromZygote::Failed { failed, error } => (failed, Err(ForkError::Refused(error))),
+            FromZygote::Passbands { passbands, names } => {
+                if let Some(Asked::Passbands(answer)) = asked.remove(&passbands) {
+                    drop(answer.send(Ok(names)));
+                }
+            }
+            FromZygote::Failed { failed, error } => {
+                if let Some(wish) = asked.remove(&failed) {
+                    wish.refuse(error);
+                }
+            }
             FromZygote::Exited { exited, code, signal } => {
-                return exits::report(exited, Exit::from_parts(code, signal));
+                exits::report(exited, Exit::from_parts(code, signal));
             }
             FromZygote::Ready { .. } | FromZygote::Fatal { .. } => {
-                return warn!(?packet, "the zygote sent a packet out of turn");
+                warn!(?packet, "the zygote sent a packet out of turn");
             }
-        };
-        if let Some(answer) = asked.remove(&number) {
-            // Whoever asked may have given up; then the worker's lifeline is closed and it dies of that.
-            let _gave_up = answer.send(result);
         }
     }
 }

@@ -45,7 +45,7 @@ struct Difference {
     apply: fn(&mut Value),
 }
 
-const WANTED: [Difference; 5] = [
+const WANTED: [Difference; 6] = [
     Difference {
         mode: Some("none"),
         exchanges: &["start", "sessions one"],
@@ -91,6 +91,17 @@ const WANTED: [Difference; 5] = [
             let stars =
                 json!({ "primary": star("rvs_primary"), "secondary": star("rvs_secondary") });
             dataset.insert("components".to_owned(), stars);
+        },
+    },
+    Difference {
+        mode: None,
+        exchanges: &["add bad passband"],
+        why: "where PHOEBE's error helps nobody over HTTP, a further field says what does",
+        apply: |expected| {
+            let advice = "The passbands of this server are files that its operator installs with \
+                          `phoebe-server passbands install`; sessions can use a new one at once. \
+                          `GET /system/passbands` lists them.";
+            expected["advice"] = json!(advice);
         },
     },
     Difference {

@@ -18,6 +18,7 @@ mod harness;
 mod lifecycle;
 mod load;
 mod misbehaviour;
+mod passbands;
 mod readme;
 mod restart;
 mod secrets;

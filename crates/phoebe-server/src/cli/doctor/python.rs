@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::finding::Finding;
 use crate::config::Settings;
 use crate::environment::{self, EnvironmentError};
+use crate::passbands;
 use crate::worker::BOOTSTRAP;
 
 /// What the worker package says of its surroundings.
@@ -20,7 +21,7 @@ struct Info {
 
 pub(super) fn check(settings: &Settings) -> Vec<Finding> {
     match interpreter(settings) {
-        Ok(Some(python)) => import(&python),
+        Ok(Some(python)) => import(&python, passbands::folder(settings).ok().flatten()),
         Ok(None) => vec![not_made_yet()],
         Err(error) => vec![Finding::failed("Python", error.to_string(), "see there")],
     }
@@ -47,13 +48,13 @@ fn not_made_yet() -> Finding {
     }
 }
 
-fn import(python: &Path) -> Vec<Finding> {
-    match probe(python) {
+fn import(python: &Path, folder: Option<PathBuf>) -> Vec<Finding> {
+    match probe(python, folder) {
         Ok(info) => {
             vec![
                 Finding::ok("Python", format!("{} at {}", info.python, python.display())),
                 Finding::ok("PHOEBE", info.phoebe),
-                passbands(&info.passbands),
+                counted(&info.passbands),
             ]
         }
         Err(said) => vec![Finding::failed(
@@ -68,9 +69,13 @@ fn import(python: &Path) -> Vec<Finding> {
     }
 }
 
-fn probe(python: &Path) -> Result<Info, String> {
+fn probe(python: &Path, folder: Option<PathBuf>) -> Result<Info, String> {
     let package = environment::package_directory().map_err(|error| error.to_string())?;
-    let output = Command::new(python)
+    let mut command = Command::new(python);
+    if let Some(folder) = folder {
+        command.env("PHOEBE_SERVER_PASSBANDS", folder);
+    }
+    let output = command
         .args(["-I", "-c", BOOTSTRAP])
         .arg(package)
         .arg("probe")
@@ -86,13 +91,12 @@ fn probe(python: &Path) -> Result<Info, String> {
     })
 }
 
-fn passbands(names: &[String]) -> Finding {
+fn counted(names: &[String]) -> Finding {
     if names.is_empty() {
         return Finding::failed(
             "passbands",
             "PHOEBE finds none",
-            "put passband files (.fits) into ~/.phoebe/atmospheres/tables/passbands, or name their \
-             folder in [worker] passband_dir",
+            "`phoebe-server passbands install FILE` adds some; docs/passbands.md says where they are",
         );
     }
     let shown = names.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -115,15 +119,15 @@ mod tests {
         std::fs::write(&python, script).expect("written");
         let all = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(&python, all).expect("set");
-        let findings = import(&python);
+        let findings = import(&python, None);
         assert_eq!(findings[0].level, Level::Failed);
         assert!(findings[0].text.contains("libstdc++ is gone"), "{:?}", findings[0]);
     }
 
     #[test]
     fn passbands_are_counted() {
-        assert_eq!(passbands(&[]).level, Level::Failed);
+        assert_eq!(counted(&[]).level, Level::Failed);
         let many: Vec<String> = (0..9).map(|number| format!("P:{number}")).collect();
-        assert_eq!(passbands(&many).text, "9: P:0, P:1, P:2, P:3, …");
+        assert_eq!(counted(&many).text, "9: P:0, P:1, P:2, P:3, …");
     }
 }

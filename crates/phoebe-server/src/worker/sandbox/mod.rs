@@ -95,6 +95,22 @@ impl Containment {
         run: &std::path::Path,
         instance: &str,
     ) -> Result<Option<Self>, SandboxError> {
+        // Another account cannot pass through the data directory.
+        let folder = match settings.user.is_empty() {
+            true => run.join("scratch"),
+            false => std::env::temp_dir().join(format!("phoebe-server-{instance}")),
+        };
+        Self::plan_in(settings, &folder)
+    }
+
+    /// The same plan with scratch directories in `folder`, which is made or emptied.
+    ///
+    /// # Errors
+    /// What keeps workers from being contained so.
+    pub(super) fn plan_in(
+        settings: &config::WorkerSettings,
+        folder: &std::path::Path,
+    ) -> Result<Option<Self>, SandboxError> {
         let missing = missing();
         let level = match settings.sandbox {
             config::Sandbox::Off => return Ok(None),
@@ -103,13 +119,8 @@ impl Containment {
             config::Sandbox::Enforce => return Err(SandboxError::Missing(missing)),
         };
         let account = account::find(&settings.user)?;
-        // Another account cannot pass through the data directory.
-        let folder = match account {
-            None => run.join("scratch"),
-            Some(_) => std::env::temp_dir().join(format!("phoebe-server-{instance}")),
-        };
-        let scratch = ScratchSpace::open(&folder)
-            .map_err(|error| SandboxError::Scratch { folder: folder.clone(), error })?;
+        let scratch = ScratchSpace::open(folder)
+            .map_err(|error| SandboxError::Scratch { folder: folder.to_owned(), error })?;
         Ok(Some(Self { level, filters: calls::programs()?, scratch, account }))
     }
 

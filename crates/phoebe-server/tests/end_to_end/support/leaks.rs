@@ -10,7 +10,7 @@ use super::server::TestServer;
 use super::wait::until;
 
 /// What may be in the data directory of a server that does not run.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "instance",
     "run",
     "server.lock",
@@ -18,6 +18,7 @@ const FILES: [&str; 8] = [
     "sessions.db",
     "sessions.db-shm",
     "sessions.db-wal",
+    "passbands",
     "templates",
 ];
 

@@ -69,6 +69,7 @@ pub(crate) fn run_stock_phoebe(python: &str, script: &str, argument: &str) -> Va
 pub(crate) struct Program {
     command: Command,
     input: Vec<u8>,
+    deadline: Duration,
 }
 
 /// How it ended.
@@ -82,7 +83,7 @@ pub(crate) struct Finished {
 impl Program {
     /// The binary with nothing of the caller's settings, in `folder`.
     pub(crate) fn new(folder: &Path) -> Self {
-        Self { command: command(folder), input: Vec::new() }
+        Self { command: command(folder), input: Vec::new(), deadline: Duration::from_secs(60) }
     }
 
     pub(crate) fn arguments<I: AsRef<std::ffi::OsStr>>(
@@ -104,6 +105,12 @@ impl Program {
         self
     }
 
+    /// Gives it longer than a minute, where it imports PHOEBE.
+    pub(crate) fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
     /// Runs it and waits for its end.
     pub(crate) fn run(mut self) -> Finished {
         let mut child = self
@@ -116,7 +123,7 @@ impl Program {
         // What is not read is no matter.
         let _unread = child.stdin.take().unwrap().write_all(&self.input);
         let started = Instant::now();
-        let deadline = Duration::from_secs(60);
+        let deadline = self.deadline;
         // What these calls print fits into a pipe.
         while child.try_wait().unwrap().is_none() {
             if started.elapsed() > deadline {

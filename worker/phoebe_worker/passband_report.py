@@ -1,0 +1,142 @@
+"""The command line's look at passband files: those that are installed, or one that shall be.
+
+A file comes from elsewhere, so this process shuts itself in as a worker does before it opens one.
+It answers on standard output with one line of JSON, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, NoReturn
+
+import orjson
+
+from . import lifeline, limits, passband_files, protocol, sandbox
+from .zygote import take_stdin
+
+_NAME_CHARACTERS_MAX = 64
+_TEXT_CHARACTERS_MAX = 500
+_NOT_IN_NAMES = "'\"@\\/,"  # a twig's separator, and what PHOEBE's own texts quote names with
+
+
+class Refused(Exception):
+    """The file is none that sessions could use; the text says why."""
+
+
+def run() -> NoReturn:
+    """Answer the one request on standard input, which is a lifeline."""
+    peer = take_stdin()
+    request = protocol.parse_packet(peer.recv(protocol.PACKET_BYTES_MAX))
+    lifeline.arm(peer, whole_group=True)
+    out = os.dup(1)
+    os.dup2(2, 1)  # what PHOEBE prints is no answer
+    passband_files.guard()
+    import phoebe  # noqa: F401
+    from astropy.io import fits
+
+    fits.conf.use_memmap = False
+    start = protocol.Start.parse(request["start"])
+    passband_files.use_folder(request.get("folder"))
+    limits.limit_memory(start.limits.get("memory_mb"))
+    sandbox.enter(start)
+    passband_files.scan()
+    path = request.get("check")
+    answer = _listed() if path is None else _checked(str(path))
+    sys.stdout.flush()
+    os.write(out, orjson.dumps(answer) + b"\n")
+    os._exit(0)
+
+
+def _listed() -> dict[str, Any]:
+    from phoebe.atmospheres import passbands
+
+    listed = []
+    for path, file in passband_files.files().items():
+        entry = file.entry
+        if entry is None:
+            listed.append({"file": path, "problem": _short(file.problem)})
+            continue
+        in_force = passbands._pbtable[file.name] is entry
+        try:
+            passband = passbands.Passband.load(path, load_content=False)
+        except Exception as error:
+            listed.append({"file": path, "problem": _short(f"{type(error).__name__}: {error}")})
+            continue
+        listed.append({"file": path, "in_force": in_force, **_described(passband)})
+    return {"files": listed}
+
+
+def _checked(path: str) -> dict[str, Any]:
+    from phoebe.atmospheres.passbands import Passband
+
+    try:
+        try:
+            passband = Passband.load(path)
+        except Exception as error:
+            raise Refused(f"PHOEBE cannot load it: {type(error).__name__}: {error}") from None
+        _check_name(passband)
+        _check_tables(passband)
+    except Refused as refused:
+        return {"refused": _short(str(refused))}
+    return {"accepted": {"file": path, "in_force": False, **_described(passband)}}
+
+
+def _described(passband: Any) -> dict[str, Any]:
+    atmospheres = {each.split(":")[0] for each in passband.content}
+    return {
+        "name": _short(f"{passband.pbset}:{passband.pbname}"),
+        "version": _short(str(passband.version)),
+        "made": _short(str(passband.timestamp)),
+        "reference": _short(str(passband.reference)),
+        "atmospheres": sorted(map(_short, atmospheres))[:50],
+        "content": sorted(map(_short, passband.content))[:500],
+    }
+
+
+def _check_name(passband: Any) -> None:
+    for header, name in (("PBSET", passband.pbset), ("PBNAME", passband.pbname)):
+        if not isinstance(name, str) or not name.strip() or len(name) > _NAME_CHARACTERS_MAX:
+            raise Refused(f"its header {header} must be a name of at most 64 characters")
+        wrong = [each for each in name if each in _NOT_IN_NAMES or not each.isprintable()]
+        if wrong or ":" in name:
+            raise Refused(f"its header {header} holds a character that is in no passband's name")
+    if not isinstance(passband.version, int | float):
+        raise Refused("its header VERSION must be a number")
+
+
+def _check_tables(passband: Any) -> None:
+    """Every table that it claims is there, of the shape that its axes give, with numbers in it."""
+    import numpy as np
+    from phoebe.atmospheres import models
+
+    known = {each.name for each in models.get_supported_atms()}
+    if not any(each.split(":")[0] in known for each in passband.content):
+        raise Refused(
+            "it has tables for no atmosphere that this PHOEBE knows: "
+            f"{', '.join(passband.content) or 'none at all'}"
+        )
+    area = passband.ptf_photon_area
+    if not np.all(np.isfinite([passband.effwl.value, area])) or area <= 0:
+        raise Refused("its transmission is not positive")
+    index = getattr(passband, "extern_wd_idx", 1)
+    if not isinstance(index, int) or not 1 <= index <= 25:
+        raise Refused("its header WD_IDX is the number of no passband of the Wilson-Devinney code")
+    for atmosphere, interpolator in passband.ndp.items():
+        for name, table in interpolator.table.items():
+            title = f"its table {name} of {atmosphere}"
+            axes = (*interpolator.axes, *(table["associated_axes"] or ()))
+            shape = tuple(len(axis) for axis in axes)
+            grid = np.asarray(table["grid"])
+            if not all(len(axis) > 1 and np.all(np.diff(axis) > 0) for axis in axes):
+                raise Refused(f"{title} has an axis that does not rise")
+            if grid.dtype.kind != "f" or grid.shape[:-1] != shape:
+                raise Refused(f"{title} has the shape {grid.shape}, not {shape} as its axes say")
+            if not np.any(np.isfinite(grid)):
+                raise Refused(f"{title} holds no number")
+
+
+def _short(text: str) -> str:
+    """Text that is safe to print: one line, bounded."""
+    printable = "".join(each if each.isprintable() else "?" for each in text)
+    return printable[:_TEXT_CHARACTERS_MAX].encode("utf-8", "replace").decode("utf-8")
