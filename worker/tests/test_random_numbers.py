@@ -59,6 +59,16 @@ def bundle_text() -> str:
         niters=2,
         expose_failed=True,
     )
+    b.add_solver(
+        "optimizer.differential_evolution",
+        solver="evolution",
+        fit_parameters=["requiv@primary"],
+        bounds=["wide"],
+        maxiter=1,
+        popsize=4,
+        polish=False,
+    )
+    b.add_solver("sampler.dynesty", solver="nested", priors=["wide"], nlive=8, maxiter=4)
     return portable.write(b).decode()
 
 
@@ -150,7 +160,9 @@ COMMANDS_THAT_DRAW: dict[str, dict[str, Any]] = {
         "expose_failed": True,
     },
     "emcee": {"command": "run_solver", "solver": "walkers", "solution": "walked"},
+    "differential_evolution": {"command": "run_solver", "solver": "evolution", "solution": "fit"},
 }
+NESTED = {"command": "run_solver", "solver": "nested", "solution": "sampled", "seed": SEED}
 
 
 def told_results(bundle: Any) -> dict[Any, Any]:
@@ -186,12 +198,32 @@ def test_a_seed_gives_the_numbers_of_stock(
     with_numpy_alone = script.replace(called, f"import numpy\nnumpy.random.seed({SEED})")
     results.append(told_results(run(with_numpy_alone, tmp_path)[0]))
     first, *others = results
-    failed = next(value for (twig, _), value in first.items() if "failed_samples@" in twig)
-    assert failed, "no sample failed"
+    if name != "differential_evolution":  # which does not tell
+        failed = next(value for (twig, _), value in first.items() if "failed_samples@" in twig)
+        assert failed, "no sample failed"
     for other in others:
-        assert other.keys() == first.keys()
-        for key, value in first.items():
-            assert_close(other[key], value, key)
+        assert_same_results(other, first)
+
+
+def assert_same_results(got: dict[Any, Any], expected: dict[Any, Any]) -> None:
+    assert got.keys() == expected.keys()
+    for key, value in expected.items():
+        assert_close(got[key], value, key)
+
+
+def test_a_seed_gives_dynesty_the_same_numbers_on_any_number_of_cores(
+    start_worker: Callable[..., Worker], bundle_text: str
+) -> None:
+    """Stock PHOEBE runs dynesty with a pool of processes only, whose numbers no seed repeats."""
+    results = []
+    for cores in (1, 2):
+        connection = start_worker().wait_ready()
+        connection.result("load_bundle", bundle=bundle_text)
+        _, answer = connection.reply(connection.request(orjson.dumps(NESTED), cores=cores))
+        assert answer["success"], answer
+        results.append(told_results(bundle_of(connection)))
+    assert results[0]
+    assert_same_results(results[1], results[0])
 
 
 def test_another_seed_gives_others(connection: Connection, bundle_text: str) -> None:
