@@ -22,7 +22,13 @@ fn a_file_is_settings_or_complaints(text: &str) {
     if !problems.is_empty() || has_secrets(&settings) {
         return;
     }
-    let resolved = Resolved { settings, origins, file: None, ignored_variables: Vec::new() };
+    let resolved = Resolved {
+        settings,
+        origins,
+        file: None,
+        ignored_variables: Vec::new(),
+        passed_over: Vec::new(),
+    };
     let printed = print::with_origins(&resolved);
     let mut again = Settings::default();
     let problems =

@@ -9,6 +9,8 @@ mod hosts;
 mod in_flight;
 mod lent_body;
 mod origins;
+mod proxies;
+mod public_address;
 mod request_log;
 mod serve;
 #[cfg(test)]
@@ -29,6 +31,9 @@ pub use gate::ConnectionLimits;
 use hosts::Hosts;
 pub(crate) use in_flight::{Counted, PerCaller};
 use origins::Origins;
+use proxies::Proxies;
+pub(crate) use public_address::PublicAddress;
+use public_address::PublicAddresses;
 pub use serve::serve_http;
 pub use tls::{Tls, TlsError};
 
@@ -63,7 +68,8 @@ fn surround(routes: Router, settings: &Settings) -> Router {
     let origins = Origins::of(settings);
     let hosts = Hosts::of(settings, &origins);
     let cors = origins.cors();
-    let proxies: Arc<[_]> = settings.server.trusted_proxies.clone().into();
+    let proxies = Proxies::of(settings);
+    let addresses = PublicAddresses::of(settings);
     let room = Arc::new(Semaphore::new(
         settings.server.max_requests_in_flight.min(Semaphore::MAX_PERMITS),
     ));
@@ -75,8 +81,9 @@ fn surround(routes: Router, settings: &Settings) -> Router {
         }))
         .layer(middleware::from_fn(request_log::log_request))
         .layer(middleware::from_fn(move |request, next| {
-            client_address::find(Arc::clone(&proxies), request, next)
+            client_address::find(proxies.clone(), request, next)
         }))
+        .layer(middleware::from_fn(move |request, next| addresses.clone().find(request, next)))
         .layer(middleware::from_fn(move |request, next| origins.clone().guard(request, next)))
         .layer(cors)
         .layer(middleware::from_fn(move |request, next| hosts.clone().guard(request, next)))

@@ -1,5 +1,6 @@
 //! The documents tell the truth where a program can see it: every test that SPECIFICATION.md names exists, every relative link leads
-//! somewhere, and every worker command is described.
+//! somewhere, and every worker command is described. No web address
+//! is invented.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -75,6 +76,46 @@ fn relative_links_lead_somewhere() {
         }
     }
     assert!(broken.is_empty(), "links that lead nowhere:\n{}", broken.join("\n"));
+}
+
+/// Addresses outside that are known to exist. Look at one before you add it.
+const KNOWN_ADDRESSES: [&str; 5] = [
+    "https://keepachangelog.com/en/1.1.0/",
+    "https://phoebe-project.org",
+    "https://rustup.rs",
+    "https://semver.org/spec/v2.0.0.html",
+    "https://tables.phoebe-project.org",
+];
+
+/// Names that nobody has: this machine, and what is reserved for examples.
+fn is_nobodys(host: &str) -> bool {
+    ["localhost", "127.0.0.1", "example.org"].contains(&host) || host.ends_with(".example.org")
+}
+
+#[test]
+fn web_addresses_exist_or_are_examples() {
+    let manifests = ["Cargo.toml", "worker/pyproject.toml", "config.example.toml"];
+    let crates = fs::read_dir(root().join("crates")).unwrap();
+    let crates = crates.map(|entry| entry.unwrap().path().join("Cargo.toml"));
+    let files = manifests.into_iter().map(|name| root().join(name)).chain(crates);
+    let mut unknown = Vec::new();
+    for file in files.chain(documents()).chain([root().join("docs/openapi.json")]) {
+        let text = read(&file);
+        for (begin, scheme) in text.match_indices("http://").chain(text.match_indices("https://")) {
+            let ends = |character: char| {
+                !character.is_ascii_graphic() || "`\"'<>)]}*$…".contains(character)
+            };
+            let address = text[begin..].split(ends).next().unwrap_or_default();
+            let address = address.trim_end_matches([',', '.', ';', ':', '\\']);
+            let host = address[scheme.len()..].split(['/', ':']).next().unwrap_or_default();
+            let is_known =
+                host.is_empty() || is_nobodys(host) || KNOWN_ADDRESSES.contains(&address);
+            if !is_known {
+                unknown.push(format!("{}: {address}", file.display()));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "addresses that KNOWN_ADDRESSES lacks:\n{}", unknown.join("\n"));
 }
 
 #[test]

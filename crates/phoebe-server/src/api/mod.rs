@@ -17,7 +17,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
 use axum::middleware;
 use axum::routing::get;
 use tokio::sync::Semaphore;
@@ -26,6 +27,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::config::PublicUrl;
 use crate::error::HttpError;
 use crate::web::{App, PerCaller};
 
@@ -56,6 +58,7 @@ pub(crate) type Shared = Arc<Context>;
         description = "PHOEBE sessions over HTTP: every user gets isolated Bundles and sends them commands as JSON.",
         license(name = "GPL-3.0-or-later", identifier = "GPL-3.0-or-later")
     ),
+    servers((url = ".", description = "Where this document is, under any path of a proxy")),
     tags(
         (name = "sessions", description = "Start, list, measure and end sessions."),
         (name = "commands", description = "Send commands to a session's Bundle."),
@@ -153,15 +156,23 @@ pub(crate) fn routes(app: App) -> Router {
         .merge(guarded(supervised_routes(), Access::Supervise))
         .route("/openapi.json", get(pages::openapi))
         .route("/docs", get(pages::swagger_ui))
+        .route("/docs/", get(pages::swagger_ui_in_folder))
         .route("/redoc", get(pages::redoc))
+        .route("/redoc/", get(pages::redoc_in_folder))
         .route("/docs/{file}", get(pages::asset))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .with_state(context)
 }
 
-async fn not_found() -> HttpError {
-    HttpError::not_found("Not Found")
+async fn not_found(State(context): State<Shared>, uri: Uri) -> HttpError {
+    let public = context.app.settings.server.public_url.as_ref();
+    match public.map(PublicUrl::prefix).filter(|prefix| prefix.leads_to(uri.path())) {
+        Some(prefix) => HttpError::not_found(format!(
+            "Not Found: the proxy in front of this server must take {prefix} off the path"
+        )),
+        None => HttpError::not_found("Not Found"),
+    }
 }
 
 async fn method_not_allowed() -> HttpError {

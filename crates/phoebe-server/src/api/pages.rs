@@ -18,6 +18,10 @@ use crate::error::HttpError;
 /// The document, made once: the routes do not change while the server runs.
 static OPENAPI: LazyLock<Result<String, serde_json::Error>> = LazyLock::new(super::openapi_json);
 
+/// What leads from a page to the place where `/docs` is, in the place of `{root}` in the pages.
+const FROM_ROOT: &str = "";
+const FROM_FOLDER: &str = "../";
+
 const SWAGGER_UI: &str = r##"<!doctype html>
 <html lang="en">
 <head>
@@ -25,18 +29,19 @@ const SWAGGER_UI: &str = r##"<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>phoebe-server: API</title>
 <link rel="icon" href="data:,">
-<link rel="stylesheet" href="docs/swagger-ui.css">
+<link rel="stylesheet" href="{root}docs/swagger-ui.css">
 </head>
 <body>
 <div id="swagger-ui"></div>
-<script src="docs/swagger-ui-bundle.js"></script>
-<script src="docs/swagger-ui-start.js"></script>
+<script src="{root}docs/swagger-ui-bundle.js"></script>
+<script src="{root}docs/swagger-ui-start.js"></script>
 </body>
 </html>
 "##;
 
+/// The document is beside the folder of this script, under whatever path a proxy puts before it.
 const SWAGGER_UI_START: &str = r##"SwaggerUIBundle({
-  url: "openapi.json",
+  url: new URL("../openapi.json", document.currentScript.src).href,
   dom_id: "#swagger-ui",
   deepLinking: true,
   persistAuthorization: true,
@@ -54,8 +59,8 @@ const REDOC: &str = r##"<!doctype html>
 <style>body { margin: 0; }</style>
 </head>
 <body>
-<redoc spec-url="openapi.json" disable-search></redoc>
-<script src="docs/redoc.standalone.js"></script>
+<redoc spec-url="{root}openapi.json" disable-search></redoc>
+<script src="{root}docs/redoc.standalone.js"></script>
 </body>
 </html>
 "##;
@@ -105,12 +110,22 @@ pub(super) async fn openapi() -> Response {
 
 /// `/docs`
 pub(super) async fn swagger_ui() -> Response {
-    page(SWAGGER_UI)
+    page(SWAGGER_UI, FROM_ROOT)
+}
+
+/// `/docs/`
+pub(super) async fn swagger_ui_in_folder() -> Response {
+    page(SWAGGER_UI, FROM_FOLDER)
 }
 
 /// `/redoc`
 pub(super) async fn redoc() -> Response {
-    page(REDOC)
+    page(REDOC, FROM_ROOT)
+}
+
+/// `/redoc/`
+pub(super) async fn redoc_in_folder() -> Response {
+    page(REDOC, FROM_FOLDER)
 }
 
 /// `/docs/{file}`: what the pages load.
@@ -140,7 +155,9 @@ pub(super) async fn asset(Path(file): Path<String>, headers: HeaderMap) -> Respo
     with_policy(response)
 }
 
-fn page(html: &'static str) -> Response {
+/// A page whose links are relative, so that it works under any path of a proxy.
+fn page(html: &str, root: &str) -> Response {
+    let html = html.replace("{root}", root);
     with_policy(([(CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response())
 }
 

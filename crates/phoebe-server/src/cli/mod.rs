@@ -13,6 +13,7 @@ mod failure;
 mod generate_key;
 mod import_session;
 pub mod init_db;
+mod namesake;
 mod passbands;
 mod restore;
 mod run;
@@ -35,7 +36,10 @@ use crate::config::{Flag, Resolved, Settings, Sources};
   phoebe-server run                      start on http://127.0.0.1:8001
   phoebe-server run --port 9000          the same on another port
   phoebe-server config                   show the settings in force and where they come from
-  phoebe-server doctor                   check this machine, and say what to do")]
+  phoebe-server doctor                   check this machine, and say what to do
+
+PHOEBE's Python package installs a script of this name too, for PHOEBE's own desktop and web
+clients. `phoebe-server doctor` says which of both this shell starts.")]
 struct Cli {
     /// Settings file [default: the first that exists of $PHOEBE_SERVER_CONFIG, ./config.toml,
     /// ~/.config/phoebe-server/config.toml, /etc/phoebe-server/config.toml]
@@ -89,9 +93,11 @@ enum Command {
     Config(config::Arguments),
     /// End worker processes that a server left behind
     Cleanup,
-    /// Check Python, PHOEBE, ports, data directory and kernel, and say what to do
+    /// Check settings, Python, PHOEBE, ports, data directory and kernel, and say what to do
     ///
-    /// Each line says ok, warning or failed. Exit code 1 if anything failed. Nothing is changed.
+    /// Each line says ok, warning or failed. What is wrong with the settings is told as a finding,
+    /// and everything else is checked all the same. Exit code 1 if anything failed. Nothing is
+    /// changed.
     Doctor,
     /// Make the private Python environment now, and print its interpreter
     ///
@@ -117,6 +123,10 @@ struct InitDbArguments {
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if let Err(failure) = namesake::refuse_its_call(&arguments) {
+        return failure.report();
+    }
     let cli = Cli::parse();
     match cli.command.execute(cli.config) {
         Ok(code) => code,
@@ -128,9 +138,7 @@ impl Command {
     fn execute(self, file: Option<PathBuf>) -> Result<ExitCode, Failure> {
         match self {
             Self::Run(arguments) => run::execute(&settings(file, arguments.flags())?)?,
-            Self::InitDb(arguments) => {
-                wiring::init_db(&settings(file, Vec::new())?.settings, arguments.force)?;
-            }
+            Self::InitDb(arguments) => wiring::init_db(&values(file)?, arguments.force)?,
             Self::User(arguments) => user::execute(arguments, &values(file)?)?,
             Self::ApiKey(arguments) => api_key::execute(arguments, &values(file)?)?,
             Self::Backup(target) => backup::execute(&target, &values(file)?)?,
@@ -142,9 +150,13 @@ impl Command {
             Self::Config(arguments) => {
                 config::execute(&arguments, || settings(file, Vec::new()))?;
             }
-            Self::Cleanup => cleanup::execute(&settings(file, Vec::new())?.settings)?,
-            Self::Doctor => return doctor::execute(&settings(file, Vec::new())?),
-            Self::Environment => environment::execute(&settings(file, Vec::new())?.settings)?,
+            Self::Cleanup => cleanup::execute(&values(file)?)?,
+            Self::Doctor => {
+                let sources = Sources::of_process(file, Vec::new());
+                let (resolved, errors) = crate::config::load_what_can_be(&sources);
+                return doctor::execute(&resolved, &errors);
+            }
+            Self::Environment => environment::execute(&values(file)?)?,
             Self::Completions(arguments) => completions::execute(&arguments)?,
         }
         Ok(ExitCode::SUCCESS)

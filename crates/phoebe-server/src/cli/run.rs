@@ -56,6 +56,11 @@ impl Arguments {
 /// Starts the server and returns when it has stopped.
 pub(super) fn execute(resolved: &Resolved) -> Result<(), Failure> {
     logging::start(&resolved.settings.logging);
+    for path in &resolved.passed_over {
+        let first = resolved.file.as_deref().map(|file| file.display().to_string());
+        let path = path.display();
+        tracing::info!(%path, first, "a settings file is not read: another comes first");
+    }
     for note in resolved.notes() {
         tracing::warn!("{note}");
     }

@@ -120,6 +120,8 @@ pub struct Resolved {
     pub file: Option<PathBuf>,
     /// Variables of the environment that PHOEBE would read, and that its processes here do not get.
     pub ignored_variables: Vec<String>,
+    /// Files that are there and were not read, because `file` comes first.
+    pub passed_over: Vec<PathBuf>,
 }
 
 impl Resolved {
@@ -158,48 +160,79 @@ pub fn load(sources: &Sources) -> Result<Resolved, ConfigError> {
 /// # Errors
 /// Those of [`load`] for single values.
 pub fn load_values(sources: &Sources) -> Result<Resolved, ConfigError> {
+    let file = find_file(sources)?;
+    let (resolved, problems) = resolve(sources, file);
+    if problems.is_empty() { Ok(resolved) } else { Err(ConfigError::Wrong(problems)) }
+}
+
+/// Resolves what can be resolved, and tells everything that is wrong besides: what is wrong itself
+/// keeps its default.
+#[must_use]
+pub fn load_what_can_be(sources: &Sources) -> (Resolved, Vec<ConfigError>) {
+    let (file, unreadable) = match find_file(sources) {
+        Ok(file) => (file, None),
+        Err(error) => (None, Some(error)),
+    };
+    let (resolved, mut problems) = resolve(sources, file);
+    problems.extend(validate(&resolved.settings, &resolved.origins));
+    let each_problem = problems.into_iter().map(|problem| ConfigError::Wrong(vec![problem]));
+    let errors = unreadable.into_iter().chain(each_problem).collect();
+    (resolved, errors)
+}
+
+/// The values of all sources, and what is wrong with single ones.
+fn resolve(sources: &Sources, file: Option<File>) -> (Resolved, Vec<Problem>) {
     let mut settings = Settings::default();
     let mut origins = Origins::default();
-    let file = find_file(sources)?;
     let mut texts = Texts { settings: &mut settings, origins: &mut origins, problems: Vec::new() };
     texts.passband_variable(sources);
-    if let Some((path, text)) = &file {
+    if let Some(File { path, text, .. }) = &file {
         texts.problems.extend(file::apply(text, path, texts.settings, texts.origins));
     }
     texts.environment(sources);
     texts.flags(&sources.flags);
     let problems = texts.problems;
-    if !problems.is_empty() {
-        return Err(ConfigError::Wrong(problems));
-    }
+    let (file, passed_over) = file.map(|file| (file.path, file.passed_over)).unzip();
+    let passed_over = passed_over.unwrap_or_default();
     let ignored_variables = sources.ignored();
-    Ok(Resolved { settings, origins, file: file.map(|(path, _)| path), ignored_variables })
+    (Resolved { settings, origins, file, ignored_variables, passed_over }, problems)
 }
 
-fn find_file(sources: &Sources) -> Result<Option<(PathBuf, String)>, ConfigError> {
-    let variable = sources.variable(FILE_VARIABLE).filter(|value| !value.is_empty());
+/// The file that is read.
+struct File {
+    path: PathBuf,
+    text: String,
+    /// Files that are there and come later.
+    passed_over: Vec<PathBuf>,
+}
+
+fn find_file(sources: &Sources) -> Result<Option<File>, ConfigError> {
+    let named = |path: &Path, named_by| {
+        let text = read(path, Some(named_by))?;
+        Ok(text.map(|text| File { path: path.to_owned(), text, passed_over: Vec::new() }))
+    };
     if let Some(path) = &sources.file {
-        return read(path, Some("--config"));
+        return named(path, "--config");
     }
+    let variable = sources.variable(FILE_VARIABLE).filter(|value| !value.is_empty());
     if let Some(path) = variable {
-        return read(Path::new(path), Some("$PHOEBE_SERVER_CONFIG"));
+        return named(Path::new(path), "$PHOEBE_SERVER_CONFIG");
     }
-    for path in &sources.search {
-        if let Some(found) = read(path, None)? {
-            return Ok(Some(found));
+    let mut search = sources.search.iter();
+    while let Some(path) = search.next() {
+        if let Some(text) = read(path, None)? {
+            let passed_over = search.filter(|later| later.is_file()).cloned().collect();
+            return Ok(Some(File { path: path.clone(), text, passed_over }));
         }
     }
     Ok(None)
 }
 
 /// Reads a file; one that is missing is an error only if somebody named it.
-fn read(
-    path: &Path,
-    named_by: Option<&'static str>,
-) -> Result<Option<(PathBuf, String)>, ConfigError> {
+fn read(path: &Path, named_by: Option<&'static str>) -> Result<Option<String>, ConfigError> {
     use std::io::ErrorKind::{NotADirectory, NotFound};
     match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some((path.to_owned(), text))),
+        Ok(text) => Ok(Some(text)),
         Err(error) if named_by.is_none() && matches!(error.kind(), NotFound | NotADirectory) => {
             Ok(None)
         }

@@ -9,6 +9,7 @@ pub mod file;
 mod load;
 pub mod print;
 mod problem;
+mod public_url;
 pub mod reference;
 mod suggest;
 mod table;
@@ -18,8 +19,9 @@ mod types;
 mod validate;
 mod value;
 
-pub use load::{Flag, Origin, Origins, Resolved, Sources, load, load_values};
+pub use load::{Flag, Origin, Origins, Resolved, Sources, load, load_values, load_what_can_be};
 pub use problem::{ConfigError, Place, Problem};
+pub use public_url::{PathPrefix, PublicUrl};
 pub use table::{Key, Section};
 pub use types::{
     AuthMode, Durability, LogFormat, OnIdle, RegistrationPolicy, Sandbox, Secret, WorkerStart,
@@ -41,8 +43,13 @@ table::settings! {
         port: u16 = 8001;
         /// Processes that serve: one serves all requests.
         workers: u64 = 1, note("is accepted for existing files and ignored");
-        /// Proxies whose `X-Forwarded-For` is believed: IP addresses, or ranges such as `10.0.0.0/8`.
+        /// Proxies whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Prefix` are
+        /// believed: IP addresses, or ranges such as `10.0.0.0/8`.
         trusted_proxies: Vec<IpNet> = Vec::new();
+        /// Where clients reach the server from outside, for example
+        /// `https://uni.example.org/phoebe/`: links begin with it, and its pages may use the API.
+        /// Where it is empty, links begin as the request and a trusted proxy say.
+        public_url: Option<PublicUrl> = None;
         /// Largest request body in MiB.
         max_body_mb: u64 = 64, check(within(1, 65_536));
         /// What the bodies of all requests in flight may occupy in MiB; a body of less than 64 KiB is not counted. More get
@@ -56,7 +63,7 @@ table::settings! {
         /// Connections that one address may have open; 0 for no limit of its own. This machine and `trusted_proxies`
         /// have none. More get a 503.
         max_connections_per_address: usize = 1024;
-        /// Origins whose pages may use the API from a browser, for example `https://x.org` or, with any
+        /// Origins whose pages may use the API from a browser, for example `https://app.example.org` or, with any
         /// port, `http://localhost:*`; `*` for any. Where none are set: any, if requests need a token or
         /// a key; else those of this machine.
         cors_origins: Vec<String> = Vec::new();

@@ -11,6 +11,9 @@ pub fn with_origins(resolved: &Resolved) -> String {
         Some(path) => format!("# settings file: {}\n", path.display()),
         None => "# no settings file\n".to_owned(),
     };
+    for path in &resolved.passed_over {
+        let _ = writeln!(text, "# not read, because another file comes first: {}", path.display());
+    }
     text.push_str(&to_toml(&resolved.settings, &resolved.origins));
     text
 }

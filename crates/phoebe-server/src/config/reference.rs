@@ -13,7 +13,7 @@ The server reads one file: the one named by `--config`, else by `$PHOEBE_SERVER_
 `./config.toml`, `~/.config/phoebe-server/config.toml` and `/etc/phoebe-server/config.toml`. A variable
 `PHOEBE_SERVER__SECTION__KEY` wins over the file, a flag of the command line over both. A list is given in a variable as
 text with commas. A wrong file stops the start and says where it is wrong. `phoebe-server config` prints the settings in
-force and where each came from.
+force, where each came from, and which files are not read because another comes first.
 ";
 
 const EXAMPLE: &str = "\
@@ -49,7 +49,7 @@ fn meaning(key: &Key) -> String {
     format!("{}{note}", key.doc.trim())
 }
 
-/// `config.toml`: every key with its meaning, commented out.
+/// `config.example.toml`: every key with its meaning, commented out.
 #[must_use]
 pub fn example() -> String {
     let defaults = Settings::default();

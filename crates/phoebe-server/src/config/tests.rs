@@ -278,9 +278,9 @@ fn secrets_are_printed_nowhere() {
 #[test]
 fn the_reference_and_the_example_are_current() {
     let hint = "run `phoebe-server config --reference > docs/settings.md` and \
-                `phoebe-server config --example > config.toml`";
+                `phoebe-server config --example > config.example.toml`";
     assert!(repository_file("docs/settings.md") == reference::markdown(), "{hint}");
-    assert!(repository_file("config.toml") == reference::example(), "{hint}");
+    assert!(repository_file("config.example.toml") == reference::example(), "{hint}");
 }
 
 #[test]
@@ -345,6 +345,7 @@ proptest! {
             origins: Origins::default(),
             file: None,
             ignored_variables: Vec::new(),
+            passed_over: Vec::new(),
         };
         let printed = print::with_origins(&resolved);
         let read = from_file(&printed).map_err(|error| TestCaseError::fail(error.to_string()))?;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use toml::Value;
 
+use super::public_url::PublicUrl;
 use super::suggest::nearest;
 use super::types::{
     AuthMode, Durability, LogFormat, OnIdle, RegistrationPolicy, Sandbox, Secret, WorkerStart,
@@ -138,7 +139,7 @@ macro_rules! text_setting {
         }
     )+};
 }
-text_setting!(String, Secret, PathBuf, Option<PathBuf>);
+text_setting!(String, Secret, PathBuf, Option<PathBuf>, Option<PublicUrl>);
 text_setting!(AuthMode, OnIdle, Durability, WorkerStart, Sandbox, LogFormat, RegistrationPolicy);
 
 impl Text for String {
@@ -193,6 +194,28 @@ impl Text for Option<PathBuf> {
     }
     fn show(&self) -> String {
         self.as_ref().map(Text::show).unwrap_or_default()
+    }
+}
+
+impl Text for Option<PublicUrl> {
+    fn kind() -> String {
+        "an http:// or https:// address; empty for none".to_owned()
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let url = PublicUrl::parse(text).map(Some);
+        url.ok_or_else(|| {
+            format!(
+                "{text:?} is no address such as https://uni.example.org/phoebe/: http:// or \
+                 https://, a host, and maybe a path of letters, digits, `-`, `.`, `_` and `~`"
+            )
+        })
+    }
+    fn show(&self) -> String {
+        self.as_ref().map(PublicUrl::to_string).unwrap_or_default()
     }
 }
 

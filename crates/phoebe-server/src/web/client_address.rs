@@ -2,14 +2,13 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
+use super::proxies::Proxies;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
-use ipnet::IpNet;
 
 /// The peer of a connection, put into each of its requests.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +27,7 @@ impl<S: Sync> FromRequestParts<S> for ClientAddress {
 }
 
 /// Finds the client's address for the handlers.
-pub(super) async fn find(proxies: Arc<[IpNet]>, mut request: Request, next: Next) -> Response {
+pub(super) async fn find(proxies: Proxies, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get().map(|Peer(address)| *address);
     let address = peer.map(|peer| behind(peer, request.headers(), &proxies));
     request.extensions_mut().insert(ClientAddress(address));
@@ -36,14 +35,14 @@ pub(super) async fn find(proxies: Arc<[IpNet]>, mut request: Request, next: Next
 }
 
 /// The last address that no trusted proxy has: everything before it could have been written by anybody.
-fn behind(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
+fn behind(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> IpAddr {
     let forwarded = headers.get_all("x-forwarded-for").iter();
     let mut addresses: Vec<&str> = forwarded
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .collect();
     let mut address = peer.to_canonical();
-    while proxies.iter().any(|range| range.contains(&address)) {
+    while proxies.trust(address) {
         match addresses.pop().and_then(parsed) {
             Some(before) => address = before.to_canonical(),
             None => break,
@@ -62,14 +61,17 @@ fn parsed(text: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Settings;
 
     fn client(peer: &str, forwarded: &'static str, proxies: &[&str]) -> String {
-        let proxies: Vec<IpNet> = proxies.iter().map(|proxy| proxy.parse().unwrap()).collect();
+        let mut settings = Settings::default();
+        settings.server.trusted_proxies =
+            proxies.iter().map(|proxy| proxy.parse().unwrap()).collect();
         let headers = HeaderMap::from_iter([(
             axum::http::HeaderName::from_static("x-forwarded-for"),
             axum::http::HeaderValue::from_static(forwarded),
         )]);
-        behind(peer.parse().unwrap(), &headers, &proxies).to_string()
+        behind(peer.parse().unwrap(), &headers, &Proxies::of(&settings)).to_string()
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Hosts {
             Some(host) if !self.allow(&host) => {
                 let text = format!(
                     "This server is not called {host}: use localhost or 127.0.0.1. Where a proxy gives it that name, its \
-                     operator can allow it with [server] cors_origins, e.g. [\"https://{host}\"]"
+                     operator can allow it with [server] public_url, e.g. \"https://{host}\""
                 );
                 HttpError::new(StatusCode::MISDIRECTED_REQUEST, text).into_response()
             }

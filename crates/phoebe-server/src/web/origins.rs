@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
-use crate::config::Settings;
+use crate::config::{PublicUrl, Settings};
 use crate::error::HttpError;
 
 /// Pages that are served by this machine, on any port.
@@ -31,18 +31,22 @@ enum Rule {
 }
 
 impl Origins {
-    /// Those of the settings. Where none are set: any if requests need a token or a key, which a strange page does not have; else
-    /// those of this machine, for whoever reaches the server may use it.
+    /// Those of the settings. Where none are set: any if requests need a token or a key, which a
+    /// strange page does not have; else those of this machine, for whoever reaches the server may use
+    /// it. Pages of `public_url` always may.
     pub(super) fn of(settings: &Settings) -> Self {
-        match (&settings.server.cors_origins[..], settings.auth.asks_nobody()) {
-            ([], true) => Self::new(&THIS_MACHINE),
-            ([], false) => Self::new(&["*"]),
-            (set, _) => Self::new(set),
-        }
+        let own = settings.server.public_url.as_ref().map(PublicUrl::origin);
+        let set: Vec<&str> = settings.server.cors_origins.iter().map(String::as_str).collect();
+        let others = match (&set[..], settings.auth.asks_nobody()) {
+            ([], true) => &THIS_MACHINE,
+            ([], false) => &["*"][..],
+            (set, _) => set,
+        };
+        Self::new(others.iter().copied().chain(own))
     }
 
-    fn new(origins: &[impl AsRef<str>]) -> Self {
-        Self(origins.iter().map(|text| Rule::parse(text.as_ref())).collect())
+    fn new<'a>(origins: impl IntoIterator<Item = &'a str>) -> Self {
+        Self(origins.into_iter().map(Rule::parse).collect())
     }
 
     fn allow(&self, origin: &str) -> bool {
@@ -137,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_rule_allows_what_it_says_and_nothing_that_looks_like_it() {
-        let origins = Origins::new(&["http://localhost:*", "https://x.org/"]);
+        let origins = Origins::new(["http://localhost:*", "https://x.org/"]);
         for allowed in ["http://localhost", "http://localhost:3000", "https://x.org"] {
             assert!(origins.allow(allowed), "{allowed}");
         }
@@ -160,6 +164,10 @@ mod tests {
         let mut settings = Settings::default();
         assert!(!Origins::of(&settings).allow("https://x.org"));
         assert!(Origins::of(&settings).allow("http://localhost:3000"));
+        settings.server.public_url = PublicUrl::parse("https://uni.example.org/phoebe/");
+        assert!(Origins::of(&settings).allow("https://uni.example.org"), "its own pages");
+        assert!(Origins::of(&settings).name("uni.example.org"));
+        assert!(!Origins::of(&settings).allow("https://x.org"));
         settings.auth.mode = AuthMode::Jwt;
         assert!(Origins::of(&settings).allow("https://x.org"));
         settings.server.cors_origins = vec!["https://y.org".to_owned()];

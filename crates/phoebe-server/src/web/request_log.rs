@@ -1,5 +1,7 @@
-//! One line for each request: method, route, status, duration, session, user. No bodies, tokens or query strings.
+//! One line for each request: method, route, status, duration, client, session, user. No bodies,
+//! tokens or query strings.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use axum::extract::rejection::RawPathParamsRejection;
@@ -8,12 +10,14 @@ use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
 
+use super::client_address::ClientAddress;
 use crate::api::CallerId;
 
 /// What is known of a request before it is answered; writes its line when it goes out of scope.
 struct Line {
     method: Method,
     route: Option<MatchedPath>,
+    client: Option<IpAddr>,
     session_id: Option<String>,
     user_id: Option<String>,
     status: Option<u16>,
@@ -24,12 +28,14 @@ struct Line {
 pub(super) async fn log_request(
     route: Option<MatchedPath>,
     parameters: Result<RawPathParams, RawPathParamsRejection>,
+    ClientAddress(client): ClientAddress,
     request: Request,
     next: Next,
 ) -> Response {
     let mut line = Line {
         method: request.method().clone(),
         route,
+        client,
         session_id: parameters.as_ref().ok().and_then(session_id),
         user_id: None,
         status: None,
@@ -52,15 +58,26 @@ impl Drop for Line {
         let route = self.route.as_ref().map_or("-", MatchedPath::as_str);
         let duration_ms = self.start.elapsed().as_secs_f64() * 1000.0;
         let (session, user) = (self.session_id.as_deref(), self.user_id.as_deref());
+        let client = self.client.map(tracing::field::display);
         let method = self.method.as_str();
         match self.status {
             Some(status) => {
-                tracing::info!(method, route, status, duration_ms, session, user, "request");
+                tracing::info!(
+                    method,
+                    route,
+                    status,
+                    duration_ms,
+                    client,
+                    session,
+                    user,
+                    "request"
+                );
             }
             None => tracing::info!(
                 method,
                 route,
                 duration_ms,
+                client,
                 session,
                 user,
                 "request given up by its client"

@@ -13,7 +13,7 @@ use tower::ServiceExt as _;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
-use crate::config::{AuthMode, Secret};
+use crate::config::{AuthMode, PublicUrl, Secret};
 use crate::store::CommandFilter;
 use crate::worker::{Interpreter, Launcher, orphans};
 
@@ -80,6 +80,15 @@ impl Server {
     async fn register(&self, email: &str) -> String {
         let answer = self.post("/auth/register", json!({"email": email, "password": "pw"})).await;
         answer.body["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// The body of a page.
+    async fn text(&self, path: &str) -> String {
+        let request = request("GET", path, &[], Body::empty());
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
     }
 
     fn change_users(&self, sql: &str) {
@@ -471,6 +480,33 @@ async fn the_pages_come_whole_and_confined() {
 }
 
 #[tokio::test]
+async fn with_a_slash_at_its_end_a_page_is_the_same_and_its_links_lead_to_the_same_files() {
+    let server = Server::in_mode(AuthMode::Jwt);
+    for path in ["/docs", "/redoc"] {
+        let page = server.text(path).await;
+        let in_folder = server.text(&format!("{path}/")).await;
+        assert!(page.contains("=\"docs/") && in_folder.contains("=\"../docs/"), "{in_folder}");
+        assert_eq!(in_folder.replace("=\"../", "=\""), page);
+        assert!(!page.contains("=\"/"), "a link leads to the root: {page}");
+    }
+    let document = server.get("/openapi.json", &[]).await.body;
+    assert_eq!(document["servers"][0]["url"], ".");
+}
+
+#[tokio::test]
+async fn a_prefix_that_the_proxy_leaves_on_is_told() {
+    let server = Server::new(|settings| {
+        settings.server.public_url = PublicUrl::parse("https://uni.example.org/phoebe/");
+    });
+    let told = server.get("/phoebe/health", &[]).await;
+    assert_eq!(told.status, 404);
+    assert!(told.body["detail"].as_str().unwrap().contains("take /phoebe off"), "{}", told.body);
+    assert_eq!(server.get("/nope", &[]).await.body["detail"], "Not Found");
+    let by_its_name = server.get("/health", &[("host", "uni.example.org")]).await;
+    assert_eq!(by_its_name.status, 200, "its own name");
+}
+
+#[tokio::test]
 async fn a_panic_is_one_requests_problem() {
     async fn defect() -> &'static str {
         panic!("a defect")
@@ -510,14 +546,19 @@ impl<'a> MakeWriter<'a> for Log {
 
 #[tokio::test]
 async fn a_request_is_one_line_without_its_secrets() {
-    let server = Server::in_mode(AuthMode::Jwt);
+    let server = Server::new(|settings| {
+        settings.auth.mode = AuthMode::Jwt;
+        settings.server.trusted_proxies = vec!["10.0.0.1/32".parse().unwrap()];
+    });
     let token = bearer(&server.register("ada@x.org").await);
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().json().with_writer(log.clone()).finish();
     let guard = tracing::subscriber::set_default(subscriber);
     let path = format!("/dash/end-session/{SOME_ID}?first_name=hidden");
-    let headers = [("authorization", token.as_str())];
-    server.ask(request("POST", &path, &headers, "{\"hidden\": 1}".into())).await;
+    let headers = [("authorization", token.as_str()), ("x-forwarded-for", "6.6.6.6, 203.0.113.7")];
+    let mut asked = request("POST", &path, &headers, "{\"hidden\": 1}".into());
+    asked.extensions_mut().insert(client_address::Peer("10.0.0.1".parse().unwrap()));
+    server.ask(asked).await;
     drop(guard);
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let lines: Vec<&str> =
@@ -529,6 +570,7 @@ async fn a_request_is_one_line_without_its_secrets() {
     assert_eq!(fields["status"], 404);
     assert_eq!(fields["session"], SOME_ID);
     assert_eq!(fields["user"], "1");
+    assert_eq!(fields["client"], "203.0.113.7", "what the trusted proxy says");
     assert!(fields["duration_ms"].is_number());
     assert!(!text.contains("hidden") && !text.contains(&token[7..]));
 }

@@ -166,10 +166,11 @@ async fn a_link_lets_others_look_and_copy_and_nothing_else() {
 
     let share = path(&session, &format!("checkpoints/{id}/share"));
     bob.post_empty(&share).await.expect(403);
-    let first = ada.post_empty(&share).await.expect(200)["url"].as_str().unwrap().to_owned();
+    let path_of = |link: &Value| format!("/v1/shared/{}", link["token"].as_str().unwrap());
+    let first = path_of(&ada.post_empty(&share).await.expect(200));
     let link = ada.post_empty(&share).await.expect(200);
-    let url = link["url"].as_str().unwrap().to_owned();
-    assert_eq!(url, format!("/v1/shared/{}", link["token"].as_str().unwrap()));
+    let url = path_of(&link);
+    assert_eq!(link["url"], format!("http://{}{url}", server.address()));
     bob.get(&first).await.expect(404);
     let listed = ada.get(&path(&session, "checkpoints")).await.expect(200);
     assert_eq!(listed["checkpoints"][0]["shared"], true);
@@ -202,7 +203,7 @@ async fn a_link_lets_others_look_and_copy_and_nothing_else() {
     bob.get(&url).await.expect(404);
     bob.post_empty(&format!("{url}/clone")).await.expect(404);
     // With its checkpoint a link goes too.
-    let url = ada.post_empty(&share).await.expect(200)["url"].as_str().unwrap().to_owned();
+    let url = path_of(&ada.post_empty(&share).await.expect(200));
     bob.get(&url).await.expect(200);
     delete(&ada, &path(&session, &format!("checkpoints/{id}"))).await.expect(200);
     bob.get(&url).await.expect(404);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{Finished, Program, fake_worker};
+use crate::support::{Finished, Program, fake_worker, phoebe_python};
 
 fn phoebe_server(folder: &Path, arguments: &[&str]) -> Finished {
     Program::new(folder).arguments(arguments).run()
@@ -132,4 +132,37 @@ fn the_doctor_names_what_is_wrong_in_its_exit_code() {
     assert!(missing.stdout.contains("/nowhere/python"), "{missing:?}");
     let well = doctor(fake_worker());
     assert_eq!(well.code, Some(0), "{well:?}");
+}
+
+/// Walks what PHOEBE's script accepts and the call that PHOEBE itself makes of it.
+#[test]
+fn every_call_that_is_meant_for_phoebes_script_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let python = phoebe_python().unwrap_or_else(|| {
+        phoebe_server(folder.path(), &["environment"]).stdout.trim().to_owned().into()
+    });
+    let script = python.with_file_name("phoebe-server");
+    let source = fs::read_to_string(&script).expect("PHOEBE installs its script");
+    let arguments = source.split(".add_argument('").skip(1);
+    let arguments: Vec<&str> = arguments.filter_map(|rest| rest.split('\'').next()).collect();
+    assert!(arguments.contains(&"--parent") && arguments.len() > 5, "{arguments:?}");
+
+    let find = "import importlib.util; print(importlib.util.find_spec('phoebe').origin)";
+    let found = std::process::Command::new(&python).args(["-I", "-c", find]).output().unwrap();
+    let package = String::from_utf8(found.stdout).unwrap();
+    let bundle = Path::new(package.trim()).with_file_name("frontend").join("bundle.py");
+    let bundle = fs::read_to_string(bundle).unwrap();
+    let call = bundle.split_once("'phoebe-server ").expect("PHOEBE calls it by its name").1;
+    let call: Vec<&str> = call.split(" &'").next().unwrap().split(' ').collect();
+    assert!(call.contains(&"--parent"), "{call:?}");
+
+    for arguments in arguments.iter().map(std::slice::from_ref).chain([&call[..]]) {
+        let refused = Program::new(folder.path())
+            .arguments(arguments)
+            .environment("PATH", "/nowhere")
+            .environment("PHOEBE_SERVER__WORKER__PYTHON", &python)
+            .run();
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.stderr.contains(script.to_str().unwrap()), "{arguments:?}: {refused:?}");
+    }
 }

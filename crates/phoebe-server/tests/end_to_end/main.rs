@@ -19,6 +19,7 @@ mod lifecycle;
 mod load;
 mod misbehaviour;
 mod passbands;
+mod proxy;
 mod readme;
 mod restart;
 mod secrets;

@@ -19,15 +19,15 @@ use crate::api::{ErrorBody, Shared, ValidationBody};
 use crate::error::HttpError;
 use crate::session::{SessionError, SessionView};
 use crate::store::snapshots::Header;
-use crate::web::ClientAddress;
+use crate::web::{ClientAddress, PublicAddress};
 
 /// A link to a checkpoint: whoever may use the server and has it can look at the checkpoint and copy it.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Share {
     /// Told now and never again.
     token: String,
-    /// Where it leads, on this server.
-    #[schema(example = "/v1/shared/phoebe_share_…")]
+    /// Where it leads, as clients reach this server: with scheme, host and the path of a proxy.
+    #[schema(example = "https://phoebe.example.org/v1/shared/phoebe_share_…")]
     url: String,
 }
 
@@ -75,6 +75,7 @@ pub(super) async fn share_checkpoint(
     State(context): State<Shared>,
     OwnedSession(session): OwnedSession,
     Path(Named { checkpoint_id }): Path<Named>,
+    address: PublicAddress,
 ) -> Result<Json<Share>, HttpError> {
     let token = ShareToken::new(&session.session_id, &checkpoint_id);
     let token = token.ok_or(SessionError::NoCheckpoint)?;
@@ -85,7 +86,7 @@ pub(super) async fn share_checkpoint(
         return Err(SessionError::NoCheckpoint.into());
     }
     let token = token.text();
-    Ok(Json(Share { url: format!("/v1/shared/{token}"), token }))
+    Ok(Json(Share { url: address.link(&format!("/v1/shared/{token}")), token }))
 }
 
 /// Take a checkpoint's link back

@@ -40,6 +40,13 @@ fn pool(pool: &PortPoolSettings) -> Finding {
     let held: Vec<u16> =
         ports.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_err()).collect();
     let subject = "worker ports";
+    if total == 0 {
+        return Finding::failed(
+            subject,
+            format!("there are none from {} to before {}", pool.start, pool.end),
+            "choose a range with [port_pool] start and end",
+        );
+    }
     let range = format!("{} to {}", pool.start, pool.end - 1);
     match held.len() {
         0 => Finding::ok(subject, format!("all {total} are free ({range})")),

@@ -41,7 +41,7 @@ async fn a_page_whose_name_points_here_is_refused() {
     let headers = [("host", "evil.org"), ("content-type", JSON)];
     let refused = server.ask(request("POST", "/dash/start-session", &headers, "{}".into())).await;
     assert_eq!(refused.status, 421);
-    assert!(refused.body["detail"].as_str().unwrap().contains("cors_origins"));
+    assert!(refused.body["detail"].as_str().unwrap().contains("public_url"));
 }
 
 /// A route that waits, and how many requests have reached it.

@@ -21,12 +21,15 @@ mod ports;
 mod process;
 mod program;
 mod server;
+mod trusting;
 mod wait;
 
 pub(crate) use builder::Builder;
 pub(crate) use client::{Client, Reply, Session};
 pub(crate) use disk::Kind as DiskKind;
+pub(crate) use ports::PortRange;
 pub(crate) use process::{ProcessInfo, processes_of_instance};
 pub(crate) use program::{Finished, Program, fake_worker, phoebe_python, run_stock_phoebe};
 pub(crate) use server::TestServer;
+pub(crate) use trusting::{Pair, Trusting, make_pair};
 pub(crate) use wait::{stays, until};
