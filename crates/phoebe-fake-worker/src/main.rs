@@ -4,9 +4,10 @@
 //! `forked`, is what its own zygote starts for each fork request.
 //!
 //! How it misbehaves while it starts is chosen by the name it is started under (a link to the program):
-//! `phoebe-fake-worker-WORD`, with the words of [`behaviour::Behaviour`]. How it misbehaves later is chosen by the
-//! field `misbehave` of any command, with the words of [`misbehaviour::Misbehaviour`]. Without either
-//! it is a good worker with a small map in place of a Bundle, see [`commands`].
+//! `phoebe-fake-worker-WORD`, with the words of [`behaviour::Behaviour`]. How it misbehaves later is
+//! chosen by the field `misbehave` of any command, with the words of
+//! [`misbehaviour::Misbehaviour`]. Without either it is a good worker with a small map in place of a
+//! Bundle, see [`commands`].
 //!
 //! It must not be clever: what it does wrong, it does on purpose and at once.
 

@@ -1,4 +1,5 @@
-//! How a worker misbehaves at any command that asks for it: `{"command": …, "misbehave": WORD, …}`.
+//! How a worker misbehaves at any command that asks for it:
+//! `{"command": …, "misbehave": WORD, …}`.
 
 use std::future::pending;
 use std::io::{self, Write};
@@ -14,8 +15,8 @@ use crate::Outcome;
 use crate::commands::{Answer, Command};
 use crate::worker::Conversation;
 
-/// The words for `misbehave`. After the messages that are wrong comes the right answer, unless the command says
-/// `"answer": false`.
+/// The words for `misbehave`. After the messages that are wrong comes the right answer, unless the
+/// command says `"answer": false`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Misbehaviour {

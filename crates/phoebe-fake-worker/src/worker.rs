@@ -327,8 +327,8 @@ async fn execute_all(
     Ok(())
 }
 
-/// `{"command": "run_compute", "seconds": 0.05, "steps": 5}`, or another long command: a transaction
-/// with progress that can be cancelled.
+/// `{"command": "run_compute", "seconds": 0.05, "steps": 5}`, or another long command: a
+/// transaction with progress that can be cancelled.
 async fn compute(command: &Command, conversation: &mut Conversation, shared: &Shared) -> Outcome {
     let steps = command.number("steps", 5).max(1);
     let pause = command.seconds("seconds", 0.05).div_f64(steps as f64);

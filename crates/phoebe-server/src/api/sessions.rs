@@ -209,7 +209,7 @@ pub(super) async fn list(
 
 /// Memory of all sessions
 ///
-/// MiB by session id, as measured last: after commands, and every 5 s while a long one works. 0 asleep.
+/// MiB by session id, as measured last; every 5 s while a long command works, 0 asleep.
 #[utoipa::path(
     get, path = "/dash/session-memory", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
     responses((status = 200, description = "MiB by session id", body = BTreeMap<String, f64>))

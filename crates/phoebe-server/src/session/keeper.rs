@@ -26,8 +26,8 @@ impl Keeper {
         Self { jobs }
     }
 
-    /// Gives a job; what it returns can be waited for, and need not be. One that panics gives an error,
-    /// and the next one is done all the same.
+    /// Gives a job; what it returns can be waited for, and need not be. One that panics gives an
+    /// error, and the next one is done all the same.
     pub(super) fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut SessionFolder) -> T + Send + 'static,

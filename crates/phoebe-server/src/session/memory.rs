@@ -1,5 +1,5 @@
-//! When a session's memory is measured: after commands and while long ones work, off their path, and
-//! not too often. It knows neither how memory is measured nor who is told.
+//! When a session's memory is measured: after commands and while long ones work, off their path,
+//! and not too often. It knows neither how memory is measured nor who is told.
 
 use std::time::Duration;
 
@@ -35,7 +35,8 @@ impl MemoryWatch {
         self.due = Some(self.due.map_or(earliest, |due| due.min(earliest)));
     }
 
-    /// Wants a measurement after some seconds. To be called again and again while a long command works.
+    /// Wants a measurement after some seconds. To be called again and again while a long command
+    /// works.
     pub(super) fn ask_while_computing(&mut self) {
         if self.running.is_some() {
             return;

@@ -2,8 +2,8 @@
 //!
 //! Every process of ours has a record in the data directory while it lives: a file named by its process id and start time, in a
 //! folder that belongs to one boot of the machine. A process is ours if id *and* start time *and* the instance id in its environment
-//! agree; a name proves nothing. That orphans die by themselves, because their lifeline closes, is not relied upon; one that
-//! is about to is waited for.
+//! agree; a name proves nothing. That orphans die by themselves, because their lifeline closes, is
+//! not relied upon; one that is about to is waited for.
 
 use std::fs;
 use std::io;
@@ -97,10 +97,14 @@ fn clean_within(run: &Path, instance: &str, patience: Duration) -> io::Result<Ve
         fs::remove_file(&record)?;
     }
     if !unknown.is_empty() {
-        warn!(processes = ?unknown, "these look like ours but cannot be examined; they are left alone");
+        warn!(
+            processes = ?unknown,
+            "these look like ours but cannot be examined; they are left alone"
+        );
     }
     for folder in entries(run)?.into_iter().filter(|folder| *folder != this_boot) {
-        // Of an earlier boot: its processes are gone, and their ids belong to others now. Or scratch of workers, which are gone.
+        // Of an earlier boot: its processes are gone, and their ids belong to others now. Or scratch
+        // of workers, which are gone.
         fs::remove_dir_all(&folder)?;
     }
     Ok(ended)
@@ -130,8 +134,8 @@ struct Recorded {
     descriptor: OwnedFd,
 }
 
-/// Looks at the process of a record, and again until `deadline` while it cannot be examined: a process
-/// that is about to end has no environment any more, for a moment.
+/// Looks at the process of a record, and again until `deadline` while it cannot be examined: a
+/// process that is about to end has no environment any more, for a moment.
 fn look_until_clear(record: &Path, instance: &str, deadline: Instant) -> Finding {
     loop {
         match look(record, instance) {
@@ -275,8 +279,8 @@ mod tests {
         assert!(!run.path().join("another-boot").exists());
     }
 
-    /// A process whose first thread has ended, so that it cannot be examined, as in the moment before
-    /// its end. It goes on until its input ends.
+    /// A process whose first thread has ended, so that it cannot be examined, as in the moment
+    /// before its end. It goes on until its input ends.
     fn unexaminable() -> Child {
         let script = "import ctypes, os, sys, threading\n\
              threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0))).start()\n\

@@ -149,8 +149,8 @@ async fn no_worker_survives_kill_nine_and_every_session_does() {
     server.finish().await;
 }
 
-/// As a service manager does it. What the server left ends by itself at that moment, and for a while
-/// of its end a process cannot be examined, least of all by an ordinary user.
+/// As a service manager does it. What the server left ends by itself at that moment, and for a
+/// while of its end a process cannot be examined, least of all by an ordinary user.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_right_after_kill_nine_has_nothing_to_complain_of() {
     let mut server = TestServer::builder().fake().ports(20).start().await;
