@@ -60,6 +60,7 @@ REPLY = header("reply", success=True, changed=False, error=None)
 FAILED = header("reply", success=False, changed=True, error="could not convert string: 'é'")
 DONE = '{"success":true,"result":{}}'
 PICKLED = bytes(range(128, 256))
+BASE = bytes.fromhex("789c8b8e0500011500b9")
 RESTORE = sealed(
     header("restore", format="portable"), attached=('[{"qualifier":"note","value":"Ω"}]'.encode(),)
 )
@@ -85,6 +86,14 @@ VALID: dict[str, list[bytes]] = {
     "reply_snapshot_error": sealed(
         {**REPLY, "changed": True, "snapshot_error": "cannot pickle 'module' object"}, DONE
     ),
+    "request_base": sealed(header("request", snapshot=True, base=True), SET_VALUE),
+    "reply_base": sealed({**REPLY, "changed": True, "base": True}, DONE, attached=(PICKLED, BASE)),
+    "reply_base_error": sealed(
+        {**REPLY, "changed": True, "base_error": "Memory ran out"}, DONE, attached=(PICKLED,)
+    ),
+    "reply_parameter": sealed(
+        {**REPLY, "changed": True, "parameter": {"qualifier": "period", "component": "binary"}}, DONE
+    ),
     "restore_pickle": sealed(header("restore", format="pickle"), attached=(PICKLED,)),
     "restore_portable": RESTORE,
     "restore_file": sealed(
@@ -94,6 +103,9 @@ VALID: dict[str, list[bytes]] = {
     "export_portable": sealed(header("export", format="portable")),
     "export_file": sealed(header("export", format="file")),
     "export_script": sealed(header("export", format="script"), JOURNAL),
+    "export_script_base": sealed(
+        header("export", format="script"), '{"base":"uploaded",' + JOURNAL[1:], attached=(BASE,)
+    ),
     "header_with_unknown_field": sealed(header("request", extra=[1]), SET_VALUE),
 }
 

@@ -13,7 +13,8 @@ from typing import Any
 from . import migration
 from .parameter_json import parameters_of
 
-_UNFINISHED = "phoebe_server_unfinished_constraints"
+# The qualifier of a note that is no parameter of PHOEBE's.
+UNFINISHED = "phoebe_server_unfinished_constraints"
 
 
 def write(bundle: Any) -> bytes:
@@ -39,7 +40,7 @@ def read(data: bytes, *, from_newer: bool = True) -> Any:
     if not isinstance(parameters, list) or not parameters or not all(map(_is_one, parameters)):
         raise ValueError("a bundle is a list of parameters, as save_bundle or PHOEBE's save gives")
     unfinished: dict[str, list[str]] = {"delayed": [], "failed": []}
-    notes = [each for each in parameters if each.get("qualifier") == _UNFINISHED]
+    notes = [each for each in parameters if each.get("qualifier") == UNFINISHED]
     for note in notes:
         parameters.remove(note)
         unfinished.update(note["value"])
@@ -54,7 +55,7 @@ def _note(unfinished: dict[str, list[str]]) -> dict[str, Any]:
     """A parameter that stock PHOEBE opens and does not mind."""
     return {
         "Class": "DictParameter",
-        "qualifier": _UNFINISHED,
+        "qualifier": UNFINISHED,
         "context": "ui",
         "description": "Constraints that are delayed or failed",
         "value": unfinished,

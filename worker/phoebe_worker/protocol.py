@@ -53,6 +53,12 @@ class Message:
         """Whether the changed Bundle shall be attached to the reply."""
         return self.header.get("snapshot") is True
 
+    @property
+    def wants_base(self) -> bool:
+        """Whether what a script can begin with shall be attached to the reply, if a Bundle from
+        outside took the place of the session's."""
+        return self.header.get("base") is True
+
 
 def sign(key: bytes, frames: Sequence[bytes]) -> bytes:
     """HMAC-SHA-256 over the frames, each preceded by its length (8 bytes, big-endian)."""
@@ -110,9 +116,14 @@ def reply_header(
     changed: bool,
     error: str | None,
     snapshot_error: str | None = None,
+    base: bool = False,
+    base_error: str | None = None,
+    parameter: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Header of the answer to request `seq`; `changed`: the Bundle may differ from before."""
-    header = {
+    """Header of the answer to request `seq`; `changed`: the Bundle may differ from before; `base`:
+    the last attachment is what a script can begin with; `parameter`: the tags of the one that the
+    command named by its unique id."""
+    header: dict[str, Any] = {
         "v": VERSION,
         "session": session,
         "seq": seq,
@@ -123,6 +134,12 @@ def reply_header(
     }
     if snapshot_error is not None:
         header["snapshot_error"] = _short(snapshot_error)
+    if base:
+        header["base"] = True
+    if base_error is not None:
+        header["base_error"] = _short(base_error)
+    if parameter is not None:
+        header["parameter"] = parameter
     return header
 
 

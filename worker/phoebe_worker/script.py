@@ -1,24 +1,27 @@
-"""A session's journal of commands as a Python script that repeats it with PHOEBE alone.
+"""A session's journal as a Python script that repeats it with PHOEBE alone.
 
-Each command tells itself (`commands/`); here is what stands around: versions, what scripts share
-with the server, and what cannot be repeated. Nothing of the script is run here.
+Each command tells itself (`commands/`); here is what stands around: versions, the Bundle from
+outside that a script may begin with, what scripts share with the server, and what cannot be
+repeated: then there is no script. Nothing of the script is run here.
 """
 
 from __future__ import annotations
 
+import base64
 import inspect
 import re
 import textwrap
 import time
+import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
-from . import random_numbers
+from . import portable, random_numbers
 from .answer import describe
-from .commands import COMMANDS, Refused, parameters
+from .commands import COMMANDS, Command, Refused, parameters
 from .templates import default_bundle
 
 # Solvers that draw random numbers.
@@ -27,12 +30,29 @@ _SAMPLING_OPTIONS = {"sample_from", "sample_num"}
 
 _VERSION = re.compile(r"[\w.+-]{1,50}")
 
-_OPENED_BUNDLE = '''\
+# What the tags of one parameter may be long.
+_TAGS_CHARACTERS_MAX = 2000
+
+_OPENED_BUNDLE = f'''\
 def opened_bundle(text: str) -> Any:
-    """A Bundle from the text of a file as PHOEBE saves it."""
+    """A Bundle from the text of a file as PHOEBE saves it, or as sessions keep it."""
     from phoebe.utils import parse_json
 
-    return phoebe.Bundle.open(json.loads(text, object_pairs_hook=parse_json))
+    parameters = json.loads(text, object_pairs_hook=parse_json)
+    unfinished = [each for each in parameters if each["qualifier"] == {portable.UNFINISHED!r}]
+    b = phoebe.Bundle.open([each for each in parameters if each not in unfinished])
+    for constraints in [each["value"] for each in unfinished]:
+        b._delayed_constraints += constraints["delayed"]
+        b._failed_constraints += constraints["failed"]
+    return b
+'''
+
+_UNPACKED = '''\
+def unpacked(text: str) -> str:
+    import base64
+    import zlib
+
+    return zlib.decompress(base64.b64decode(text)).decode()
 '''
 
 
@@ -40,6 +60,7 @@ def opened_bundle(text: str) -> Any:
 _SHARED = {
     "default_bundle": inspect.getsource(default_bundle),
     "opened_bundle": _OPENED_BUNDLE,
+    "unpacked": _UNPACKED,
     "new_parameter": inspect.getsource(parameters.new_parameter),
     "seed_random_numbers": inspect.getsource(random_numbers.seed_random_numbers),
 }
@@ -80,6 +101,24 @@ if __name__ == "__main__" and len(sys.argv) == 2:
 '''
 
 
+# Where the Bundle came from that a script begins with.
+_ORIGINS = {
+    "uploaded": "The Bundle of a file that was uploaded to the session.",
+    "loaded": "The Bundle that was loaded into the session.",
+    "migrated": "The Bundle as an upgrade of PHOEBE made it of the session's.",
+}
+
+
+class NoScriptError(ValueError):
+    """Why no script makes the Bundle, and what to do."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"No script makes this Bundle: {why}. Download the Bundle (GET …/bundle) and upload it "
+            "again (PUT …/bundle): scripts begin with it from then on"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One command of the journal as its user sent it, and whether it succeeded."""
@@ -87,20 +126,48 @@ class Entry:
     name: str
     arguments: Mapping[str, Any]
     success: bool
+    parameter: Mapping[str, Any] | None
+    """The tags of the parameter that it names by its unique id."""
 
 
-def write(bundle: Any, body: bytes) -> bytes:
-    """The script of the journal in `body`; `bundle` is what came of it. Raises ValueError."""
-    entries, phoebe_version = _journal(body)
-    statements = ["b = default_bundle()", *_statements(entries, bundle)]
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """The commands since the Bundle's beginning; `origin` of that, None for a fresh one."""
+
+    origin: str | None
+    entries: list[Entry]
+    phoebe: str
+
+
+def base(bundle: Any) -> bytes:
+    """What a script can begin with: all of the Bundle, compressed."""
+    return zlib.compress(portable.write(bundle))
+
+
+def named_parameter(bundle: Any, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The tags of the parameter that a command names by its unique id, which is another in each
+    Bundle. None where it names none, or where others have the same tags."""
+    try:
+        unique_id = arguments.get("uniqueid")
+        return None if unique_id is None else _tags_of(bundle, unique_id)
+    except BaseException:  # code of the Bundle may run here
+        return None
+
+
+def write(bundle: Any, body: bytes, begins_with: bytes) -> bytes:
+    """The script of the journal in `body`; `bundle` is what came of it, `begins_with` a `base`.
+
+    Raises ValueError where no script makes the Bundle.
+    """
+    journal = _from_last_beginning(_journal(body))
+    statements = [*_beginning(journal, begins_with), *_statements(journal, begins_with, bundle)]
     main = "\n".join(statements) + "\n"
     shared = [source for name, source in _SHARED.items() if f"{name}(" in main]
-    head = _head(bundle, len(entries), phoebe_version)
+    head = _head(bundle, len(journal.entries), journal.phoebe)
     return "\n\n".join([head.rstrip("\n") + "\n", *shared, main + _TAIL]).encode()
 
 
-def _journal(body: bytes) -> tuple[list[Entry], str]:
-    """The journal's entries, and the version of PHOEBE that they ran with."""
+def _journal(body: bytes) -> Journal:
     import phoebe
 
     try:
@@ -109,48 +176,86 @@ def _journal(body: bytes) -> tuple[list[Entry], str]:
         version = str(journal.get("phoebe") or phoebe.__version__)
         if not _VERSION.fullmatch(version):
             raise ValueError(f"{version!r} is no version")
+        origin = journal.get("base")
+        if origin is not None and origin not in _ORIGINS:
+            raise ValueError(f"{origin!r} is no origin of a Bundle")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"The journal of the session cannot be read: {describe(error)}") from error
-    return entries, version
+    return Journal(origin, entries, version)
 
 
 def _entry(value: dict[str, Any]) -> Entry:
     fields = dict(value["command"])
-    return Entry(str(fields.pop("command")), fields, value["success"] is True)
+    name = str(fields.pop("command"))
+    return Entry(name, fields, value["success"] is True, value.get("parameter"))
 
 
-def _statements(entries: list[Entry], bundle: Any) -> Iterator[str]:
+def _from_last_beginning(journal: Journal) -> Journal:
+    """Without what a later command made of no effect: one that begins anew."""
+    for place in reversed(range(len(journal.entries))):
+        entry = journal.entries[place]
+        if _begins_anew(entry):
+            return Journal(None, journal.entries[place:], journal.phoebe)
+    return journal
+
+
+def _begins_anew(entry: Entry) -> bool:
+    command = COMMANDS.get(entry.name)
+    return entry.success and command is not None and command.anew
+
+
+def _beginning(journal: Journal, begins_with: bytes) -> Iterator[str]:
+    if journal.origin is None:
+        if not journal.entries or not _begins_anew(journal.entries[0]):
+            yield "b = default_bundle()"
+        return
+    lines = "\n".join(textwrap.wrap(base64.b64encode(begins_with).decode(), 96))
+    yield f'# {_ORIGINS[journal.origin]}\nb = opened_bundle(unpacked("""\n{lines}\n"""))'
+
+
+def _statements(journal: Journal, begins_with: bytes, bundle: Any) -> Iterator[str]:
     random = False
-    loaded = ""
-    for entry in entries:
+    loaded = _text_of(begins_with) if journal.origin else ""
+    for entry in journal.entries:
         command = COMMANDS.get(entry.name)
         if command is None:
-            yield _comment(entry, "is a command that this server does not know")
-            continue
+            raise NoScriptError(f"this server does not know its command {entry.name!r}")
         if command.script is None or (command.kind == "long" and not entry.success):
             continue  # the Bundle stayed as it was
         try:
             fields, seed = command.split_seed(entry.arguments)
         except Refused as error:
+            if entry.success:
+                raise NoScriptError(f"{entry.name}: {describe(error)}") from error
             yield _comment(entry, f"failed: {describe(error)}")
             continue
-        arguments, gone = _without_unique_id(fields, bundle, loaded)
-        if gone:
-            yield _comment(entry, "concerned a parameter that was removed later")
-            continue
+        entry = replace(entry, arguments=fields)
         if entry.name == "load_bundle":
-            loaded = str(arguments.get("bundle"))
+            loaded = str(entry.arguments.get("bundle"))
         random = random or _is_random(entry)
         if seed is not None:
             yield f"seed_random_numbers({seed})"
-        elif command.kind == "long" and (random or _SAMPLING_OPTIONS & arguments.keys()):
+        elif command.kind == "long" and (random or _SAMPLING_OPTIONS & fields.keys()):
             yield "# Random numbers are drawn here: results differ from the session's."
-        try:
-            statement = command.script(arguments)
-        except Exception as error:
-            yield _comment(entry, f"failed: {describe(error)}")
-            continue
-        yield statement if entry.success else _forgiving(statement)
+        yield _statement(entry, command, bundle, loaded)
+
+
+def _statement(entry: Entry, command: Command, bundle: Any, loaded: str) -> str:
+    assert command.script is not None
+    try:
+        statement = command.script(_without_unique_id(entry, bundle, loaded))
+    except Exception as error:
+        if entry.success:
+            raise NoScriptError(f"{entry.name}: {describe(error)}") from error
+        return _comment(entry, f"failed: {describe(error)}")
+    return statement if entry.success else _forgiving(statement)
+
+
+def _text_of(begins_with: bytes) -> str:
+    try:
+        return zlib.decompress(begins_with).decode()
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise NoScriptError(f"the Bundle that it begins with is damaged: {error}") from error
 
 
 def _comment(entry: Entry, what: str) -> str:
@@ -174,24 +279,35 @@ def _is_random(entry: Entry) -> bool:
     return entry.name == "add_solver" and kind.split(".")[-1] in _RANDOM
 
 
-def _without_unique_id(
-    arguments: Mapping[str, Any], bundle: Any, loaded: str
-) -> tuple[Mapping[str, Any], bool]:
+def _without_unique_id(entry: Entry, bundle: Any, loaded: str) -> Mapping[str, Any]:
     """Unique ids differ from Bundle to Bundle, but for those of a file: tags in their place.
 
-    Also tells whether there is no such parameter any more.
+    Raises ValueError where it is not known which these were.
     """
-    unique_id = arguments.get("uniqueid")
+    unique_id = entry.arguments.get("uniqueid")
     if not isinstance(unique_id, str) or unique_id in loaded:
-        return arguments, False
+        return entry.arguments
+    # Journals of earlier servers have no tags.
+    tags = entry.parameter or _tags_of(bundle, unique_id)
+    if not tags:
+        raise ValueError(
+            f"it is not known which parameter had the unique id {unique_id[:100]}: it was removed, "
+            "or others have the same tags"
+        )
+    others = {name: value for name, value in entry.arguments.items() if name != "uniqueid"}
+    return {**tags, "check_visible": False, "check_default": False, **others}
+
+
+def _tags_of(bundle: Any, unique_id: Any) -> dict[str, Any] | None:
     found = [parameter for parameter in bundle._params if parameter.uniqueid == unique_id]
-    if not found:
-        return arguments, True
+    if len(found) != 1:
+        return None
     tags = {name: value for name, value in found[0].meta.items() if value is not None}
-    for derived in ("twig", "uniquetwig"):
+    for derived in ("twig", "uniquetwig", "uniqueid"):
         tags.pop(derived, None)
-    others = {name: value for name, value in arguments.items() if name != "uniqueid"}
-    return {**tags, "check_visible": False, "check_default": False, **others}, False
+    same = bundle.filter(**tags, check_visible=False, check_default=False).to_list()
+    fits = len(same) == 1 and len(orjson.dumps(tags)) <= _TAGS_CHARACTERS_MAX
+    return tags if fits else None
 
 
 def _head(bundle: Any, count: int, phoebe_version: str) -> str:

@@ -18,9 +18,10 @@ _PICKLE_PROTOCOL = 5
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """`write` gets the Bundle and the request's body; `read` is None for what cannot be read."""
+    """`write` gets the Bundle, the request's body and what is attached to it; `read` is None for
+    what cannot be read."""
 
-    write: Callable[[Any, bytes], bytes]
+    write: Callable[[Any, bytes, bytes], bytes]
     read: Callable[[bytes], Any] | None
 
 
@@ -56,9 +57,9 @@ def _unpack_kept(data: bytes) -> Any:
     return bundle
 
 
-def export(bundle: Any, name: Any, body: bytes) -> bytes:
+def export(bundle: Any, name: Any, body: bytes, attached: bytes = b"") -> bytes:
     """The Bundle in the form of this name; raises ValueError for an unknown one."""
-    return _format(name).write(bundle, body)
+    return _format(name).write(bundle, body, attached)
 
 
 def restored(name: Any, payload: bytes) -> Any:
@@ -76,8 +77,8 @@ def _format(name: Any) -> Format:
 
 
 FORMATS = {
-    "pickle": Format(lambda bundle, _: pack(bundle), _unpack_kept),
-    "portable": Format(lambda bundle, _: portable.write(bundle), portable.read),
-    "file": Format(lambda bundle, _: portable.write(bundle), files.read),
+    "pickle": Format(lambda bundle, *_: pack(bundle), _unpack_kept),
+    "portable": Format(lambda bundle, *_: portable.write(bundle), portable.read),
+    "file": Format(lambda bundle, *_: portable.write(bundle), files.read),
     "script": Format(script.write, None),
 }

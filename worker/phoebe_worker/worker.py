@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -29,6 +29,7 @@ from . import (
     random_numbers,
     runner,
     sandbox,
+    script,
     snapshots,
 )
 from .answer import Answer, describe
@@ -44,7 +45,7 @@ def _replace_bundle(session: Session, /, name: Any, payload: bytes) -> dict[str,
     return {}
 
 
-_RESTORE = Command("restore", "change", _replace_bundle, whole=True)
+_RESTORE = Command("restore", "change", _replace_bundle, whole=True, anew=True, imports=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Request:
     arguments: dict[str, Any]
     cores: int
     wants_snapshot: bool
+    wants_base: bool
 
     def answer(self, session: Session) -> tuple[Answer, bool]:
         """The command's answer, and whether the Bundle may differ from before."""
@@ -189,7 +191,14 @@ class Worker:
             self._reply(sender, message.seq, parsed)
             return
         self._schedule(
-            Request(sender, message.seq, *parsed, message.cores, message.wants_snapshot)
+            Request(
+                sender,
+                message.seq,
+                *parsed,
+                message.cores,
+                message.wants_snapshot,
+                message.wants_base,
+            )
         )
 
     def _take_restore(self, sender: bytes, message: protocol.Message) -> None:
@@ -199,14 +208,25 @@ class Worker:
             "payload": b"".join(message.attachments[:1]),
         }
         self._schedule(
-            Request(sender, message.seq, _RESTORE, arguments, 1, message.wants_snapshot)
+            Request(
+                sender,
+                message.seq,
+                _RESTORE,
+                arguments,
+                1,
+                message.wants_snapshot,
+                message.wants_base,
+            )
         )
 
     def _export(self, sender: bytes, message: protocol.Message) -> None:
         """The committed Bundle, also while a runner works on the next."""
         try:
             data = snapshots.export(
-                self._session.bundle, message.header.get("format"), message.body
+                self._session.bundle,
+                message.header.get("format"),
+                message.body,
+                b"".join(message.attachments[:1]),
             )
         except BaseException as error:
             self._reply(sender, message.seq, Answer.raised(error))
@@ -239,10 +259,13 @@ class Worker:
         if request.command.kind == "long":
             self._start_runner(request)
             return
+        parameter = None
+        if request.wants_base and request.command.kind == "change":
+            parameter = script.named_parameter(self._session.bundle, request.arguments)
         answer, changed = request.answer(self._session)
         self._mend()
         if changed:
-            self._reply_changed(request, answer)
+            self._reply_changed(request, answer, parameter=parameter)
         else:
             self._reply(request.sender, request.seq, answer)
 
@@ -299,28 +322,43 @@ class Worker:
         return outcome.answer
 
     def _reply_changed(
-        self, request: Request, answer: Answer, *, pickled: bytes | None = None
+        self,
+        request: Request,
+        answer: Answer,
+        *,
+        pickled: bytes | None = None,
+        parameter: dict[str, Any] | None = None,
     ) -> None:
-        """Answer a request that changed the Bundle, with the Bundle where it was asked for."""
+        """Answer a request that changed the Bundle, with the Bundle and what a script can begin
+        with where these were asked for."""
         attachments: list[bytes] = []
-        error = None
+        error = base_error = None
+        has_base = request.wants_base and request.command.imports and answer.success
         if request.wants_snapshot:
             try:
-                attachments = [pickled or self._pack()]
+                attachments = [pickled or self._written(snapshots.pack)]
             except BaseException as raised:
                 error = describe(raised)
+        if has_base:
+            try:
+                attachments.append(self._written(script.base))
+            except BaseException as raised:
+                has_base, base_error = False, describe(raised)
         self._reply(
             request.sender,
             request.seq,
             answer,
             changed=True,
             snapshot_error=error,
+            base=has_base,
+            base_error=base_error,
+            parameter=parameter,
             attachments=attachments,
         )
 
-    def _pack(self) -> bytes:
+    def _written(self, write: Callable[[Any], bytes]) -> bytes:
         try:
-            return snapshots.pack(self._session.bundle)
+            return write(self._session.bundle)
         finally:
             self._mend()
 
@@ -332,6 +370,9 @@ class Worker:
         *,
         changed: bool = False,
         snapshot_error: str | None = None,
+        base: bool = False,
+        base_error: str | None = None,
+        parameter: dict[str, Any] | None = None,
         attachments: Sequence[bytes] = (),
     ) -> None:
         header = protocol.reply_header(
@@ -341,6 +382,9 @@ class Worker:
             changed=changed,
             error=answer.error,
             snapshot_error=snapshot_error,
+            base=base,
+            base_error=base_error,
+            parameter=parameter,
         )
         self._send(sender, header, answer.body, attachments)
 

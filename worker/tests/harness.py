@@ -193,10 +193,10 @@ class Connection:
         self.endpoint.send_multipart(protocol.seal(self.key, header, b"", attachments))
         return self.seq
 
-    def export(self, form: Any, body: bytes = b"") -> protocol.Message:
+    def export(self, form: Any, body: bytes = b"", *attachments: bytes) -> protocol.Message:
         """The answer with the Bundle in this form."""
         header = self.header("export", format=form)
-        self.endpoint.send_multipart(protocol.seal(self.key, header, body))
+        self.endpoint.send_multipart(protocol.seal(self.key, header, body, attachments))
         return self.reply_message(self.seq)
 
     def exported(self, form: str, body: bytes = b"") -> bytes:

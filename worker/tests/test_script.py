@@ -3,112 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pytest
 from harness import Connection, Worker
+from scripts import WITHIN, Journal, assert_equal, bundle_of, run
 
 from phoebe_worker.commands import COMMANDS
-from phoebe_worker.environment import VARIABLES
-
-os.environ.update(VARIABLES)  # before PHOEBE is imported, which reading a Bundle does
 
 PHASES = [-0.25, -0.02, 0.0, 0.02, 0.25]
 PERIOD = {"qualifier": "period", "component": "binary", "context": "component"}
-WITHIN = 1e-12
-
-
-class Journal:
-    """What the server keeps of a session: its changing commands in their order."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.entries: list[dict[str, Any]] = []
-
-    def do(self, command: str, /, **arguments: Any) -> dict[str, Any]:
-        fields = {"command": command, **arguments}
-        header, answer = self.connection.reply(self.connection.request(orjson.dumps(fields)))
-        if header["changed"]:
-            self.entries.append({"command": fields, "success": header["success"]})
-        return answer
-
-    def done(self, command: str, /, **arguments: Any) -> Any:
-        answer = self.do(command, **arguments)
-        assert answer["success"], answer
-        return answer["result"]
-
-    def script(self, **fields: Any) -> str:
-        body = orjson.dumps({"entries": self.entries, "phoebe": "2.5.4", **fields})
-        return self.connection.exported("script", body).decode()
 
 
 @pytest.fixture
 def journal(connection: Connection) -> Journal:
     return Journal(connection)
-
-
-def run(script: str, folder: Path, *arguments: str) -> tuple[Any, str]:
-    """The Bundle that stock PHOEBE builds in a process of its own, and what the script printed."""
-    path, kept_in = folder / "session.py", folder / "bundle.pickle"
-    keep = f"import pickle\nwith open({str(kept_in)!r}, 'wb') as kept:\n    pickle.dump(b, kept)\n"
-    path.write_text(script + keep)
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run(
-        [sys.executable, str(path), *arguments],
-        env={**kept, **VARIABLES},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return pickle.loads(kept_in.read_bytes()), done.stdout + done.stderr
-
-
-def told(bundle: Any) -> dict[str, Any]:
-    """Every parameter by its tags, without what is random or says when."""
-    known = {}
-    for parameter in bundle._params:
-        if "uniqueid" in parameter.qualifier:
-            continue
-        fields = parameter.to_json()
-        value = fields.pop("value", None)
-        known[parameter.twig, parameter._time and float(parameter._time)] = fields, value
-    return known
-
-
-def assert_equal(built: Any, session: Any) -> None:
-    expected, got = told(session), told(built)
-    assert got.keys() == expected.keys()
-    for key, (fields, value) in expected.items():
-        assert {**got[key][0], "choices": None} == {**fields, "choices": None}, key
-        assert_close(got[key][1], value, key)
-
-
-def assert_close(got: Any, expected: Any, key: Any) -> None:
-    if isinstance(expected, float):
-        assert np.isclose(got, expected, rtol=WITHIN, atol=WITHIN, equal_nan=True), key
-    elif isinstance(expected, list):
-        assert len(got) == len(expected), key
-        for one, other in zip(got, expected, strict=True):
-            assert_close(one, other, key)
-    elif isinstance(expected, dict):
-        assert got.keys() == expected.keys(), key
-        for name in expected:
-            assert_close(got[name], expected[name], key)
-    else:
-        assert got == expected, key
-
-
-def bundle_of(connection: Connection) -> Any:
-    return pickle.loads(connection.exported("pickle"))
 
 
 def test_every_command_that_changes_the_bundle_tells_itself() -> None:
@@ -122,6 +34,8 @@ def test_two_datasets_flipped_constraints_and_a_solution(journal: Journal, tmp_p
     done = journal.done
     done("set_value", **PERIOD, value=1.7)
     done("set_value", twig="mass@primary@component", value=1.3333333333333333)
+    # At 90 degrees no flux depends on it, and any value fits.
+    done("set_value", qualifier="incl", component="binary", context="component", value=86.0)
     done("flip_constraint", twig="esinw", solve_for="per0")
     done("flip_constraint", twig="teffratio", solve_for="teff@secondary")
     done("set_value", twig="teffratio", value=0.9)
@@ -203,8 +117,10 @@ def test_from_a_file_on(journal: Journal, tmp_path: Path) -> None:
     done("add_dataset", kind="lc", dataset="lc01", compute_phases=PHASES)
     done("run_compute", ntriangles=100)
     text = done("get_bundle")["bundle"]
-    journal.entries.clear()
+    done("set_value", **PERIOD, value=7.0)
     done("load_bundle", bundle=text)
+    assert journal.state.origin == "loaded"
+    assert journal.entries == []
     done("set_value", uniqueid=done("get_uniqueid", **PERIOD), value=3.25)
     built, _ = run(journal.script(), tmp_path)
     session = bundle_of(journal.connection)
@@ -240,15 +156,78 @@ def test_what_is_random_is_said(journal: Journal) -> None:
         return {"command": {"command": command, **arguments}, "success": True}
 
     solve = entry("run_solver", solver="s")
-    journal.entries = [entry("add_solver", kind="optimizer.nelder_mead", solver="s"), solve]
+    entries = journal.entries
+    entries[:] = [entry("add_solver", kind="optimizer.nelder_mead", solver="s"), solve]
     assert "Random numbers" not in journal.script()
-    journal.entries = [entry("add_solver", kind="sampler.emcee", solver="s"), solve]
+    entries[:] = [entry("add_solver", kind="sampler.emcee", solver="s"), solve]
     assert "Random numbers" in journal.script()
-    journal.entries = [entry("run_compute", sample_from="d")]
+    entries[:] = [entry("run_compute", sample_from="d")]
     assert "Random numbers" in journal.script()
-    journal.entries = [entry("from_the_future", a="x\ny")]
-    (line,) = [each for each in journal.script().splitlines() if "from_the_future" in each]
-    assert line.startswith("# ")
+
+
+def test_what_cannot_be_repeated_makes_no_script(journal: Journal) -> None:
+    """A script that leaves a change out would be another Bundle's."""
+
+    def why_not(*entries: dict[str, Any], **fields: Any) -> str:
+        journal.entries[:] = entries
+        message = journal.export(**fields)
+        assert message.header["success"] is False
+        assert message.attachments == []
+        error = str(json.loads(message.body)["error"])
+        assert error.startswith("No script makes this Bundle: ")
+        assert error.endswith("scripts begin with it from then on")
+        return error
+
+    def entry(command: str, success: bool = True, /, **arguments: Any) -> dict[str, Any]:
+        return {"command": {"command": command, **arguments}, "success": success}
+
+    assert "from_the_future" in why_not(entry("from_the_future", a="x\ny"))
+    assert "attach_parameters: KeyError" in why_not(entry("attach_parameters"))
+    gone = entry("set_value", uniqueid="gone", value=1)
+    assert "unique id gone" in why_not(gone)
+    assert "damaged" in why_not(base="uploaded")
+    # What came before a new beginning is of no effect.
+    journal.entries[:] = [gone, entry("from_the_future"), entry("new_bundle")]
+    assert "\n\n\nb = default_bundle()\n\nif __name__" in journal.script()
+    # A failure that reached no parameter changed none.
+    journal.entries[:] = [entry("set_value", False, uniqueid="gone", value=1)]
+    assert "# 'set_value' failed: it is not known" in journal.script()
+
+
+def test_from_an_uploaded_file_on(journal: Journal, tmp_path: Path) -> None:
+    """The Bundle of a file is in the script, once, with constraints that are still to be run."""
+    done = journal.done
+    done("set_value", **PERIOD, value=9.0)
+    done("set_value", qualifier="incl", component="binary", context="component", value=81.5)
+    done("add_dataset", kind="lc", dataset="lc01", compute_phases=PHASES)
+    file = journal.connection.exported("file")
+    done("new_bundle")
+    assert journal.upload(file)
+    assert journal.state.origin == "uploaded"
+    done("set_value", **PERIOD, value=3.25)
+    assert not journal.upload(b"no file of PHOEBE")
+    built, _ = run(journal.script(), tmp_path)
+    session = bundle_of(journal.connection)
+    assert built.get_value("incl@binary@component") == 81.5
+    assert built.datasets == ["lc01"]
+    assert_equal(built, session)
+    assert built._delayed_constraints == session._delayed_constraints
+    assert built._failed_constraints == session._failed_constraints
+
+
+def test_a_parameter_that_was_removed_later_had_an_effect(
+    journal: Journal, tmp_path: Path
+) -> None:
+    """The model was computed with what is gone now."""
+    done = journal.done
+    done("add_dataset", kind="lc", dataset="lc01", compute_phases=PHASES)
+    done("add_compute", compute="quick")
+    triangles = {"qualifier": "ntriangles", "component": "primary", "compute": "quick"}
+    done("set_value", uniqueid=done("get_uniqueid", **triangles), value=123)
+    done("run_compute", compute="quick")
+    done("remove_compute", compute="quick")
+    built, _ = run(journal.script(), tmp_path)
+    assert_equal(built, bundle_of(journal.connection))
 
 
 @pytest.mark.parametrize(
@@ -262,6 +241,7 @@ def test_what_is_random_is_said(journal: Journal) -> None:
         b'{"entries": [{"command": {}, "success": true}]}',
         b'{"entries": [{"command": {"command": "ping"}}]}',
         b'{"entries": [], "phoebe": "2\\"\\"\\"\\nimport os"}',
+        b'{"entries": [], "base": "\\"\\"\\"\\nimport os"}',
     ],
 )
 def test_a_journal_that_cannot_be_read(connection: Connection, body: bytes) -> None:

@@ -148,6 +148,15 @@ pub(crate) fn restore(bytes: &[u8], bundle: &mut Bundle) -> Answer {
     }
 }
 
+/// What stands for a script: the journal, with the map that it begins with under `begins_with`.
+pub(crate) fn script(journal: &[u8], attached: &[Bytes]) -> Bytes {
+    let mut script: Value = serde_json::from_slice(journal).unwrap_or_default();
+    if let Some(base) = attached.first() {
+        script["begins_with"] = serde_json::from_slice(base).unwrap_or_default();
+    }
+    Bytes::from(script.to_string())
+}
+
 /// A long command's last step: the model of `steps` steps comes into the map.
 pub(crate) fn adopt_model(steps: u64, cores: Option<usize>, bundle: &mut Bundle) -> Answer {
     let model = json!({"steps": steps});

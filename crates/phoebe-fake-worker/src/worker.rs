@@ -110,6 +110,8 @@ pub(crate) struct Conversation {
     snapshot: bool,
     /// On how many cores it may compute.
     cores: Option<usize>,
+    /// Whether the answer also brings a map that came from outside, for scripts.
+    base: bool,
 }
 
 impl Conversation {
@@ -130,17 +132,42 @@ impl Conversation {
         self.answer_with(answer, if attached { std::slice::from_ref(&bundle) } else { &[] }).await
     }
 
+    /// Answers a request that brought the map from outside.
+    async fn answer_about_new(&mut self, answer: &Answer, bundle: Bytes) -> Outcome {
+        let base = answer.changed && self.base;
+        let wanted = [answer.changed && self.snapshot, base];
+        let attached: Vec<Bytes> =
+            wanted.into_iter().filter(|wanted| *wanted).map(|_| bundle.clone()).collect();
+        let mut header = self.header_of(answer);
+        header.base = base.then_some(true);
+        self.send_answer(&header, answer, &attached).await
+    }
+
     /// Answers an export.
     async fn give(&mut self, export: Bytes) -> Outcome {
         self.answer_with(&Answer::success(&json!({}), false), &[export]).await
     }
 
     async fn answer_with(&mut self, answer: &Answer, attachments: &[Bytes]) -> Outcome {
+        let header = self.header_of(answer);
+        self.send_answer(&header, answer, attachments).await
+    }
+
+    fn header_of(&self, answer: &Answer) -> Header {
         let mut header =
             Header::reply(&self.session, self.seq, answer.error().is_none(), answer.changed);
         header.error = answer.error().map(|error| error.chars().take(500).collect());
+        header
+    }
+
+    async fn send_answer(
+        &mut self,
+        header: &Header,
+        answer: &Answer,
+        attachments: &[Bytes],
+    ) -> Outcome {
         let body = serde_json::to_vec(&answer.body)?;
-        self.send(encode(&self.key, &header, body.into(), attachments)).await
+        self.send(encode(&self.key, header, body.into(), attachments)).await
     }
 
     /// Answers successfully with a body of any bytes.
@@ -243,6 +270,7 @@ async fn receive_all(
             seq: header.seq,
             snapshot: header.snapshot.unwrap_or(false),
             cores: header.cores,
+            base: header.base.unwrap_or(false),
         };
         match header.kind {
             Kind::Cancel => {
@@ -258,8 +286,10 @@ async fn receive_all(
                 queue.send((Task::Restore(bundle), conversation)).map_err(|_| GONE)?;
             }
             Kind::Export => {
-                // What stands for a script is the journal it is to be made from.
-                let script = (header.format == Some(SnapshotFormat::Script)).then_some(body);
+                // What stands for a script is the journal it is to be made from, with the map that
+                // it begins with.
+                let script = (header.format == Some(SnapshotFormat::Script))
+                    .then(|| commands::script(&body, &attachments));
                 if shared.running.load(Ordering::Acquire) {
                     conversation.give(script.unwrap_or_else(|| shared.bundle_bytes())).await?;
                 } else {
@@ -298,10 +328,7 @@ async fn execute_all(
             Task::Command(command) => command,
             Task::Restore(bytes) => {
                 let answer = commands::restore(&bytes, &mut shared.bundle());
-                let bundle = shared.bundle_bytes();
-                let attached = [bundle.clone(), bundle];
-                let wanted = answer.changed && conversation.snapshot;
-                conversation.answer_with(&answer, if wanted { &attached } else { &[] }).await?;
+                conversation.answer_about_new(&answer, shared.bundle_bytes()).await?;
                 continue;
             }
             Task::Export(script) => {
@@ -314,6 +341,12 @@ async fn execute_all(
                 return Ok(());
             }
             shared.running.store(false, Ordering::Release);
+            continue;
+        }
+        if command.name() == "load_bundle" {
+            let text = command.text("bundle").to_owned();
+            let answer = commands::restore(text.as_bytes(), &mut shared.bundle());
+            conversation.answer_about_new(&answer, shared.bundle_bytes()).await?;
             continue;
         }
         match commands::kind(command.name()) {

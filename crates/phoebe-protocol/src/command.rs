@@ -58,6 +58,10 @@ pub struct Header {
     /// Request and restore: whether to attach the Bundle, pickled, to the reply if it changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<bool>,
+    /// Request and restore: whether to attach what a script can begin with to the reply, if a
+    /// Bundle from outside took the place of this one. Reply: whether the last attachment is that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<bool>,
     /// Restore and export: the form of the Bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<SnapshotFormat>,
@@ -79,6 +83,13 @@ pub struct Header {
     /// Reply: why the Bundle, which was asked for, is not attached; at most 500 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_error: Option<String>,
+    /// Reply: why what a script can begin with, which was asked for, is not attached; at most 500
+    /// characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_error: Option<String>,
+    /// Reply: the tags of the parameter that the command named by its unique id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameter: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 impl Header {
@@ -90,6 +101,7 @@ impl Header {
             kind,
             cores: None,
             snapshot: None,
+            base: None,
             format: None,
             target: None,
             reason: None,
@@ -97,6 +109,8 @@ impl Header {
             changed: None,
             error: None,
             snapshot_error: None,
+            base_error: None,
+            parameter: None,
         }
     }
 

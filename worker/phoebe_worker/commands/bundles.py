@@ -11,7 +11,8 @@ from .registry import Session, command
 from .statements import keywords
 
 
-@command("new_bundle", kind="change", whole=True, script=lambda _: "b = default_bundle()")
+@command("new_bundle", kind="change", whole=True, anew=True,
+         script=lambda _: "b = default_bundle()")  # fmt: skip
 def new_bundle(session: Session, /) -> dict[str, Any]:
     session.bundle = session.templates.fresh()
     return {}
@@ -22,7 +23,7 @@ def _anew(arguments: Mapping[str, Any]) -> str:
     return f"b = default_bundle({', '.join(keywords(options))})"
 
 
-@command("set_morphology", kind="change", whole=True, script=_anew,
+@command("set_morphology", kind="change", whole=True, anew=True, script=_anew,
          older_names=("change_morphology",))  # fmt: skip
 def set_morphology(session: Session, /, morphology: str) -> dict[str, Any]:
     """Begin anew with the default Bundle of a morphology: detached, semi-detached or contact."""
@@ -42,7 +43,7 @@ def _opened(arguments: Mapping[str, Any]) -> str:
     return f"b = opened_bundle({arguments['bundle']!r})"
 
 
-@command("load_bundle", kind="change", whole=True, script=_opened)
+@command("load_bundle", kind="change", whole=True, anew=True, imports=True, script=_opened)
 def load_bundle(session: Session, /, bundle: str) -> dict[str, Any]:
     """Replace the Bundle by one in PHOEBE's JSON, as text."""
     if not isinstance(bundle, str):

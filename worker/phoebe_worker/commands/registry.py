@@ -25,13 +25,16 @@ class Session:
 @dataclass(frozen=True, slots=True)
 class Command:
     """One entry of the table. `script` is None where the Bundle stays as it is; one that is `whole`
-    leaves the Bundle as it was when it fails."""
+    leaves the Bundle as it was when it fails; one that begins `anew` makes a Bundle that owes
+    nothing to the one before, and one that `imports` makes it of what was brought from outside."""
 
     name: str
     kind: Kind
     function: CommandFunction
     script: Statement | None = None
     whole: bool = False
+    anew: bool = False
+    imports: bool = False
 
     def split_seed(self, fields: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
         """The user's fields without the `seed` that a long command may be given, and the seed.
@@ -55,12 +58,15 @@ def command(
     kind: Kind,
     script: Statement | None = None,
     whole: bool = False,
+    anew: bool = False,
+    imports: bool = False,
     older_names: tuple[str, ...] = (),
 ) -> Callable[[CommandFunction], CommandFunction]:
     """Register a function as a command, also under the names that older clients send.
 
     `script` tells the command as Python, for the script that repeats a session with PHOEBE alone;
-    every command that is no `read` has one. `whole`: it replaces the Bundle, or leaves it.
+    every command that is no `read` has one. `whole`: where it fails it leaves the Bundle. `anew`:
+    it puts a fresh Bundle in its place; `imports`: one from outside, with which scripts begin.
     """
 
     def register(function: CommandFunction) -> CommandFunction:
@@ -69,7 +75,7 @@ def command(
         for each in (name, *older_names):
             if each in COMMANDS:
                 raise ValueError(f"command {each} is registered twice")
-            COMMANDS[each] = Command(each, kind, function, script, whole)
+            COMMANDS[each] = Command(each, kind, function, script, whole, anew, imports)
         return function
 
     return register

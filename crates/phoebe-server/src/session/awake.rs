@@ -17,9 +17,10 @@ use super::memory::MemoryWatch;
 use super::ports::PortLease;
 use super::queue::CommandQueue;
 use super::request::{Source, Work};
+use super::script;
 use super::start::{Started, versions_of, wire_format};
 use crate::store::snapshots::{Format, Payload, SnapshotError, Versions};
-use crate::worker::connection::{Commands, ConnectionError, Replies};
+use crate::worker::connection::{Commands, ConnectionError, Replies, Wanted};
 use crate::worker::{Exit, Worker};
 
 /// A command that has run out of time, and its runner ended, has so long to answer that.
@@ -44,7 +45,15 @@ pub(super) struct Queued {
 
 /// What is brought back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) struct Found {
+    pub(super) place: Place,
+    /// Whether another version of PHOEBE made it, so that this one migrates it.
+    pub(super) migrates: bool,
+}
+
+/// Where it was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
     /// An earlier or undone step, which counts again.
     Step(u64),
     /// A checkpoint made at this step.
@@ -92,7 +101,7 @@ impl Queued {
 
 impl Awake {
     pub(super) fn new(started: Started) -> Self {
-        let Started { worker, commands, replies, port } = started;
+        let Started { worker, commands, replies, port, .. } = started;
         let versions = versions_of(worker.info());
         Self {
             worker,
@@ -114,6 +123,11 @@ impl Awake {
     /// A Bundle that it gave, as it is kept.
     pub(super) fn payload(&self, format: Format, bytes: Bytes) -> Payload {
         Payload { format, versions: self.versions.clone(), bytes }
+    }
+
+    /// The version of PHOEBE that its worker runs.
+    pub(super) fn phoebe(&self) -> String {
+        self.versions.phoebe.clone()
     }
 
     /// The next thing that its worker or the disk has to say.
@@ -165,17 +179,32 @@ impl Awake {
                         // Where it cannot be written now it is with the next line.
                         drop(keeper.run(move |folder| folder.begin(&name, at)));
                     }
-                    self.commands.request(command.body.clone(), cores, snapshot).await
+                    let wanted = Wanted { snapshot, base: keeper.is_some() };
+                    self.commands.request(command.body.clone(), cores, wanted).await
                 }
-                Work::Export { format, body, .. } => {
-                    self.commands.export(*format, body.clone()).await
+                Work::Export { format: SnapshotFormat::Script, .. } => {
+                    match script::source(keeper, &self.versions).await {
+                        Ok((journal, base)) => {
+                            self.commands.export(SnapshotFormat::Script, journal, &base).await
+                        }
+                        Err(error) => {
+                            queued.work.refuse(error);
+                            continue;
+                        }
+                    }
+                }
+                Work::Export { format, .. } => {
+                    self.commands.export(*format, Bytes::new(), &[]).await
                 }
                 Work::Load { source, .. } => {
                     match find(source.clone(), keeper, &self.versions).await {
                         Ok((format, bundle, found)) => {
                             queued.found = Some(found);
-                            let snapshot = !matches!(found, Found::Step(_));
-                            self.commands.restore(format, bundle, snapshot).await
+                            let Found { place, migrates } = found;
+                            let snapshot = migrates || !matches!(place, Place::Step(_));
+                            let base = keeper.is_some() && (migrates || place == Place::File);
+                            let wanted = Wanted { snapshot, base };
+                            self.commands.restore(format, bundle, wanted).await
                         }
                         Err(error) => {
                             queued.work.refuse(error);
@@ -201,7 +230,7 @@ impl Awake {
         format: SnapshotFormat,
         change: u64,
     ) -> Result<(), Lost> {
-        match self.commands.export(format, Bytes::new()).await {
+        match self.commands.export(format, Bytes::new(), &[]).await {
             Ok(number) => {
                 self.exports.insert(number, (format, change));
                 Ok(())
@@ -301,23 +330,21 @@ async fn find(
     versions: &Versions,
 ) -> Result<(SnapshotFormat, Bytes, Found), SessionError> {
     if let Source::File(file) = source {
-        return Ok((SnapshotFormat::File, file, Found::File));
+        let found = Found { place: Place::File, migrates: false };
+        return Ok((SnapshotFormat::File, file, found));
     }
-    let keeper = keeper.ok_or_else(|| {
-        let text = "Nothing is kept of sessions on this server ([session] durability = \"off\")";
-        SessionError::Conflict(text.to_owned())
-    })?;
+    let keeper = keeper.ok_or_else(nothing_is_kept)?;
     let nothing = match &source {
         Source::Undo => "There is nothing to undo",
         Source::Redo => "There is nothing to redo",
         Source::Checkpoint(_) | Source::File(_) => "There is no such checkpoint",
     };
     let is_checkpoint = matches!(source, Source::Checkpoint(_));
-    let versions = versions.clone();
+    let ours = versions.clone();
     let read = keeper.run(move |folder| match source {
         Source::Undo => folder.before(),
         Source::Redo => folder.after(),
-        Source::Checkpoint(id) => folder.checkpoint(&id, &versions),
+        Source::Checkpoint(id) => folder.checkpoint(&id, &ours),
         Source::File(_) => Ok(None),
     });
     let snapshot = read.await.map_err(SnapshotError::Io).and_then(|snapshot| snapshot);
@@ -330,9 +357,15 @@ async fn find(
     };
     let snapshot = snapshot.ok_or(missing)?;
     let step = snapshot.header.step;
-    let found = if is_checkpoint { Found::Checkpoint(step) } else { Found::Step(step) };
+    let place = if is_checkpoint { Place::Checkpoint(step) } else { Place::Step(step) };
+    let found = Found { place, migrates: snapshot.header.is_migrated_by(versions) };
     let format: Format = snapshot.header.format;
     Ok((wire_format(format), snapshot.payload, found))
+}
+
+pub(super) fn nothing_is_kept() -> SessionError {
+    let text = "Nothing is kept of sessions on this server ([session] durability = \"off\")";
+    SessionError::Conflict(text.to_owned())
 }
 
 /// What an unusable disk is to a session.

@@ -170,8 +170,10 @@ impl Driver {
         Ok(awake)
     }
 
-    fn waken(&mut self, BroughtUp { started, notice, portable }: BroughtUp) -> Awake {
+    fn waken(&mut self, BroughtUp { mut started, notice, portable }: BroughtUp) -> Awake {
+        let migrated = started.migrated.take();
         let awake = Awake::new(started);
+        self.note_migrated(migrated, &awake);
         let port = awake.port();
         let at = now();
         self.view.send_modify(|view| {

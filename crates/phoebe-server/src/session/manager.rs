@@ -208,17 +208,12 @@ impl SessionManager {
         self.ask(id, |answer| Request::Work(Work::Load { source, answer })).await?
     }
 
-    /// The Bundle in some form, made with the help of `body`.
+    /// The Bundle in some form, or the script that makes it.
     ///
     /// # Errors
-    /// [`SessionError::Conflict`] with PHOEBE's reason.
-    pub async fn export(
-        &self,
-        id: &str,
-        format: SnapshotFormat,
-        body: Bytes,
-    ) -> Result<Bytes, SessionError> {
-        self.ask(id, |answer| Request::Work(Work::Export { format, body, answer })).await?
+    /// [`SessionError::Conflict`] with PHOEBE's reason, or why no script makes the Bundle.
+    pub async fn export(&self, id: &str, format: SnapshotFormat) -> Result<Bytes, SessionError> {
+        self.ask(id, |answer| Request::Work(Work::Export { format, answer })).await?
     }
 
     /// Works on a session's files, in turn with everything else that does, and with all changes on them.

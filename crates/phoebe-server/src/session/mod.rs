@@ -25,6 +25,7 @@ mod queue;
 mod request;
 mod room;
 mod saved;
+mod script;
 mod start;
 mod strikes;
 

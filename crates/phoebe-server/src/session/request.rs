@@ -36,12 +36,8 @@ pub(super) enum Work {
     Command(Command),
     /// Replace the Bundle by one that is kept or brought.
     Load { source: Source, answer: oneshot::Sender<Result<(), SessionError>> },
-    /// Give the Bundle in some form, made with the help of `body`.
-    Export {
-        format: SnapshotFormat,
-        body: Bytes,
-        answer: oneshot::Sender<Result<Bytes, SessionError>>,
-    },
+    /// Give the Bundle in some form, or the script that makes it.
+    Export { format: SnapshotFormat, answer: oneshot::Sender<Result<Bytes, SessionError>> },
 }
 
 /// Where another Bundle comes from.

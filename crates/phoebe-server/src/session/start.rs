@@ -15,7 +15,7 @@ use super::keeper::Keeper;
 use super::manager::Shared;
 use super::ports::PortLease;
 use crate::store::snapshots::{Format, Snapshot, Versions};
-use crate::worker::connection::{Commands, ConnectionError, Replies, connect};
+use crate::worker::connection::{Commands, ConnectionError, Replies, Wanted, connect};
 use crate::worker::{LaunchError, Worker, WorkerSpec};
 
 /// Where every session is at work, and no port was given to anybody for so long, there is none.
@@ -29,6 +29,8 @@ pub(super) struct Started {
     pub(super) commands: Commands,
     pub(super) replies: Replies,
     pub(super) port: PortLease,
+    /// What scripts begin with from now on, where the Bundle was migrated; or why there is nothing.
+    pub(super) migrated: Option<Result<Bytes, String>>,
 }
 
 /// A worker that has its Bundle.
@@ -111,11 +113,11 @@ async fn start_in_time(
         }
     };
     match ready {
-        Ok((commands, replies)) => {
+        Ok(Ready { commands, replies, migrated }) => {
             let launch_ms = launched.as_secs_f64() * 1000.0;
             let ready_ms = (began.elapsed() - launched).as_secs_f64() * 1000.0;
             debug!(session, launch_ms, ready_ms, "worker ready");
-            Ok(Started { worker, commands, replies, port })
+            Ok(Started { worker, commands, replies, port, migrated })
         }
         Err(error) => {
             worker.stop(Duration::ZERO).await;
@@ -177,22 +179,29 @@ async fn lease(shared: &Arc<Shared>) -> Result<PortLease, SessionError> {
     }
 }
 
+/// A connection to a worker that has its Bundle.
+struct Ready {
+    commands: Commands,
+    replies: Replies,
+    migrated: Option<Result<Bytes, String>>,
+}
+
 /// Connects, and brings the kept Bundle back; without one, sees that a ping is answered.
 async fn make_ready(
     worker: &Worker,
     session: &str,
     key: &Key,
     forms: Vec<Snapshot>,
-) -> Result<(Commands, Replies), SessionError> {
+) -> Result<Ready, SessionError> {
     let broken = |error: ConnectionError| SessionError::StartFailed(error.to_string());
     let (mut commands, mut replies) =
         connect(worker.address(), session, key).await.map_err(broken)?;
     if forms.is_empty() {
         let body = Bytes::from_static(br#"{"command":"ping"}"#);
-        commands.request(body, None, false).await.map_err(broken)?;
+        commands.request(body, None, Wanted::default()).await.map_err(broken)?;
         let reply = replies.next().await.map_err(broken)?;
         return match reply.header.success {
-            Some(true) => Ok((commands, replies)),
+            Some(true) => Ok(Ready { commands, replies, migrated: None }),
             _ => Err(SessionError::StartFailed(
                 "it answered the first ping with a failure".to_owned(),
             )),
@@ -201,10 +210,13 @@ async fn make_ready(
     let mut problems = Vec::new();
     for Snapshot { header, payload } in forms {
         let format = wire_format(header.format);
-        commands.restore(format, payload, false).await.map_err(broken)?;
-        let reply = replies.next().await.map_err(broken)?;
+        let migrates = header.is_migrated_by(&versions_of(worker.info()));
+        let wanted = Wanted { snapshot: false, base: migrates };
+        commands.restore(format, payload, wanted).await.map_err(broken)?;
+        let mut reply = replies.next().await.map_err(broken)?;
         if reply.header.success == Some(true) {
-            return Ok((commands, replies));
+            let migrated = migrates.then(|| take_base(&mut reply).unwrap_or_else(no_base));
+            return Ok(Ready { commands, replies, migrated });
         }
         let problem = problem_of(&reply);
         warn!(session, ?format, problem, "a kept Bundle cannot be read");
@@ -218,6 +230,19 @@ async fn make_ready(
 /// What a Python process writes snapshots with.
 pub(super) fn versions_of(info: &Info) -> Versions {
     Versions { phoebe: info.phoebe.clone(), python: info.python.clone() }
+}
+
+/// Takes what scripts begin with out of a reply that has it, or has a reason why it has none.
+pub(super) fn take_base(reply: &mut Message) -> Option<Result<Bytes, String>> {
+    if reply.header.base == Some(true) {
+        return reply.attachments.pop().map(Ok);
+    }
+    reply.header.base_error.take().map(Err)
+}
+
+/// For a worker that gives neither.
+pub(super) fn no_base() -> Result<Bytes, String> {
+    Err("the worker gave none".to_owned())
 }
 
 /// How a kept payload travels.

@@ -24,6 +24,15 @@ pub enum ConnectionError {
     Kind(Kind),
 }
 
+/// What the reply to a change shall bring beside its answer.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    /// The Bundle, pickled.
+    pub snapshot: bool,
+    /// What a script can begin with, if a Bundle from outside took the place of the one before.
+    pub base: bool,
+}
+
 /// The half that sends.
 pub struct Commands {
     socket: DealerSendHalf,
@@ -58,9 +67,16 @@ pub async fn connect(
     ))
 }
 
+impl Wanted {
+    fn in_header(self, header: Header) -> Header {
+        let asked = |wanted: bool| wanted.then_some(true);
+        Header { snapshot: asked(self.snapshot), base: asked(self.base), ..header }
+    }
+}
+
 impl Commands {
-    /// Sends a command, with the cores it may compute on, and returns the number under which its reply comes. With `snapshot`
-    /// that reply brings the Bundle, if the command changed it.
+    /// Sends a command, with the cores it may compute on, and returns the number under which its
+    /// reply comes. That brings what is `wanted`, if the command changed the Bundle.
     ///
     /// # Errors
     /// When the connection is gone.
@@ -68,17 +84,17 @@ impl Commands {
         &mut self,
         body: Bytes,
         cores: Option<usize>,
-        snapshot: bool,
+        wanted: Wanted,
     ) -> Result<u64, ConnectionError> {
         let number = self.next();
-        let snapshot = snapshot.then_some(true);
-        let header = Header { cores, snapshot, ..Header::request(&self.session, number) };
+        let header = Header { cores, ..Header::request(&self.session, number) };
+        let header = wanted.in_header(header);
         self.send(&header, body, &[]).await?;
         Ok(number)
     }
 
-    /// Replaces the worker's Bundle by `bundle`, and returns the number under which the reply comes. With `snapshot` the
-    /// reply brings the Bundle, pickled.
+    /// Replaces the worker's Bundle by `bundle`, and returns the number under which the reply
+    /// comes. That brings what is `wanted`.
     ///
     /// # Errors
     /// When the connection is gone.
@@ -86,16 +102,16 @@ impl Commands {
         &mut self,
         format: SnapshotFormat,
         bundle: Bytes,
-        snapshot: bool,
+        wanted: Wanted,
     ) -> Result<u64, ConnectionError> {
         let number = self.next();
-        let snapshot = snapshot.then_some(true);
-        let header = Header { snapshot, ..Header::restore(&self.session, number, format) };
+        let header = wanted.in_header(Header::restore(&self.session, number, format));
         self.send(&header, Bytes::new(), &[bundle]).await?;
         Ok(number)
     }
 
-    /// Asks for the worker's Bundle in some form, made with the help of `body`, and returns the number under which the reply comes.
+    /// Asks for the worker's Bundle in some form, made with the help of `body` and what is
+    /// attached, and returns the number under which the reply comes.
     ///
     /// # Errors
     /// When the connection is gone.
@@ -103,9 +119,10 @@ impl Commands {
         &mut self,
         format: SnapshotFormat,
         body: Bytes,
+        attachments: &[Bytes],
     ) -> Result<u64, ConnectionError> {
         let number = self.next();
-        self.send(&Header::export(&self.session, number, format), body, &[]).await?;
+        self.send(&Header::export(&self.session, number, format), body, attachments).await?;
         Ok(number)
     }
 

@@ -5,7 +5,7 @@ use std::fs;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Client, Reply, Session, TestServer, run_stock_phoebe};
+use crate::support::{Client, Reply, Session, TestServer, kept, run_stock_phoebe};
 
 fn path(session: &Session, rest: &str) -> String {
     format!("/v1/sessions/{}/{rest}", session.id)
@@ -65,7 +65,7 @@ async fn what_is_kept_is_there_for_its_owner_also_where_it_cannot_be_woken() {
     let folder = server.data().join("sessions").join(&session.id);
     for file in ["1.snapshot", "portable.snapshot"] {
         let content = fs::read(folder.join(file)).unwrap();
-        fs::write(folder.join(file), resigned(&content, b"{\"a\": 1}}")).unwrap();
+        fs::write(folder.join(file), kept::with_payload(&content, b"{\"a\": 1}}")).unwrap();
     }
     let woken = server.session(&session.id).send(&json!({"command": "ping"})).await;
     let refused = woken.expect(503);
@@ -75,15 +75,6 @@ async fn what_is_kept_is_there_for_its_owner_also_where_it_cannot_be_woken() {
     let torn = kept("pickle").await.expect(409);
     assert!(torn["detail"].as_str().unwrap().contains("cut short"), "{torn}");
     server.finish().await;
-}
-
-/// A snapshot's file with another payload and the right checksum.
-fn resigned(file: &[u8], payload: &[u8]) -> Vec<u8> {
-    use sha2::{Digest, Sha256};
-    let header = file.split(|byte| *byte == b'\n').nth(1).unwrap();
-    let rest = [header, b"\n", payload].concat();
-    let checksum = hex::encode(Sha256::digest(&rest));
-    [format!("phoebe-snapshot 1 {checksum}\n").as_bytes(), &rest].concat()
 }
 
 #[tokio::test(flavor = "multi_thread")]

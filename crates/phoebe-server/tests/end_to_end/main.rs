@@ -22,6 +22,7 @@ mod passbands;
 mod proxy;
 mod readme;
 mod restart;
+mod script;
 mod secrets;
 mod start_failure;
 mod support;

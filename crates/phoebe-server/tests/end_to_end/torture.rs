@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use crate::support::{Client, Session, TestServer};
+use crate::support::{Client, Random, Session, TestServer, number};
 
 const CLIENTS: usize = 8;
 /// Changes of one client between two deaths, if it gets so far.
@@ -24,22 +24,6 @@ const FREE: [&str; 3] = ["ra@system", "dec@system", "distance@system"];
 
 /// A Bundle's parameters by unique id.
 type Parameters = BTreeMap<String, Value>;
-
-/// Numbers from a seed (xorshift64*), so that a run can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % below
-    }
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
 
 /// One client's knowledge of its session.
 struct Known {
@@ -72,7 +56,7 @@ async fn no_acknowledged_change_is_lost_over_random_deaths() {
     let kills = number("PHOEBE_TEST_KILLS", DEFAULT_KILLS);
     let seed = number("PHOEBE_TEST_SEED", 0x5EED);
     println!("PHOEBE_TEST_KILLS={kills} PHOEBE_TEST_SEED={seed}");
-    let mut random = Random(seed.max(1));
+    let mut random = Random::new(seed);
     let mut server = TestServer::builder().python().ports(20).alone().start().await;
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
@@ -96,7 +80,7 @@ async fn no_acknowledged_change_is_lost_over_random_deaths() {
             work.spawn(change_until_something_breaks(
                 server.client(),
                 Arc::clone(client),
-                Random(random.next(u64::MAX >> 34) + 1),
+                Random::new(random.next(u64::MAX >> 34) + 1),
             ));
         }
         let pause = Duration::from_millis(20 + random.next(400));

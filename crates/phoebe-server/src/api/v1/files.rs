@@ -6,8 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use phoebe_protocol::command::SnapshotFormat;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Deserialize;
 
 use super::history::History;
 use super::on_files;
@@ -43,7 +42,7 @@ pub(super) async fn download_bundle(
     OwnedSession(session): OwnedSession,
 ) -> Result<Response, HttpError> {
     let sessions = &context.app.sessions;
-    let file = sessions.export(&session.session_id, SnapshotFormat::File, Bytes::new()).await?;
+    let file = sessions.export(&session.session_id, SnapshotFormat::File).await?;
     Ok(attachment(&session, "phoebe", "application/octet-stream", file))
 }
 
@@ -75,7 +74,9 @@ pub(super) async fn upload_bundle(
 
 /// Download a script
 ///
-/// A Python script that builds the same Bundle with PHOEBE alone, made from the commands that changed it.
+/// A Python script that builds the same Bundle with PHOEBE alone, made from the commands that
+/// changed it since the session began or a Bundle from outside took its place; that Bundle is in
+/// the script.
 #[utoipa::path(
     get, path = "/v1/sessions/{session_id}/script", tag = "files", security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),
@@ -92,34 +93,8 @@ pub(super) async fn download_script(
     OwnedSession(session): OwnedSession,
 ) -> Result<Response, HttpError> {
     let sessions = &context.app.sessions;
-    let phoebe = sessions.python_info().await?.phoebe.clone();
-    let journal = on_files(&context, &session.session_id, move |folder| {
-        let steps = folder.journal()?.into_iter();
-        // A step without a command brought an earlier state back: the way to that state is in the journal itself.
-        let entries = steps
-            .filter_map(|step| Some(Entry { command: step.command?, success: step.success }))
-            .collect();
-        serde_json::to_vec(&Journal { entries, phoebe }).map_err(|error| {
-            crate::store::snapshots::SnapshotError::Io(std::io::Error::other(error))
-        })
-    });
-    let journal = Bytes::from(journal.await?);
-    let script = sessions.export(&session.session_id, SnapshotFormat::Script, journal).await?;
+    let script = sessions.export(&session.session_id, SnapshotFormat::Script).await?;
     Ok(attachment(&session, "py", "text/x-python; charset=utf-8", script))
-}
-
-/// What a script is made from, as the worker takes it.
-#[derive(Serialize)]
-struct Journal {
-    entries: Vec<Entry>,
-    phoebe: String,
-}
-
-/// One command that changed the Bundle.
-#[derive(Serialize)]
-struct Entry {
-    command: Box<RawValue>,
-    success: bool,
 }
 
 /// Download what is kept

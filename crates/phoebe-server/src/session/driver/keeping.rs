@@ -9,12 +9,12 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::{Driver, Leave, SAVE_LIMIT};
-use crate::session::awake::{Awake, Found, Queued, disk_problem};
+use crate::session::awake::{Awake, Found, Place, Queued, disk_problem};
 use crate::session::keeper::Keeper;
 use crate::session::request::{Work, not_saved};
-use crate::session::start::problem_of;
+use crate::session::start::{no_base, problem_of, take_base};
 use crate::session::{CopyOf, SessionError, now};
-use crate::store::snapshots::{Change, Format, SessionRecord};
+use crate::store::snapshots::{Change, Changed, Format, Imported, Origin, SessionRecord};
 
 /// What has gone to the disk, or could not.
 pub(in crate::session) struct Committed {
@@ -41,11 +41,11 @@ impl Driver {
         };
         let record = self.record();
         let written = keeper.run(move |folder| folder.write_record(&record)).await;
-        let other = store.session(&self.session);
+        let mut other = store.session(&self.session);
         let checkpoint = copy_of.checkpoint.clone();
         let original = self.shared.files(&copy_of.session, true).await?;
         let copied =
-            original.run(move |folder| folder.copy_to(&other, checkpoint.as_deref())).await;
+            original.run(move |folder| folder.copy_to(&mut other, checkpoint.as_deref())).await;
         match written.and_then(|written| written).and_then(|()| copied?) {
             Ok(true) => Ok(()),
             Ok(false) => Err(SessionError::NoCheckpoint),
@@ -93,6 +93,15 @@ impl Driver {
         }
     }
 
+    /// Notes that the Bundle is one that was migrated: scripts begin with it.
+    pub(super) fn note_migrated(&self, bytes: Option<Result<Bytes, String>>, awake: &Awake) {
+        let (Some(bytes), Some(keeper)) = (bytes, &self.keeper) else { return };
+        let phoebe = awake.phoebe();
+        let imported = Imported { origin: Origin::Migrated, phoebe, bytes };
+        // Where it cannot be written now it is with the next line.
+        drop(keeper.run(move |folder| folder.begin_anew(imported, now())));
+    }
+
     pub(super) fn record(&self) -> SessionRecord {
         let view = self.view.borrow().clone();
         SessionRecord {
@@ -137,27 +146,51 @@ impl Driver {
     }
 
     /// Keeps what a command changed; where it must be on disk first, its answer waits for that.
-    pub(super) fn keep_change(&mut self, message: Message, queued: Queued, awake: &mut Awake) {
+    pub(super) fn keep_change(&mut self, mut message: Message, queued: Queued, awake: &mut Awake) {
         let change = self.saved.changed();
         let Some(keeper) = &self.keeper else { return self.answer(queued, message, awake) };
+        let base = take_base(&mut message);
         let Message { header, body, attachments } = message;
         let success = header.success.unwrap_or(false);
-        let mut attachments = attachments.into_iter();
-        let payload = attachments.next().map(|bytes| awake.payload(Format::Pickle, bytes));
-        let (command, parent) = match queued.found {
-            Some(Found::Checkpoint(step)) => (None, Some(step)),
-            Some(Found::File) => (attachments.next().map(|json| load_command(&json)), None),
-            Some(Found::Step(_)) | None => (queued.command().cloned(), None),
-        };
-        let entry = Change { at: now(), success, command, parent };
+        let payload = attachments.into_iter().next();
+        let payload = payload.map(|bytes| awake.payload(Format::Pickle, bytes));
         let bytes = payload.as_ref().map_or(0, |payload| payload.bytes.len());
         let missing = payload.is_none();
-        let step = queued.found;
-        let outcome = keeper.run(move |folder| match step {
-            Some(Found::Step(step)) => folder.go_to(step),
-            _ => folder.commit(entry, payload.as_ref()).map(drop),
-        });
-        let waits = !missing || step.is_some();
+        let found = queued.found;
+        let is_step = matches!(found, Some(Found { place: Place::Step(_), .. }));
+        let (at, phoebe) = (now(), awake.phoebe());
+        let import =
+            |origin| Imported { origin, phoebe, bytes: base.clone().unwrap_or_else(no_base) };
+        let outcome = match found {
+            Some(Found { place: Place::Step(step), migrates }) => {
+                let imported = migrates.then(|| import(Origin::Migrated));
+                keeper.run(move |folder| {
+                    folder.go_to(step)?;
+                    imported.map_or(Ok(()), |imported| folder.begin_anew(imported, at))
+                })
+            }
+            _ => {
+                let (changed, parent) = match (found, queued.command()) {
+                    (Some(Found { place: Place::Checkpoint(step), migrates: false }), _) => {
+                        (Changed::Returned, Some(step))
+                    }
+                    (Some(Found { migrates: true, .. }), _) => {
+                        (Changed::Replaced(import(Origin::Migrated)), None)
+                    }
+                    (None, Some(command)) if base.is_none() => {
+                        let (command, parameter) = (command.clone(), header.parameter);
+                        (Changed::Command { command, parameter }, None)
+                    }
+                    (None, Some(_)) => (Changed::Replaced(import(Origin::Loaded)), None),
+                    (Some(_), _) | (None, None) => {
+                        (Changed::Replaced(import(Origin::Uploaded)), None)
+                    }
+                };
+                let entry = Change { at, success, changed, parent };
+                keeper.run(move |folder| folder.commit(entry, payload.as_ref()).map(drop))
+            }
+        };
+        let waits = !missing || is_step;
         if !waits {
             match header.snapshot_error {
                 Some(problem) => self.saved.failed(change, problem),
@@ -344,10 +377,4 @@ fn kept_format(format: SnapshotFormat) -> Format {
             Format::Portable
         }
     }
-}
-
-/// The command that loads a Bundle in PHOEBE's JSON.
-fn load_command(json: &Bytes) -> Bytes {
-    let text = String::from_utf8_lossy(json);
-    Bytes::from(serde_json::json!({ "command": "load_bundle", "bundle": text }).to_string())
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::store::data_directory::names_in;
 use crate::store::snapshots::files::{
-    CHECKPOINTS, HEAD, JOURNAL, PORTABLE, RECORD, step_of, step_that_counts,
+    BASES, CHECKPOINTS, HEAD, JOURNAL, PORTABLE, RECORD, step_of, step_that_counts,
 };
 
 /// So often it is tried to see a session at one moment; one look takes less than a millisecond, unless Bundles are huge.
@@ -64,7 +64,9 @@ fn try_collect(folder: &Path) -> io::Result<Option<Collected>> {
     let checkpoints =
         checkpoints.filter(|name| name.ends_with(".snapshot") || name.ends_with(".share"));
     let checkpoints = checkpoints.map(|name| format!("{CHECKPOINTS}/{name}"));
-    Ok(Some(Collected { state, history: others.chain(checkpoints).collect() }))
+    let bases = names_in(&folder.join(BASES))?.into_iter().filter(|name| !name.contains('.'));
+    let bases = bases.map(|name| format!("{BASES}/{name}"));
+    Ok(Some(Collected { state, history: others.chain(checkpoints).chain(bases).collect() }))
 }
 
 /// A file's content. `None` if there is no such file.

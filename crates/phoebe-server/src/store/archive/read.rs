@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::write::Hashed;
 use super::{ArchiveError, DATABASE, FORMAT, Listed, MANIFEST, Manifest, SESSIONS, at};
 use crate::store::data_directory::create_private_folder;
+use crate::store::snapshots::files::{BASES, CHECKPOINTS};
 
 /// A list of files longer than this is none of ours.
 const MANIFEST_BYTES: u64 = 256 << 20;
@@ -77,7 +78,7 @@ fn is_ours(name: &str) -> bool {
     match parts[..] {
         [file] => file == DATABASE,
         [SESSIONS, id, file] => is_id(id) && is_plain(file),
-        [SESSIONS, id, "checkpoints", file] => is_id(id) && is_plain(file),
+        [SESSIONS, id, CHECKPOINTS | BASES, file] => is_id(id) && is_plain(file),
         _ => false,
     }
 }
@@ -104,7 +105,7 @@ mod tests {
     #[test]
     fn only_names_of_a_servers_files_are_taken() {
         let id = "7d0a3f0e-0f6a-4b5e-9a55-3a4c7d5a1c11";
-        for ours in ["session.json", "12.snapshot", "checkpoints/a.share"] {
+        for ours in ["session.json", "12.snapshot", "checkpoints/a.share", "bases/0af3"] {
             assert!(is_ours(&format!("sessions/{id}/{ours}")), "{ours}");
         }
         assert!(is_ours("sessions.db"));

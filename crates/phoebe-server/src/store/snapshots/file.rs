@@ -68,6 +68,15 @@ pub struct Header {
     pub note: Option<String>,
 }
 
+impl Header {
+    /// Whether the Bundle is another one where `versions` have read it, as an upgrade of PHOEBE
+    /// makes it.
+    #[must_use]
+    pub fn is_migrated_by(&self, versions: &Versions) -> bool {
+        self.format == Format::Portable && self.versions.phoebe != versions.phoebe
+    }
+}
+
 /// A whole snapshot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {

@@ -13,11 +13,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tracing::{error, warn};
 
+pub use bases::ScriptSource;
 pub use checkpoints::Checkpoint;
 
 use super::Rules;
 use super::file::{self, Format, Header, Snapshot, SnapshotError, Versions, write_atomically};
-use super::journal::{Interrupted, Journal, Step};
+use super::journal::{Interrupted, Journal, Origin, Step, Way, WayError};
 use crate::store::data_directory::{create_private_folder, names_in};
 
 pub(in crate::store) const RECORD: &str = "session.json";
@@ -52,16 +53,51 @@ pub struct SessionRecord {
 }
 
 /// A change of the Bundle that is to be kept.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Change {
     /// Unix seconds.
     pub at: f64,
     /// Whether the command succeeded.
     pub success: bool,
-    /// The command as its user sent it; `None` where an earlier state was brought back.
-    pub command: Option<Bytes>,
+    /// What changed the Bundle.
+    pub changed: Changed,
     /// The step whose state was brought back, if that is not the one before.
     pub parent: Option<u64>,
+}
+
+impl Change {
+    /// A command that changed the Bundle.
+    #[must_use]
+    pub fn command(at: f64, success: bool, command: Bytes) -> Self {
+        Self { at, success, changed: Changed::Command { command, parameter: None }, parent: None }
+    }
+}
+
+/// What changed the Bundle.
+#[derive(Debug, Clone)]
+pub enum Changed {
+    /// A command.
+    Command {
+        /// As its user sent it.
+        command: Bytes,
+        /// The tags of the parameter that it names by its unique id.
+        parameter: Option<serde_json::Map<String, serde_json::Value>>,
+    },
+    /// The state of the parent was brought back.
+    Returned,
+    /// A Bundle from outside took its place.
+    Replaced(Imported),
+}
+
+/// A Bundle from outside.
+#[derive(Debug, Clone)]
+pub struct Imported {
+    /// Where it came from.
+    pub origin: Origin,
+    /// The version of PHOEBE that it is of now.
+    pub phoebe: String,
+    /// What a script can begin with, or why there is nothing.
+    pub bytes: Result<Bytes, String>,
 }
 
 /// A Bundle as bytes.
@@ -179,15 +215,16 @@ impl SessionFolder {
         let steps = self.steps()?;
         let step = steps.last + 1;
         self.steps = Some(Steps { head: step, last: step });
-        let noted = self.journal.step(Step {
-            step,
-            parent: change.parent.unwrap_or(steps.head),
-            at: change.at,
-            success: change.success,
-            command: change.command.as_ref().and_then(one_line),
-        });
+        let Change { at, success, changed, parent } = change;
+        let begins = matches!(changed, Changed::Replaced(_));
+        let parent = parent.unwrap_or(steps.head);
+        let act = self.act(changed);
+        let noted = self.journal.step(Step { step, parent, at, success, act });
         if let Some(payload) = payload {
-            self.write_step(step, steps.head, payload, change.at)?;
+            self.write_step(step, steps.head, payload, at)?;
+        }
+        if begins {
+            self.remove_unused_bases();
         }
         noted.map(|()| step)
     }
@@ -246,6 +283,13 @@ impl SessionFolder {
     /// # Errors
     /// When there are snapshots and none of them is whole, or the folder cannot be read.
     pub fn recover(&mut self, versions: &Versions) -> Result<Recovered, SnapshotError> {
+        let mut recovered = self.whole_forms()?;
+        best_first(&mut recovered.forms, versions);
+        Ok(recovered)
+    }
+
+    /// The same, the exact form first where it is whole.
+    fn whole_forms(&mut self) -> Result<Recovered, SnapshotError> {
         let numbers = self.numbers()?;
         let Some(head) = self.head_among(&numbers) else {
             return Ok(Recovered { forms: Vec::new(), notice: None });
@@ -265,7 +309,6 @@ impl SessionFolder {
             if forms.is_empty() {
                 continue;
             }
-            best_first(&mut forms, versions);
             let notice = (step != head).then(|| {
                 let damaged = damaged.join("; ");
                 format!("The last change is lost: it could not be read from disk ({damaged}). The state before it is used.")
@@ -320,13 +363,13 @@ impl SessionFolder {
         Ok(())
     }
 
-    /// The changes that led to the state that counts.
+    /// How the state that counts came to be.
     ///
     /// # Errors
-    /// When the journal cannot be read.
-    pub fn journal(&mut self) -> io::Result<Vec<Step>> {
+    /// [`WayError::Unrepeatable`] where that is not known.
+    pub fn way(&mut self) -> Result<Way, WayError> {
         let head = self.steps()?.head;
-        self.journal.way_to(head)
+        self.journal.ways()?.to(head)
     }
 
     /// The command that had begun when the server ended.
@@ -337,32 +380,29 @@ impl SessionFolder {
         self.journal.interrupted()
     }
 
-    /// Copies a state and the journal into `other`, which must be new: the state that counts, or that of a checkpoint. False
-    /// if there is no such checkpoint. Checkpoints stay behind.
+    /// Copies a state and the way to it into `other`, which must be new: the state that counts, or
+    /// that of a checkpoint. False if there is no such checkpoint. Checkpoints, and what did not
+    /// lead to the state, stay behind.
     ///
     /// # Errors
     /// Then `other` may hold a part.
-    pub fn copy_to(&mut self, other: &Self, checkpoint: Option<&str>) -> io::Result<bool> {
+    pub fn copy_to(&mut self, other: &mut Self, checkpoint: Option<&str>) -> io::Result<bool> {
         create_private_folder(&other.path)?;
-        match checkpoint {
-            Some(id) => {
-                let mut forms = self.checkpoint_forms(id).map_err(io::Error::other)?;
-                for form in &mut forms {
-                    (form.header.name, form.header.note) = (None, None);
-                }
-                let Some(first) = forms.first() else { return Ok(false) };
-                file::write(&other.snapshot_path(first.header.step), first, self.rules.fsync)?;
-                if let Some(portable) = forms.get(1) {
-                    file::write(&other.path.join(PORTABLE), portable, self.rules.fsync)?;
-                }
-            }
-            None => {
-                let name = self.head_among(&self.numbers()?).map(|step| format!("{step}.snapshot"));
-                copy_if_there(&self.path, &other.path, &name.unwrap_or_default())?;
-                copy_if_there(&self.path, &other.path, PORTABLE)?;
-            }
+        let forms = match checkpoint {
+            Some(id) => self.checkpoint_forms(id),
+            None => self.whole_forms().map(|recovered| recovered.forms),
+        };
+        let mut forms = forms.map_err(io::Error::other)?;
+        for form in &mut forms {
+            (form.header.name, form.header.note) = (None, None);
         }
-        copy_if_there(&self.path, &other.path, JOURNAL)?;
+        let Some(first) = forms.first() else { return Ok(checkpoint.is_none()) };
+        let step = first.header.step;
+        file::write(&other.snapshot_path(step), first, self.rules.fsync)?;
+        if let Some(portable) = forms.get(1) {
+            file::write(&other.path.join(PORTABLE), portable, self.rules.fsync)?;
+        }
+        self.copy_way(step, other)?;
         Ok(true)
     }
 
@@ -456,13 +496,6 @@ fn link(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-fn copy_if_there(from: &Path, to: &Path, name: &str) -> io::Result<()> {
-    match fs::copy(from.join(name), to.join(name)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// The step whose snapshot a file of this name is.
 pub(in crate::store) fn step_of(name: &str) -> Option<u64> {
     name.strip_suffix(".snapshot")?.parse().ok()
@@ -488,6 +521,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
+pub(super) mod bases;
 pub(super) mod checkpoints;
 mod shares;
 #[cfg(test)]

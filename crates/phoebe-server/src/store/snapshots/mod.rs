@@ -7,6 +7,7 @@
 //!   head                 the step that counts, if it is not the greatest (after an undo)
 //!   portable.snapshot    the Bundle in PHOEBE's own JSON, for another version of PHOEBE or Python
 //!   journal.jsonl        the commands that changed it
+//!   bases/<SHA-256>      Bundles from outside that the journal begins with
 //!   checkpoints/         states that got a name
 //! data/templates/<digest>.snapshot   the Bundle that fresh sessions begin with, linked into their folders;
 //!                <digest>.portable.snapshot likewise
@@ -20,8 +21,11 @@ mod folder;
 mod journal;
 
 pub use file::{Format, Header, Snapshot, SnapshotError, Versions, verify};
-pub use folder::{Change, Checkpoint, Payload, Recovered, SessionFolder, SessionRecord};
-pub use journal::{Interrupted, Step};
+pub use folder::{
+    Change, Changed, Checkpoint, Imported, Payload, Recovered, ScriptSource, SessionFolder,
+    SessionRecord,
+};
+pub use journal::{Act, Base, Interrupted, Origin, Repeatable, Step, Way, WayError};
 
 use std::fs;
 use std::io;
@@ -34,6 +38,7 @@ use super::data_directory::create_private_folder;
 
 /// What the files of a session are called, for whoever copies them.
 pub(super) mod files {
+    pub(in crate::store) use super::folder::bases::FOLDER as BASES;
     pub(in crate::store) use super::folder::checkpoints::FOLDER as CHECKPOINTS;
     pub(in crate::store) use super::folder::{
         HEAD, JOURNAL, PORTABLE, RECORD, step_of, step_that_counts,

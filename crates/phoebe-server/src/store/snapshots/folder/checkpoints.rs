@@ -37,22 +37,19 @@ impl SessionFolder {
     ) -> Result<Checkpoint, SnapshotError> {
         create_private_folder(&self.path.join(FOLDER))?;
         let id = uuid::Uuid::new_v4().simple().to_string();
-        let exact = self.raw(Format::Pickle)?;
-        let portable = self.portable().ok().filter(|copy| copy.header.step == exact.header.step);
-        let mut header = exact.header.clone();
-        // The exact one last: with it there is a checkpoint.
-        for (form, mut snapshot) in portable
-            .map(|copy| (Format::Portable, copy))
-            .into_iter()
-            .chain([(Format::Pickle, exact)])
+        let forms = self.whole_forms()?.forms.into_iter();
+        let nothing = || SnapshotError::Damaged("there is no state of the session");
+        let mut header = None;
+        // The exact one, or what stands for it, last: with it there is a checkpoint.
+        for (form, mut snapshot) in [Format::Pickle, Format::Portable].into_iter().zip(forms).rev()
         {
             snapshot.header.taken_at = at;
             snapshot.header.name = Some(name.clone());
             snapshot.header.note.clone_from(&note);
             file::write(&self.checkpoint_path(&id, form), &snapshot, self.rules.fsync)?;
-            header = snapshot.header;
+            header = Some(snapshot.header);
         }
-        Ok(Checkpoint { id, header })
+        Ok(Checkpoint { id, header: header.ok_or_else(nothing)? })
     }
 
     /// All checkpoints, oldest first; a damaged one is reported and left out.

@@ -24,7 +24,7 @@ fn folder(root: &tempfile::TempDir, history: usize) -> SessionFolder {
 
 fn change(content: &str) -> Change {
     let command = format!("{{\"command\":\n\"{content}\"}}");
-    Change { at: 1.0, success: true, command: Some(Bytes::from(command)), parent: None }
+    Change::command(1.0, true, Bytes::from(command))
 }
 
 fn push(folder: &mut SessionFolder, content: &str) -> u64 {
@@ -41,8 +41,8 @@ fn forms(folder: &mut SessionFolder) -> Vec<String> {
 }
 
 fn commands(folder: &mut SessionFolder) -> Vec<String> {
-    let steps = folder.journal().unwrap();
-    steps.into_iter().filter_map(|step| Some(step.command?.get().to_owned())).collect()
+    let commands = folder.way().unwrap().commands;
+    commands.into_iter().map(|(repeatable, _)| repeatable.command.get().to_owned()).collect()
 }
 
 #[test]
@@ -143,9 +143,8 @@ fn a_checkpoint_survives_an_upgrade_and_a_damaged_file() {
     assert_eq!(best(&folder, &exact_only, &newer), "one");
     assert_eq!(best(&folder, &later, &newer), "two");
 
-    let copy = SnapshotStore::open(root.path(), folder.rules).unwrap().session("copy");
-    assert!(folder.copy_to(&copy, Some(&both)).unwrap());
-    let mut copy = copy;
+    let mut copy = SnapshotStore::open(root.path(), folder.rules).unwrap().session("copy");
+    assert!(folder.copy_to(&mut copy, Some(&both)).unwrap());
     let recovered = copy.recover(&newer).unwrap();
     assert_eq!(recovered.forms.iter().map(text).collect::<Vec<_>>(), ["portable one", "one"]);
 
@@ -168,7 +167,7 @@ fn a_copy_begins_where_the_original_is() {
     original.go_to(1).unwrap();
     let rules = Rules { fsync: false, history: 5 };
     let mut copy = SnapshotStore::open(root.path(), rules).unwrap().session("copy");
-    assert!(original.copy_to(&copy, None).unwrap());
+    assert!(original.copy_to(&mut copy, None).unwrap());
     assert_eq!(forms(&mut copy), ["one"]);
     push(&mut copy, "other");
     assert_eq!(commands(&mut copy).len(), 2);
@@ -211,6 +210,69 @@ fn sessions_are_listed_and_removed_and_templates_shared() {
         assert!(store.template("../../etc", form).starts_with(root.path().join("templates")));
     }
     assert!(!store.template("cd34", Format::Pickle).exists());
+}
+
+#[test]
+fn a_state_that_was_passed_over_is_not_copied() {
+    let root = tempfile::tempdir().unwrap();
+    let mut folder = folder(&root, 5);
+    push(&mut folder, "one");
+    push(&mut folder, "two");
+    fs::write(folder.snapshot_path(2), b"torn").unwrap();
+    let mut copy = SnapshotStore::open(root.path(), folder.rules).unwrap().session("copy");
+    assert!(folder.copy_to(&mut copy, None).unwrap());
+    assert_eq!(forms(&mut copy), ["one"]);
+    assert_eq!(commands(&mut copy).len(), 1);
+    let made = folder.write_checkpoint(3.0, "before".to_owned(), None).unwrap();
+    assert_eq!(made.header.step, 1);
+}
+
+fn replacement(content: &str) -> Change {
+    let bytes = Ok(Bytes::copy_from_slice(content.as_bytes()));
+    let imported = Imported { origin: Origin::Uploaded, phoebe: "2.5.4".to_owned(), bytes };
+    Change { at: 1.0, success: true, changed: Changed::Replaced(imported), parent: None }
+}
+
+fn bases(folder: &SessionFolder) -> usize {
+    names_in(&folder.path.join("bases")).unwrap().len()
+}
+
+#[test]
+fn a_bundle_from_outside_is_kept_once_and_as_long_as_a_state_began_with_it() {
+    let root = tempfile::tempdir().unwrap();
+    let mut folder = folder(&root, 2);
+    push(&mut folder, "one");
+    for content in ["a", "b", "b"] {
+        folder.commit(replacement(content), Some(&payload(content))).unwrap();
+    }
+    assert_eq!(bases(&folder), 2, "the same Bundle twice is one file");
+    let checkpoint = folder.write_checkpoint(3.0, "b".to_owned(), None).unwrap();
+    for content in ["c", "d", "e", "f"] {
+        folder.commit(replacement(content), Some(&payload(content))).unwrap();
+    }
+    push(&mut folder, "two");
+    assert_eq!(bases(&folder), 1 + 3);
+    let source = folder.script_source().unwrap();
+    let (base, bytes) = source.base.unwrap();
+    assert_eq!((bytes, base.origin, source.commands.len()), ("f".into(), Origin::Uploaded, 1));
+
+    let mut copy = SnapshotStore::open(root.path(), folder.rules).unwrap().session("copy");
+    assert!(folder.copy_to(&mut copy, Some(&checkpoint.id)).unwrap());
+    assert_eq!(bases(&copy), 1);
+    assert_eq!(copy.script_source().unwrap().base.unwrap().1, "b");
+    push(&mut copy, "three");
+    assert_eq!(commands(&mut copy), ["{\"command\": \"three\"}"]);
+
+    let too_large = Change {
+        changed: Changed::Replaced(Imported {
+            origin: Origin::Loaded,
+            phoebe: "2.5.4".to_owned(),
+            bytes: Ok(Bytes::from(vec![0; bases::MAXIMUM_BYTES + 1])),
+        }),
+        ..replacement("")
+    };
+    folder.commit(too_large, Some(&payload("g"))).unwrap();
+    assert!(folder.script_source().unwrap_err().to_string().contains("64 MiB"));
 }
 
 #[derive(Debug, Clone, Copy)]
