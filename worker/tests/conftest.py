@@ -13,7 +13,7 @@ from harness import MISBEHAVIOUR, Connection, Worker, Zygote
 def zygote() -> Iterator[Zygote]:
     started = Zygote(
         "import os\nfrom phoebe_worker.environment import VARIABLES\n"
-        "os.environ.update(VARIABLES)\n" + MISBEHAVIOUR
+        "os.environ.update(VARIABLES)\n" + MISBEHAVIOUR + "; import every_method"
     )
     started.wait_ready()
     yield started
