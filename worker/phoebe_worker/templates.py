@@ -85,10 +85,13 @@ def info(prepared: Templates) -> dict[str, Any]:
     import numpy
     import phoebe
 
+    from . import optional_packages
+
     return {
         "python": platform.python_version(),
         "phoebe": phoebe.__version__,
         "numpy": numpy.__version__,
+        "optional_packages": optional_packages.versions(),
         "passbands": passband_files.names(),
         "template": prepared.digest,
     }

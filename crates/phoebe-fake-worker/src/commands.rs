@@ -86,6 +86,7 @@ pub(crate) fn info() -> Info {
         python: "3.11.0".to_owned(),
         phoebe,
         numpy: "2.0.0".to_owned(),
+        optional_packages: [("emcee".to_owned(), Some("3.1.6".to_owned()))].into(),
         passbands: vec!["Bolometric:900-40000".to_owned(), "Johnson:V".to_owned()],
         // What stands for the digest of a fresh Bundle: another one with another PHOEBE.
         template: format!("{version:f>64}"),
@@ -94,7 +95,8 @@ pub(crate) fn info() -> Info {
 
 /// What a forked worker says of itself.
 pub(crate) fn forked_info() -> Info {
-    Info { numpy: String::new(), passbands: Vec::new(), ..info() }
+    let optional_packages = [].into();
+    Info { numpy: String::new(), optional_packages, passbands: Vec::new(), ..info() }
 }
 
 /// The version of PHOEBE that it claims: what the file `phoebe-version` beside the program says,

@@ -1,5 +1,7 @@
 //! Packets over the Unix sockets: the zygote's control channel and a worker's lifeline. One packet is one JSON object.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The largest packet in bytes.
@@ -15,6 +17,9 @@ pub struct Info {
     pub phoebe: String,
     /// Version of NumPy.
     pub numpy: String,
+    /// Versions of the packages that some of PHOEBE's solvers, features and backends need, by name;
+    /// none of those that are absent.
+    pub optional_packages: BTreeMap<String, Option<String>>,
     /// Installed passbands, sorted by name.
     pub passbands: Vec<String>,
     /// SHA-256, in hexadecimal, of the pickled Bundle that a fresh session begins with.

@@ -76,6 +76,10 @@ pub(super) struct SystemInfo {
     python_version: Option<String>,
     /// Version of NumPy; null until PHOEBE is imported.
     numpy_version: Option<String>,
+    /// Versions of the packages that some of PHOEBE's solvers, features and backends need; null
+    /// where one is absent. Empty until PHOEBE is imported.
+    #[schema(example = json!({"emcee": "3.1.6", "ellc": null}))]
+    optional_packages: BTreeMap<String, Option<String>>,
     /// How users authenticate.
     auth_mode: &'static str,
     /// Sessions that exist now, of all users.
@@ -184,17 +188,13 @@ pub(super) async fn info(
 ) -> Json<Success<SystemInfo>> {
     let app = &context.app;
     let python = timeout(READY_WITHIN, app.sessions.python_info()).await.ok().and_then(Result::ok);
-    let (phoebe_version, python_version, numpy_version) = match python {
-        Some(info) => {
-            (Some(info.phoebe.clone()), Some(info.python.clone()), Some(info.numpy.clone()))
-        }
-        None => (None, None, None),
-    };
+    let python = python.as_ref();
     let result = SystemInfo {
         server_version: env!("CARGO_PKG_VERSION"),
-        phoebe_version,
-        python_version,
-        numpy_version,
+        phoebe_version: python.map(|info| info.phoebe.clone()),
+        python_version: python.map(|info| info.python.clone()),
+        numpy_version: python.map(|info| info.numpy.clone()),
+        optional_packages: python.map(|info| info.optional_packages.clone()).unwrap_or_default(),
         auth_mode: app.authenticator.mode_name(),
         sessions: app.sessions.list().len(),
         uptime_seconds: context.started.elapsed().as_secs_f64(),
