@@ -45,3 +45,22 @@ def list_servers_without_a_program() -> None:
         return [os.path.basename(word)[:-5] for word in "\n".join(names).split()]
 
     crimpl.list_servers = list_servers
+
+
+def say_that_jktebop_is_absent() -> None:
+    """PHOEBE's backend jktebop asks a shell for the program of that name.
+
+    A contained worker may start none: the user is told what PHOEBE says where it is not installed.
+    """
+    from phoebe.backend.backends import JktebopBackend
+
+    stock = JktebopBackend.run_checks
+
+    def run_checks(*args, **kwargs):  # type: ignore[no-untyped-def]
+        try:
+            return stock(*args, **kwargs)
+        except PermissionError:
+            message = "jktebop executable not found: sessions start no programs. Use phoebe."
+            raise ImportError(message) from None
+
+    JktebopBackend.run_checks = run_checks

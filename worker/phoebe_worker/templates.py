@@ -68,6 +68,7 @@ def prepare() -> Templates:
     fits.conf.use_memmap = False
     patches.list_passbands_in_stable_order()
     patches.list_servers_without_a_program()
+    patches.say_that_jktebop_is_absent()
     if accelerate.enabled():
         accelerate.install()
     # A progress bar starts a thread and writes to the log; runners report progress instead.

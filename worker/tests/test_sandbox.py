@@ -134,6 +134,15 @@ def test_connects_to_nobody(contained: Connection) -> None:
     assert "Permission denied" in run(contained, code.format(contained.port))
 
 
+def test_a_backend_that_is_a_program_is_absent(contained: Connection) -> None:
+    contained.result("add_dataset", kind="lc", dataset="lc01", times=[0.1])
+    contained.result("add_compute", kind="jktebop", compute="comp01")
+    contained.result("set_value_all", qualifier="ld_mode", value="manual")
+    contained.result("set_value_all", qualifier="irrad_method", value="none")
+    error = contained.error("run_compute", compute="comp01")
+    assert error.startswith("jktebop executable not found: sessions start no programs")
+
+
 def test_runs_no_program(contained: Connection) -> None:
     assert "Permission denied" in run(contained, "import os; os.execv('/usr/bin/true', ['true'])")
 
