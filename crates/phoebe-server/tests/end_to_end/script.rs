@@ -103,6 +103,7 @@ const OTHERS: &[&str] = &[
     "phoebe-server doctor",
     "phoebe-server environment",
     "phoebe-server completions",
+    "phoebe-server passbands",
     "phoebe-server help",
 ];
 
