@@ -17,21 +17,47 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{LogFormat, LoggingSettings};
 
+/// The log that was set up: its level can be changed.
+pub struct Log(Box<dyn Fn(EnvFilter) + Send + Sync>);
+
 /// Sets the log up. What is logged before goes nowhere; a second call changes nothing.
-pub fn start(settings: &LoggingSettings) {
+pub fn start(settings: &LoggingSettings) -> Log {
     let (filter, complaint) = filter(settings, std::env::var("RUST_LOG").ok().as_deref());
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // A line that cannot be written, as where the terminal is closed, is lost and ends nothing.
+        .log_internal_errors(false)
+        .with_ansi(
             settings.format == LogFormat::Text
                 && std::io::IsTerminal::is_terminal(&std::io::stderr()),
         );
-    // Fails only if a log is set up already, and then that one stays.
-    let _ = match settings.format {
-        LogFormat::Text => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
+    // What fails here fails only if a log is set up already, and then that one stays.
+    let log = match settings.format {
+        LogFormat::Text => {
+            let builder = builder.with_target(false).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ = builder.try_init();
+            Log(Box::new(move |filter| drop(handle.reload(filter))))
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_current_span(false);
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ = builder.try_init();
+            Log(Box::new(move |filter| drop(handle.reload(filter))))
+        }
     };
     if let Some(complaint) = complaint {
         tracing::warn!("{complaint}");
+    }
+    log
+}
+
+impl Log {
+    /// Logs from the level of these settings on, unless `RUST_LOG` says otherwise.
+    pub fn set_level(&self, settings: &LoggingSettings) {
+        (self.0)(filter(settings, std::env::var("RUST_LOG").ok().as_deref()).0);
     }
 }
 

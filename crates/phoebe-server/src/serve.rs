@@ -10,7 +10,6 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -18,7 +17,9 @@ use tracing::{error, info, warn};
 use crate::auth::{AuthSetupError, Authenticator};
 use crate::config::{Durability, Settings, WorkerStart};
 use crate::passbands;
+use crate::reload::Reload;
 use crate::session::SessionManager;
+use crate::signals::{self, Signals, Wish};
 use crate::store::snapshots::{Rules, SnapshotStore};
 use crate::store::{CommandFilter, DataDirectory, DataDirectoryError, Store, StoreError};
 use crate::web::{self, App, ConnectionLimits, Tls, TlsError};
@@ -65,9 +66,10 @@ pub enum ServeError {
     System(#[from] io::Error),
 }
 
-/// Runs a server until it is told to stop by SIGINT or SIGTERM. A second signal ends the process at once.
+/// Runs a server until a signal stops it. A second one ends the process at once.
 ///
 /// `python` is an interpreter that has PHOEBE, `package` the folder that holds our package for it.
+/// `reload` reads the settings again, at SIGHUP.
 ///
 /// # Errors
 /// What kept it from starting.
@@ -75,8 +77,9 @@ pub async fn serve(
     settings: Settings,
     python: PathBuf,
     package: PathBuf,
+    mut signals: Signals,
+    mut reload: Reload,
 ) -> Result<(), ServeError> {
-    let mut stop = StopSignals::listen()?;
     raise_open_files();
     let settings = Arc::new(settings);
     let tls = tls(&settings)?;
@@ -120,7 +123,12 @@ pub async fn serve(
     }
     let idle_watch = tokio::spawn(sessions.clone().look_after_idle_sessions());
     let authenticator = Authenticator::from_settings(&settings.auth, store.clone())?;
-    let app = App { settings, sessions: sessions.clone(), store: store.clone(), authenticator };
+    let app = App {
+        settings,
+        sessions: sessions.clone(),
+        store: store.clone(),
+        authenticator: authenticator.clone(),
+    };
 
     let stopping = CancellationToken::new();
     let scheme = if tls.is_some() { "https" } else { "http" };
@@ -137,7 +145,18 @@ pub async fn serve(
     }
     info!(%address, url, version = env!("CARGO_PKG_VERSION"), "listening");
 
-    stop.first().await;
+    loop {
+        match signals.wish().await {
+            Wish::Reload => reload.run(&authenticator),
+            Wish::Stop(number) => {
+                info!(
+                    signal = signals::name(number),
+                    "stopping: sessions are written down; a second signal ends the server at once"
+                );
+                break;
+            }
+        }
+    }
     let gone = async {
         stopping.cancel();
         idle_watch.abort();
@@ -153,7 +172,7 @@ pub async fn serve(
             Ok(()) => info!("stopped"),
             Err(_) => error!("not everything ended in time; the next start will look after the rest"),
         },
-        () = stop.second() => std::process::exit(130),
+        () = signals.insisted() => std::process::exit(130),
     }
     drop(data);
     Ok(())
@@ -197,38 +216,6 @@ fn tls(settings: &Settings) -> Result<Option<Tls>, TlsError> {
 async fn watch_certificate(tls: Tls) {
     if let Err(error) = tls.watch().await {
         error!(%error, "a renewed certificate will not be noticed: restart the server to serve it");
-    }
-}
-
-/// SIGINT and SIGTERM.
-struct StopSignals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl StopSignals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn first(&mut self) {
-        self.next().await;
-        info!("stopping: sessions are written down; a second signal ends the server at once");
-    }
-
-    async fn second(&mut self) {
-        self.next().await;
-        warn!("a second signal: ending at once");
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The modes of `[auth]`: how a request, a registration or a login becomes an [`Identity`].
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::http::HeaderMap;
@@ -30,8 +30,8 @@ pub struct Authenticator {
 
 pub(super) struct Shared {
     mode: Mode,
-    key_gate: KeyGate,
-    rules: Rules,
+    key_gate: RwLock<KeyGate>,
+    rules: RwLock<Rules>,
     throttle: Throttle,
     passwords: Passwords,
     pub(super) store: Store,
@@ -41,9 +41,15 @@ pub(super) struct Shared {
 
 enum Mode {
     None,
-    Password { gate: Gate, signer: TokenSigner },
-    Jwt(TokenSigner),
+    Password(RwLock<Arc<Entrance>>),
+    Jwt(Box<TokenSigner>),
     External(ExternalTokens),
+}
+
+/// What mode `password` asks for and gives.
+struct Entrance {
+    gate: Gate,
+    signer: TokenSigner,
 }
 
 /// A token, and whose it is where the mode knows users.
@@ -60,26 +66,21 @@ impl Authenticator {
     /// # Errors
     /// [`AuthSetupError`] names the key of `[auth]` that is wrong.
     pub fn from_settings(settings: &AuthSettings, store: Store) -> Result<Self, AuthSetupError> {
-        let signer = |secret: &[u8]| {
-            let life = settings.jwt_expire_minutes.saturating_mul(60);
-            TokenSigner::new(secret, &settings.jwt_issuer, life)
-        };
         let mode = match settings.mode {
             AuthMode::None => Mode::None,
-            AuthMode::Password => Mode::Password {
-                gate: Gate::new(settings)?,
-                signer: signer(&gate::token_secret(settings)),
-            },
+            AuthMode::Password => {
+                Mode::Password(RwLock::new(Arc::new(Entrance::of_settings(settings)?)))
+            }
             AuthMode::Jwt if settings.jwt_algorithm.iter().any(|name| name != "HS256") => {
                 return Err(AuthSetupError::Algorithm(settings.jwt_algorithm.join(", ")));
             }
-            AuthMode::Jwt => Mode::Jwt(signer(checked_secret(settings)?)),
+            AuthMode::Jwt => Mode::Jwt(Box::new(signer(settings, checked_secret(settings)?))),
             AuthMode::External => Mode::External(ExternalTokens::from_settings(settings)?),
         };
         let shared = Shared {
             mode,
-            key_gate: KeyGate::new(settings)?,
-            rules: Rules::of(settings),
+            key_gate: RwLock::new(KeyGate::new(settings)?),
+            rules: RwLock::new(Rules::of(settings)),
             throttle: Throttle::new(),
             passwords: Passwords::new(),
             store,
@@ -89,12 +90,30 @@ impl Authenticator {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// Takes what may change while the server runs: the password of mode `password`, API keys and the
+    /// rules of registration. With another password the tokens of the earlier one end.
+    ///
+    /// # Errors
+    /// [`AuthSetupError`] names the key of `[auth]` that is wrong; then nothing is taken.
+    pub fn take(&self, before: &AuthSettings, now: &AuthSettings) -> Result<(), AuthSetupError> {
+        let key_gate = KeyGate::new(now)?;
+        if let Mode::Password(entrance) = &self.shared.mode
+            && before.password != now.password
+        {
+            let renewed = Arc::new(Entrance::of_settings(now)?);
+            *entrance.write().unwrap_or_else(PoisonError::into_inner) = renewed;
+        }
+        *self.shared.key_gate.write().unwrap_or_else(PoisonError::into_inner) = key_gate;
+        *self.shared.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules::of(now);
+        Ok(())
+    }
+
     /// The mode's name in `/auth/config`.
     #[must_use]
     pub fn mode_name(&self) -> &'static str {
         match self.shared.mode {
             Mode::None => "none",
-            Mode::Password { .. } => "password",
+            Mode::Password(_) => "password",
             Mode::Jwt(_) => "jwt",
             Mode::External(_) => "external",
         }
@@ -119,13 +138,14 @@ impl Authenticator {
         {
             return self.holder_of(mode, key).await.map(Some);
         }
-        self.shared.key_gate.check(headers)?;
+        read(&self.shared.key_gate).check(headers)?;
         match &self.shared.mode {
             Mode::None => Ok(None),
-            Mode::Password { gate, signer } => {
+            Mode::Password(entrance) => {
+                let entrance = Arc::clone(&read(entrance));
                 match gate::basic_password(headers) {
-                    Some(password) => self.pass(gate, &password, address)?,
-                    None => drop(signer.verify(bearer(headers)?)?),
+                    Some(password) => self.pass(&entrance.gate, &password, address)?,
+                    None => drop(entrance.signer.verify(bearer(headers)?)?),
                 }
                 Ok(None)
             }
@@ -147,7 +167,7 @@ impl Authenticator {
     ) -> Result<LoggedIn, AuthError> {
         let Mode::Jwt(signer) = &self.shared.mode else { return Err(AuthError::NoRegistration) };
         wish.email = wish.email.trim().to_owned();
-        self.shared.rules.check(&wish)?;
+        read(&self.shared.rules).check(&wish)?;
         self.shared.throttle.register(address, Instant::now()).map_err(AuthError::throttled)?;
         if self.shared.store.user_by_email(&wish.email).await?.is_some() {
             return Err(StoreError::EmailTaken.into());
@@ -176,15 +196,16 @@ impl Authenticator {
     ) -> Result<LoggedIn, AuthError> {
         match &self.shared.mode {
             Mode::None | Mode::External(_) => Err(AuthError::NoLogin),
-            Mode::Password { gate, signer } => {
-                self.pass(gate, &password, address)?;
+            Mode::Password(entrance) => {
+                let entrance = Arc::clone(&read(entrance));
+                self.pass(&entrance.gate, &password, address)?;
                 let bearer = Claims {
                     sub: GATE.to_owned(),
                     email: String::new(),
                     full_name: String::new(),
                     role: Role::Student.to_string(),
                 };
-                Ok(LoggedIn { token: signer.sign(&bearer, now())?, identity: None })
+                Ok(LoggedIn { token: entrance.signer.sign(&bearer, now())?, identity: None })
             }
             Mode::Jwt(signer) => {
                 let email = email.trim();
@@ -213,7 +234,7 @@ impl Authenticator {
     /// Whether one password lets everybody in, without accounts.
     #[must_use]
     pub fn has_gate(&self) -> bool {
-        matches!(self.shared.mode, Mode::Password { .. })
+        matches!(self.shared.mode, Mode::Password(_))
     }
 
     /// Lets somebody through the gate, or counts the failure.
@@ -260,6 +281,22 @@ impl Authenticator {
         }
         Ok(Some(identity))
     }
+}
+
+impl Entrance {
+    fn of_settings(settings: &AuthSettings) -> Result<Self, AuthSetupError> {
+        let gate = Gate::new(settings)?;
+        Ok(Self { gate, signer: signer(settings, &gate::token_secret(settings)) })
+    }
+}
+
+fn signer(settings: &AuthSettings, secret: &[u8]) -> TokenSigner {
+    let life = settings.jwt_expire_minutes.saturating_mul(60);
+    TokenSigner::new(secret, &settings.jwt_issuer, life)
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl From<Claims> for Identity {

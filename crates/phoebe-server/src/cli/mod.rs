@@ -137,7 +137,9 @@ pub fn main() -> ExitCode {
 impl Command {
     fn execute(self, file: Option<PathBuf>) -> Result<ExitCode, Failure> {
         match self {
-            Self::Run(arguments) => run::execute(&settings(file, arguments.flags())?)?,
+            Self::Run(arguments) => {
+                run::execute(Sources::of_process(file, arguments.flags()))?;
+            }
             Self::InitDb(arguments) => wiring::init_db(&values(file)?, arguments.force)?,
             Self::User(arguments) => user::execute(arguments, &values(file)?)?,
             Self::ApiKey(arguments) => api_key::execute(arguments, &values(file)?)?,

@@ -1,10 +1,10 @@
 //! `phoebe-server run`: starts the server.
 
-use std::path::PathBuf;
-
-use super::{Failure, wiring};
-use crate::config::{Flag, Resolved};
+use super::Failure;
+use super::wiring::{self, Prepared};
+use crate::config::{Flag, Sources};
 use crate::exposure::exposed;
+use crate::reload::Reload;
 use crate::{environment, logging};
 
 /// Arguments of `run`.
@@ -54,8 +54,9 @@ impl Arguments {
 }
 
 /// Starts the server and returns when it has stopped.
-pub(super) fn execute(resolved: &Resolved) -> Result<(), Failure> {
-    logging::start(&resolved.settings.logging);
+pub(super) fn execute(sources: Sources) -> Result<(), Failure> {
+    let resolved = crate::config::load(&sources)?;
+    let log = logging::start(&resolved.settings.logging);
     for path in &resolved.passed_over {
         let first = resolved.file.as_deref().map(|file| file.display().to_string());
         let path = path.display();
@@ -64,11 +65,15 @@ pub(super) fn execute(resolved: &Resolved) -> Result<(), Failure> {
     for note in resolved.notes() {
         tracing::warn!("{note}");
     }
-    for exposed in exposed(resolved) {
+    for exposed in exposed(&resolved) {
         tracing::warn!("{exposed}; `{}` closes it", exposed.way_out());
     }
-    let python: PathBuf = environment::python(&resolved.settings, &environment::Progress::new())
-        .map_err(Failure::failed)?;
-    let package = environment::package_directory().map_err(Failure::failed)?;
-    wiring::serve(resolved.settings.clone(), python, package)
+    let reload = Reload::new(sources, log, resolved.settings.clone());
+    wiring::serve(resolved, reload, |settings| {
+        let python = environment::python(settings, &environment::Progress::new());
+        Ok(Prepared {
+            python: python.map_err(Failure::failed)?,
+            package: environment::package_directory().map_err(Failure::failed)?,
+        })
+    })
 }

@@ -3,17 +3,47 @@
 use std::path::PathBuf;
 
 use super::Failure;
-use crate::config::Settings;
+use crate::config::{Resolved, Settings};
+use crate::reload::Reload;
+use crate::signals::{self, Signals};
 use crate::store::DataDirectory;
 use crate::worker::orphans;
 
-/// Serves until a signal ends it.
-pub(super) fn serve(settings: Settings, python: PathBuf, package: PathBuf) -> Result<(), Failure> {
+/// Prepares what workers need, and serves until a signal ends it, which may be before.
+pub(super) fn serve(
+    resolved: Resolved,
+    reload: Reload,
+    prepare: impl FnOnce(&Settings) -> Result<Prepared, Failure> + Send + 'static,
+) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("the server cannot start: {error}")))?;
-    runtime.block_on(crate::serve::serve(settings, python, package)).map_err(Failure::failed)
+    runtime.block_on(async move {
+        let mut signals = Signals::listen().map_err(Failure::failed)?;
+        let settings = resolved.settings;
+        let prepared = tokio::task::spawn_blocking({
+            let settings = settings.clone();
+            move || prepare(&settings)
+        });
+        let Prepared { python, package } = tokio::select! {
+            prepared = prepared => prepared.map_err(Failure::failed)??,
+            number = signals.stopped_at_start() => {
+                tracing::info!(signal = signals::name(number), "stopped during the start");
+                // What prepares cannot be stopped; the next start goes on where it was.
+                std::process::exit(0);
+            }
+        };
+        crate::serve::serve(settings, python, package, signals, reload)
+            .await
+            .map_err(Failure::failed)
+    })
+}
+
+/// What workers need, made ready.
+pub(super) struct Prepared {
+    pub(super) python: PathBuf,
+    pub(super) package: PathBuf,
 }
 
 /// Ends the processes that an earlier server left; says what it ended.

@@ -5,6 +5,7 @@
 //! and flags ([`load()`]), the printed settings ([`print`]) and the reference ([`reference`]) all
 //! come from it. Nothing here opens sockets or databases; a wrong file is never replaced by defaults.
 
+mod change;
 pub mod file;
 mod load;
 pub mod print;
@@ -19,6 +20,7 @@ mod types;
 mod validate;
 mod value;
 
+pub use change::Change;
 pub use load::{Flag, Origin, Origins, Resolved, Sources, load, load_values, load_what_can_be};
 pub use problem::{ConfigError, Place, Problem};
 pub use public_url::{PathPrefix, PublicUrl};
@@ -80,7 +82,7 @@ table::settings! {
         /// How users prove who they are. `internal` is an older word for `jwt`.
         mode: AuthMode = AuthMode::None;
         /// The password of mode `password`.
-        password: Secret = Secret::default();
+        password: Secret = Secret::default(), live(true);
         /// The secret that signs tokens in modes `jwt` and `external`. `$PHOEBE_JWT_SECRET_KEY`
         /// sets it too.
         jwt_secret_key: Secret = Secret::default();
@@ -106,16 +108,16 @@ table::settings! {
         /// `realm_access.roles`. A role other than `student`, `instructor` and `admin` is `student`.
         jwt_role_claim: String = "role".to_owned(), check(value::not_blank);
         /// Who may make an account for themself in mode `jwt`: everybody (`open`) or nobody (`closed`).
-        registration: RegistrationPolicy = RegistrationPolicy::Open;
+        registration: RegistrationPolicy = RegistrationPolicy::Open, live(true);
         /// If not empty: only e-mail addresses of these domains may register, for example `uni.edu`. Nobody checks
         /// that an address is its user's own.
-        registration_domains: Vec<String> = Vec::new();
+        registration_domains: Vec<String> = Vec::new(), live(true);
         /// Least number of characters of a new password. Clients in use take short ones; 10 is better.
-        min_password_length: usize = 1, check(within(1, 128));
+        min_password_length: usize = 1, check(within(1, 128)), live(true);
         /// Ask for an API key in the header `X-API-Key`.
         enabled: bool = false;
         /// The API keys that are accepted; `phoebe-server generate-key` makes one.
-        api_keys: Vec<Secret> = Vec::new();
+        api_keys: Vec<Secret> = Vec::new(), live(true);
     }
     /// Loopback ports for workers.
     port_pool: PortPoolSettings {
@@ -198,7 +200,7 @@ table::settings! {
     logging: LoggingSettings {
         /// Least severity that is logged: `TRACE`, `DEBUG`, `INFO`, `WARNING`, `ERROR` or
         /// `CRITICAL`.
-        level: String = "INFO".to_owned(), check(log_level);
+        level: String = "INFO".to_owned(), check(log_level), live(true);
         /// How log lines look: `text` or `json`; a Python format string is read as `text`.
         format: LogFormat = LogFormat::Text;
     }

@@ -46,7 +46,8 @@ pub fn markdown() -> String {
 
 fn meaning(key: &Key) -> String {
     let note = key.note.map(|note| format!(" This key {note}.")).unwrap_or_default();
-    format!("{}{note}", key.doc.trim())
+    let live = if key.live { " SIGHUP makes a running server take a new value." } else { "" };
+    format!("{}{note}{live}", key.doc.trim())
 }
 
 /// `config.example.toml`: every key with its meaning, commented out.

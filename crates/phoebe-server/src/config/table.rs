@@ -25,6 +25,8 @@ pub struct Key {
     pub doc: &'static str,
     /// What is said at the start if somebody sets it, where it does not do what its name says.
     pub note: Option<&'static str>,
+    /// Whether a running server takes a new value at SIGHUP.
+    pub live: bool,
     /// What it accepts, in words.
     pub kind: fn() -> String,
     /// Sets it from a value of a file.
@@ -33,6 +35,10 @@ pub struct Key {
     pub(super) read_text: fn(&mut Settings, &str) -> Result<(), String>,
     /// Its value, secrets masked.
     pub(super) write: fn(&Settings) -> Value,
+    /// Whether both have the same value.
+    pub(super) is_same: fn(&Settings, &Settings) -> bool,
+    /// Gives the first the value of the second.
+    pub(super) copy: fn(&mut Settings, &Settings),
 }
 
 impl Key {
@@ -61,7 +67,8 @@ macro_rules! settings {
         $(#[doc = $section_doc:literal])+
         $section:ident: $section_type:ident {$(
             $(#[doc = $doc:literal])+
-            $key:ident: $type:ty = $default:expr $(, check($check:expr))? $(, note($note:expr))?;
+            $key:ident: $type:ty = $default:expr $(, check($check:expr))? $(, note($note:expr))?
+                $(, live($live:literal))?;
         )+}
     )+) => {
         /// All settings, after defaults, file, environment and flags.
@@ -98,6 +105,7 @@ macro_rules! settings {
                             name: stringify!($key),
                             doc: concat!($($doc),+),
                             note: $crate::config::table::settings!(@note $($note)?),
+                            live: $crate::config::table::settings!(@live $($live)?),
                             kind: <$type as $crate::config::value::Setting>::kind,
                             read: |settings, value| {
                                 let value: $type = $crate::config::value::Setting::read(value)?;
@@ -114,6 +122,8 @@ macro_rules! settings {
                             write: |settings| {
                                 $crate::config::value::Setting::write(&settings.$section.$key)
                             },
+                            is_same: |one, other| one.$section.$key == other.$section.$key,
+                            copy: |to, from| to.$section.$key = from.$section.$key.clone(),
                         },
                     )+],
                 },
@@ -122,6 +132,8 @@ macro_rules! settings {
     };
     (@note) => { None };
     (@note $note:expr) => { Some($note) };
+    (@live) => { false };
+    (@live $live:literal) => { $live };
 }
 
 pub(super) use settings;

@@ -70,8 +70,8 @@ impl fmt::Display for Exit {
     }
 }
 
-/// Names of the signals that end processes in practice, by their Linux numbers on x86 and ARM.
-fn signal_name(signal: i32) -> Option<&'static str> {
+/// Names of signals, by their Linux numbers on x86 and ARM.
+pub(crate) fn signal_name(signal: i32) -> Option<&'static str> {
     Some(match signal {
         1 => "SIGHUP",
         2 => "SIGINT",
@@ -82,11 +82,18 @@ fn signal_name(signal: i32) -> Option<&'static str> {
         7 => "SIGBUS",
         8 => "SIGFPE",
         9 => "SIGKILL",
+        10 => "SIGUSR1",
         11 => "SIGSEGV",
+        12 => "SIGUSR2",
         13 => "SIGPIPE",
+        14 => "SIGALRM",
         15 => "SIGTERM",
         24 => "SIGXCPU",
         25 => "SIGXFSZ",
+        26 => "SIGVTALRM",
+        27 => "SIGPROF",
+        29 => "SIGIO",
+        30 => "SIGPWR",
         31 => "SIGSYS",
         _ => return None,
     })

@@ -21,6 +21,7 @@ mod spares;
 mod usage;
 mod zygote;
 
+pub(crate) use exits::signal_name;
 pub use exits::{Bound, Exit, reap_children};
 pub(crate) use interpreter::BOOTSTRAP;
 pub use interpreter::Interpreter;

@@ -24,6 +24,7 @@ mod readme;
 mod restart;
 mod script;
 mod secrets;
+mod signals;
 mod start_failure;
 mod support;
 mod tls;

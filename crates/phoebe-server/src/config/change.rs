@@ -1,0 +1,78 @@
+//! What changes in a running server's settings when they are read again. It decides and does nothing.
+
+use super::load::Resolved;
+use super::problem::ConfigError;
+use super::validate::validate;
+use super::{Key, Settings};
+
+/// The difference between the settings in force and those that were read again.
+pub struct Change {
+    /// The settings in force from now on.
+    pub settings: Settings,
+    /// What is taken.
+    pub taken: Vec<&'static Key>,
+    /// What differs, and needs a restart.
+    pub needs_restart: Vec<&'static Key>,
+}
+
+impl Change {
+    /// Compares the settings in force with those that were read again.
+    ///
+    /// # Errors
+    /// What can be taken makes no sense beside what cannot.
+    pub fn between(running: &Settings, wanted: &Resolved) -> Result<Self, ConfigError> {
+        let keys = Settings::SECTIONS.iter().flat_map(|section| section.keys);
+        let changed = keys.filter(|key| !(key.is_same)(running, &wanted.settings));
+        let (taken, needs_restart): (Vec<_>, Vec<_>) = changed.partition(|key| key.live);
+        let mut settings = running.clone();
+        for key in &taken {
+            (key.copy)(&mut settings, &wanted.settings);
+        }
+        let problems = validate(&settings, &wanted.origins);
+        if problems.is_empty() {
+            Ok(Self { settings, taken, needs_restart })
+        } else {
+            Err(ConfigError::Wrong(problems))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Origins, Secret};
+
+    fn wanted(change: impl FnOnce(&mut Settings)) -> Resolved {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        Resolved { settings, origins: Origins::default(), file: None, passed_over: Vec::new() }
+    }
+
+    fn titles(keys: &[&Key]) -> Vec<String> {
+        keys.iter().map(|key| key.title()).collect()
+    }
+
+    #[test]
+    fn what_can_be_taken_is_and_the_rest_is_named() {
+        let wanted = wanted(|settings| {
+            settings.logging.level = "DEBUG".to_owned();
+            settings.auth.password = Secret::new("another");
+            settings.server.port = 9000;
+        });
+        let change = Change::between(&Settings::default(), &wanted).unwrap();
+        assert_eq!(titles(&change.taken), ["[auth] password", "[logging] level"]);
+        assert_eq!(titles(&change.needs_restart), ["[server] port"]);
+        assert_eq!(change.settings.logging.level, "DEBUG");
+        assert_eq!(change.settings.auth.password.expose(), "another");
+        assert_eq!(change.settings.server.port, Settings::default().server.port);
+    }
+
+    #[test]
+    fn what_makes_no_sense_beside_what_runs_is_refused() {
+        let mut running = Settings::default();
+        running.auth.enabled = true;
+        running.auth.api_keys = vec![Secret::new("key")];
+        // `enabled` needs a restart, so nobody could use the server until then.
+        assert!(Change::between(&running, &wanted(|_| {})).is_err());
+    }
+}

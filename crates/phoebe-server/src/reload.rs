@@ -1,0 +1,62 @@
+//! What SIGHUP does while the server serves: settings are read again; what a running server can take
+//! is taken, and the rest is named. Certificates and the keys of other services have watches of
+//! their own, which look at SIGHUP too.
+
+use tracing::{error, info, warn};
+
+use crate::auth::{AuthSetupError, Authenticator};
+use crate::config::{self, Change, ConfigError, Key, Settings, Sources};
+use crate::logging::Log;
+
+/// Where settings are read again, and who takes them.
+pub struct Reload {
+    sources: Sources,
+    log: Log,
+    in_force: Settings,
+}
+
+impl Reload {
+    /// `in_force` was read from `sources`; `log` is the server's.
+    #[must_use]
+    pub fn new(sources: Sources, log: Log, in_force: Settings) -> Self {
+        Self { sources, log, in_force }
+    }
+
+    /// Reads the settings again and takes what can be taken. What is wrong is logged and changes
+    /// nothing.
+    pub fn run(&mut self, authenticator: &Authenticator) {
+        let change = config::load(&self.sources)
+            .and_then(|wanted| Change::between(&self.in_force, &wanted))
+            .map_err(Refused::from)
+            .and_then(|change| {
+                authenticator.take(&self.in_force.auth, &change.settings.auth)?;
+                Ok(change)
+            });
+        let change = match change {
+            Ok(change) => change,
+            Err(error) => {
+                error!(%error, "the settings cannot be reloaded; those in force stay");
+                return;
+            }
+        };
+        self.log.set_level(&change.settings.logging);
+        self.in_force = change.settings;
+        info!(changed = titles(&change.taken), "settings reloaded");
+        if !change.needs_restart.is_empty() {
+            warn!(changed = titles(&change.needs_restart), "changed settings need a restart");
+        }
+    }
+}
+
+/// Why settings are not taken.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Auth(#[from] AuthSetupError),
+}
+
+fn titles(keys: &[&Key]) -> String {
+    keys.iter().map(|key| key.title()).collect::<Vec<_>>().join(", ")
+}
