@@ -1,7 +1,13 @@
-"""The answer to one command: what the user gets, and what the reply's header says of it."""
+"""The answer to one command: what the user gets, and what the reply's header says of it.
+
+The user gets the exception's text and traceback, in which the server's folders are left out. The
+log gets the exception's class or a text of ours: nothing that a user sent.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +24,14 @@ _TRACEBACK_CHARACTERS_MAX = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`body` is the user's JSON; `error` is None if and only if the command succeeded."""
+    """`body` is the user's JSON; `error` is None if and only if the command succeeded.
+
+    `reason` is what the log is told of a failure.
+    """
 
     body: bytes
     error: str | None
+    reason: str | None = None
 
     @property
     def success(self) -> bool:
@@ -33,10 +43,12 @@ class Answer:
         try:
             return cls(b'{"success":true,"result":' + encode(value) + b"}", None)
         except BaseException as error:
-            return cls.failure(f"The result cannot be sent: {describe(error)}")
+            text = f"The result cannot be sent: {describe(error)}"
+            return cls.failure(text, reason="the result cannot be sent")
 
     @classmethod
-    def failure(cls, error: str, trace: str | None = None) -> Answer:
+    def failure(cls, error: str, *, reason: str, trace: str | None = None) -> Answer:
+        """`reason` is for the log and must hold nothing that the user sent."""
         if len(error) > _ERROR_CHARACTERS_MAX:
             error = error[:_ERROR_CHARACTERS_MAX] + " …"
         fields = {"success": False, "error": error}
@@ -44,27 +56,28 @@ class Answer:
             fields["advice"] = advice
         if trace is not None:
             fields["traceback"] = trace[-_TRACEBACK_CHARACTERS_MAX:]
-        return cls(encode(fields), error)
+        return cls(encode(fields), error, reason)
 
     @classmethod
     def raised(cls, error: BaseException) -> Answer:
         """The failure that an exception tells of."""
-        return cls.failure(describe(error), _trace(error))
+        return cls.failure(describe(error), reason=_class_name(error), trace=format_trace(error))
 
     def to_record(self) -> bytes:
         """For the pipe from a runner."""
-        return encode({"error": self.error}) + b"\n" + self.body
+        return encode({"error": self.error, "reason": self.reason}) + b"\n" + self.body
 
     @classmethod
     def from_record(cls, record: bytes) -> Answer:
         head, _, body = record.partition(b"\n")
-        return cls(body, orjson.loads(head)["error"])
+        fields = orjson.loads(head)
+        return cls(body, fields["error"], fields["reason"])
 
 
 def describe(error: BaseException) -> str:
     """The exception's text; its type too where the text alone says little."""
     try:
-        text = str(error)
+        text = _without_folders(str(error), "…/")
     except BaseException:
         text = ""
     name = type(error).__name__
@@ -77,8 +90,36 @@ def describe(error: BaseException) -> str:
     return text or name
 
 
-def _trace(error: BaseException) -> str:
+def format_trace(error: BaseException) -> str:
+    """The traceback, with paths as of the packages: `phoebe/…`, `phoebe_worker/…`."""
     try:
-        return "".join(traceback.format_exception(error))
+        return _without_folders("".join(traceback.format_exception(error)), "")
     except BaseException:
         return describe(error)
+
+
+def _without_folders(text: str, instead: str) -> str:
+    """The text with `instead` for the folders that modules and the session's files are in."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    folders = {here, sys.prefix, sys.base_prefix, os.path.expanduser("~"), *sys.path}
+    try:
+        folders.add(os.getcwd())
+    except OSError:
+        pass  # it is removed
+    for folder in sorted(filter(os.path.isabs, folders), key=len, reverse=True):
+        if len(folder) > 1:
+            text = text.replace(folder.rstrip("/") + "/", instead)
+    return text
+
+
+def _class_name(error: BaseException) -> str:
+    """The name of the exception's class, or of the first base that an imported module has under
+    its name: a user's own code may have made the class."""
+    try:
+        for each in type(error).__mro__:
+            module = sys.modules.get(getattr(each, "__module__", ""))
+            if getattr(module, each.__name__, None) is each:
+                return each.__name__
+    except BaseException:
+        pass  # the class was made so as to deceive
+    return "BaseException"

@@ -115,6 +115,7 @@ def reply_header(
     success: bool,
     changed: bool,
     error: str | None,
+    reason: str | None = None,
     snapshot_error: str | None = None,
     base: bool = False,
     base_error: str | None = None,
@@ -122,7 +123,7 @@ def reply_header(
 ) -> dict[str, Any]:
     """Header of the answer to request `seq`; `changed`: the Bundle may differ from before; `base`:
     the last attachment is what a script can begin with; `parameter`: the tags of the one that the
-    command named by its unique id."""
+    command named by its unique id. `error` is for the user, `reason` for the log."""
     header: dict[str, Any] = {
         "v": VERSION,
         "session": session,
@@ -132,6 +133,8 @@ def reply_header(
         "changed": changed,
         "error": _short(error),
     }
+    if reason is not None:
+        header["reason"] = _short(reason)
     if snapshot_error is not None:
         header["snapshot_error"] = _short(snapshot_error)
     if base:

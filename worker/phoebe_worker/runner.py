@@ -93,7 +93,8 @@ class Runner:
         _, status = os.waitpid(self._pid, 0)
         self.close()
         if self.cancelled is not None:
-            return Outcome(Answer.failure(f"Cancelled: {self.cancelled}"), None)
+            text = f"Cancelled: {self.cancelled}"
+            return Outcome(Answer.failure(text, reason="cancelled"), None)
         code = os.waitstatus_to_exitcode(status)
         if code == 0 and self._answer is not None:
             answer = Answer.from_record(self._answer)
@@ -101,7 +102,8 @@ class Runner:
                 return Outcome(answer, None)
             if self._bundle is not None:
                 return Outcome(answer, self._bundle)
-        return Outcome(Answer.failure(_describe_exit(code)), None)
+        text = _describe_exit(code)
+        return Outcome(Answer.failure(text, reason=text.partition(".")[0]), None)
 
     def close(self) -> None:
         """Free the descriptors and end processes that the command itself started."""

@@ -250,7 +250,7 @@ class Worker:
         for request in self._waiting:
             if request.seq == target:
                 self._waiting.remove(request)
-                answer = Answer.failure(f"Cancelled: {reason}")
+                answer = Answer.failure(f"Cancelled: {reason}", reason="cancelled")
                 self._reply(request.sender, request.seq, answer)
                 return
 
@@ -284,7 +284,8 @@ class Worker:
         try:
             started = Runner(run_command, request.command.name)
         except OSError as error:
-            answer = Answer.failure(f"The computation could not be started: {error}")
+            text = f"The computation could not be started: {error}"
+            answer = Answer.failure(text, reason="the computation could not be started")
             self._reply(request.sender, request.seq, answer)
             return
         self._at_work = started, request
@@ -381,6 +382,7 @@ class Worker:
             success=answer.success,
             changed=changed,
             error=answer.error,
+            reason=answer.reason,
             snapshot_error=snapshot_error,
             base=base,
             base_error=base_error,
@@ -407,15 +409,19 @@ def _parse_command(body: bytes) -> tuple[Command, dict[str, Any]] | Answer:
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        return Answer.failure(f"The command is not valid JSON: {error}")
+        return _refused(f"The command is not valid JSON: {error}", "not valid JSON")
     if not isinstance(fields, dict):
-        return Answer.failure('A command is a JSON object: {"command": name, …}')
+        return _refused('A command is a JSON object: {"command": name, …}', "no JSON object")
     name = fields.pop("command", None)
     if name is None:
-        return Answer.failure('The field "command" is missing: {"command": name, …}')
+        return _refused('The field "command" is missing: {"command": name, …}', "no command")
     if not isinstance(name, str):
-        return Answer.failure('The field "command" must be text: {"command": name, …}')
+        return _refused('The field "command" must be text: {"command": name, …}', "no command")
     command = COMMANDS.get(name)
     if command is None:
-        return Answer.failure(f"API does not recognize command {name[:200]}.")
+        return _refused(f"API does not recognize command {name[:200]}.", "unknown command")
     return command, fields
+
+
+def _refused(error: str, reason: str) -> Answer:
+    return Answer.failure(error, reason=reason)

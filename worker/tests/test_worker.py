@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import orjson
 import pytest
 import zmq
 from harness import (
+    PACKAGE_DIRECTORY,
     Connection,
     Worker,
     descendants,
@@ -60,6 +63,57 @@ def test_what_is_no_command(connection: Connection, body: bytes, said: str) -> N
     assert (header["success"], header["changed"]) == (False, False)
     assert header["error"] == answer["error"]
     assert connection.result("ping") == {"status": "ready"}
+
+
+MARKER = "marker-of-a-user"
+FAILURES: list[tuple[dict[str, object], str]] = [
+    ({"command": MARKER}, "unknown command"),
+    ({"command": "set_value", "twig": MARKER, "value": MARKER}, "ValueError"),
+    ({"command": "set_value", **PERIOD, "value": MARKER}, "ValueError"),
+    ({"command": "ping", MARKER: 1}, "TypeError"),
+    ({"command": "test_execute", "code": f"raise KeyError({MARKER!r})"}, "KeyError"),
+    (
+        {"command": "test_execute", "code": f"raise type({MARKER!r}, (OSError,), {{}})"},
+        "OSError",
+    ),
+    ({"command": "run_compute", "compute": MARKER}, "ValueError"),
+    ({"command": "test_sleep_long", "seconds": MARKER, "period": 1}, "TypeError"),
+    ({"command": "test_os_exit_long"}, "The computation ended without an answer (exit code 7)"),
+]
+
+
+@pytest.mark.parametrize(("command", "reason"), FAILURES)
+def test_the_log_is_told_nothing_that_a_user_sent(
+    connection: Connection, command: dict[str, object], reason: str
+) -> None:
+    header, answer = connection.reply(connection.request(orjson.dumps(command)))
+    assert not answer["success"]
+    assert header["reason"] == reason
+    assert "reason" not in connection.reply(connection.start("ping"))[0]
+
+
+def test_a_user_sees_no_folder_of_the_server(connection: Connection) -> None:
+    answers = [
+        connection.send("set_value", **PERIOD, value="x"),
+        connection.send("run_compute", compute="x"),
+        connection.send("add_dataset", kind="zz"),
+        connection.send("test_execute", code="import json; json.loads('x')"),
+        connection.send("test_execute", code="import os; open(os.path.expanduser('~/x'))"),
+    ]
+    folders = (PACKAGE_DIRECTORY, Path(phoebe_folder()).parent, Path(os.__file__).parent)
+    for answer in answers:
+        text = answer["error"] + answer["traceback"]
+        assert 'File "phoebe_worker/worker.py"' in text
+        for folder in (*folders, Path.home(), Path(sys.prefix)):
+            assert f"{folder}/" not in text, text
+    assert 'File "phoebe/parameters/' in answers[0]["traceback"]
+
+
+def phoebe_folder() -> str:
+    specification = importlib.util.find_spec("phoebe")
+    assert specification is not None
+    assert specification.origin is not None
+    return os.path.dirname(specification.origin)
 
 
 def test_arguments_that_do_not_fit(connection: Connection) -> None:

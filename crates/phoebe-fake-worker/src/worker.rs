@@ -156,6 +156,7 @@ impl Conversation {
     fn header_of(&self, answer: &Answer) -> Header {
         let mut header =
             Header::reply(&self.session, self.seq, answer.error().is_none(), answer.changed);
+        header.reason = answer.error().map(|_| "ValueError".to_owned());
         header.error = answer.error().map(|error| error.chars().take(500).collect());
         header
     }

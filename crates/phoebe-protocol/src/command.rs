@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
 use thiserror::Error;
 
 use crate::VERSION;
@@ -68,7 +69,8 @@ pub struct Header {
     /// Cancel: the `seq` of the request to end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<u64>,
-    /// Cancel: why, for the cancelled request's answer.
+    /// Cancel: why, for the cancelled request's answer. Reply: why it failed, for the log: the exception's class or a fixed
+    /// text, nothing that a user sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Reply: whether the command succeeded.
@@ -77,7 +79,7 @@ pub struct Header {
     /// Reply: whether the Bundle may differ from before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed: Option<bool>,
-    /// Reply: the failure in at most 500 characters, for the log.
+    /// Reply: the failure in at most 500 characters, for the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Reply: why the Bundle, which was asked for, is not attached; at most 500 characters.
@@ -193,6 +195,16 @@ pub fn encode(key: &Key, header: &Header, body: Bytes, attachments: &[Bytes]) ->
     [signature, header, body].into_iter().chain(attachments.iter().cloned()).collect()
 }
 
+/// What is wrong with a header, without what is in it: the text goes into logs.
+fn fault(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        Category::Io | Category::Eof => "it ends too early",
+        Category::Syntax => "no valid JSON",
+        Category::Data => "a field is missing or of another type",
+    };
+    format!("{what} (column {})", error.column())
+}
+
 /// Checks a message's signature, version and session and reads its header.
 ///
 /// # Errors
@@ -208,8 +220,8 @@ pub fn decode(key: &Key, session: &str, frames: Vec<Bytes>) -> Result<Message, D
     if !key.verify(signature, signed) {
         return Err(DecodeError::BadSignature);
     }
-    let header: Header = serde_json::from_slice(header)
-        .map_err(|error| DecodeError::BadHeader(error.to_string()))?;
+    let header: Header =
+        serde_json::from_slice(header).map_err(|error| DecodeError::BadHeader(fault(&error)))?;
     if header.v != VERSION {
         return Err(DecodeError::UnknownVersion(header.v));
     }

@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from .. import forked, random_numbers
+from ..answer import format_trace
 
 _NUMBER = struct.Struct("=I")
 _LENGTH = struct.Struct("=Q")
@@ -351,7 +352,7 @@ def _send(fd: int, message: Any) -> None:
 
 def _portable(error: Exception) -> Exception:
     """The exception if it survives pickling, else one with its text; the traceback as its cause."""
-    text = "".join(traceback.format_exception(error))
+    text = format_trace(error)
     try:
         copy = pickle.loads(pickle.dumps(error))
         if type(copy) is not type(error) or str(copy) != str(error):

@@ -8,13 +8,14 @@ mod leaving;
 mod telling;
 
 pub(super) use keeping::Committed;
+pub(super) use telling::reason;
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use phoebe_protocol::command::{Kind, Message};
+use phoebe_protocol::command::{Header, Kind, Message};
 use phoebe_protocol::kinds::CommandKind;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -286,7 +287,8 @@ impl Driver {
                             return Ok(awake);
                         }
                         Err(error) => {
-                            warn!(session = self.session, %error, "session not woken");
+                            let reason = telling::without_workers_words(&error);
+                            warn!(session = self.session, reason, "session not woken");
                             for queued in self.queue.drain() {
                                 queued.work.refuse(error.clone());
                             }
@@ -454,18 +456,13 @@ impl Driver {
             let _gone = answer.send(given);
             return self.touch();
         }
-        self.finish(queued, body, success, header.error, awake);
+        self.finish(queued, body, header, awake);
     }
 
-    fn finish(
-        &mut self,
-        queued: Queued,
-        body: Bytes,
-        success: bool,
-        error: Option<String>,
-        awake: &mut Awake,
-    ) {
-        self.log_work(&queued, success, error.clone());
+    fn finish(&mut self, queued: Queued, body: Bytes, header: Header, awake: &mut Awake) {
+        let success = header.success.unwrap_or(false);
+        let reason = (!success).then(|| reason(&header));
+        self.log_work(&queued, success, reason);
         if self.shared.store.logs_command(queued.work.name()) {
             awake.memory.ask();
         }
@@ -478,7 +475,7 @@ impl Driver {
                 })
             }
             Work::Load { answer, .. } => {
-                let problem = error.unwrap_or_else(|| "it gives no reason".to_owned());
+                let problem = header.error.unwrap_or_else(|| "it gives no reason".to_owned());
                 let _gone = answer.send(if success {
                     Ok(())
                 } else {

@@ -219,7 +219,8 @@ async fn make_ready(
             return Ok(Ready { commands, replies, migrated });
         }
         let problem = problem_of(&reply);
-        warn!(session, ?format, problem, "a kept Bundle cannot be read");
+        let reason = super::driver::reason(&reply.header);
+        warn!(session, ?format, reason, "a kept Bundle cannot be read");
         let (phoebe, python) = (header.versions.phoebe, header.versions.python);
         problems
             .push(format!("{format:?}, written by PHOEBE {phoebe} on Python {python}: {problem}"));

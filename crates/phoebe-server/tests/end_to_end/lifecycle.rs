@@ -333,7 +333,7 @@ async fn commands_and_memory_are_logged() {
     assert_eq!(commands.iter().map(|row| row.2).collect::<Vec<_>>(), [1, 0, 1]);
     assert!(commands[2].3 >= 200.0, "run_compute took {} ms", commands[2].3);
     assert_eq!(commands[0].4, None);
-    assert_eq!(commands[1].4.as_deref(), Some("0 results found for twig: 'b'"));
+    assert_eq!(commands[1].4.as_deref(), Some("ValueError"));
     let memory: Vec<f64> = server.database().column("SELECT memory_used_mb FROM session_metrics");
     assert!(!memory.is_empty() && memory.iter().all(|measured| *measured > 0.0), "{memory:?}");
     server.finish().await;

@@ -154,3 +154,106 @@ async fn files_that_others_can_read_are_told() {
     assert_eq!(told(&server), 1, "told at the start");
     server.finish().await;
 }
+
+/// In every text and name that a user sends.
+const MARKER: &str = "marker-of-a-user";
+/// Where the database is to hold what users sent of themselves and their sessions, and the names of commands.
+const DOCUMENTED: [(&str, &str); 8] = [
+    ("sessions", "project_name"),
+    ("sessions", "user_agent"),
+    ("session_user_info", "first_name"),
+    ("session_user_info", "last_name"),
+    ("session_user_info", "email"),
+    ("session_commands", "command_name"),
+    ("users", "email"),
+    ("users", "first_name"),
+];
+
+/// The commands that docs/commands.md lists.
+fn commands() -> Vec<String> {
+    let text = include_str!("../../../../docs/commands.md");
+    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    let names = rows.filter_map(|row| row.split('|').nth(1));
+    names.flat_map(|names| names.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+/// Requests for every documented route that does not end what the test needs.
+fn routes(session: &str) -> Vec<(reqwest::Method, String)> {
+    let document: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../docs/openapi.json")).unwrap();
+    let mut routes = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let ends = path.contains("end-session") || path.contains("kill");
+        for method in methods.as_object().unwrap().keys().filter(|method| *method != "delete") {
+            let mut path = path.replace("{session_id}", if ends { MARKER } else { session });
+            while let (Some(start), Some(end)) = (path.find('{'), path.find('}')) {
+                path.replace_range(start..=end, MARKER);
+            }
+            routes.push((method.to_uppercase().parse().unwrap(), format!("{path}?x={MARKER}")));
+        }
+    }
+    routes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_users_send_is_in_no_log() {
+    let server = TestServer::builder().python().set("logging.level", "TRACE").start().await;
+    let session = server.start_session().await;
+    let commands = commands();
+    assert!(commands.iter().any(|command| command == "run_solver"), "{commands:?}");
+    let mut failures = 0;
+    for command in &commands {
+        for fields in [
+            json!({"twig": MARKER}),
+            json!({"twig": "period@binary", "value": MARKER}),
+            json!({"kind": MARKER}),
+            json!({"kind": "lc", "dataset": MARKER, "times": MARKER}),
+            json!({"compute": MARKER}),
+            json!({"solver": MARKER}),
+            json!({"bundle": MARKER}),
+            json!({"morphology": MARKER}),
+            json!({MARKER: MARKER}),
+        ] {
+            let mut body = fields;
+            body["command"] = json!(command);
+            let answer = session.send(&body).await;
+            failures += usize::from(answer.body["success"] == false);
+        }
+    }
+    assert!(failures > 100, "{failures}");
+    for (method, path) in routes(&session.id) {
+        for body in [json!({"command": MARKER, "name": MARKER, "email": MARKER}), json!(MARKER)] {
+            let request = server.request(method.clone(), &path);
+            // Some are asked with what they cannot take, and some streams do not end.
+            let request = request.timeout(std::time::Duration::from_secs(20)).json(&body);
+            let _answered = Reply::try_of(request).await;
+        }
+    }
+    let log = server.log().clone();
+    server
+        .finish_keeping(|server| {
+            let database = server.database();
+            let tables: Vec<String> =
+                database.column("SELECT name FROM sqlite_master WHERE type = 'table'");
+            for table in tables {
+                let columns: Vec<String> =
+                    database.column(&format!("SELECT name FROM pragma_table_info('{table}')"));
+                for column in columns {
+                    let found: Vec<String> = database.column(&format!(
+                    "SELECT CAST({column} AS TEXT) FROM {table} WHERE {column} LIKE '%{MARKER}%'"
+                ));
+                    let documented = DOCUMENTED.contains(&(table.as_str(), column.as_str()));
+                    assert!(found.is_empty() || documented, "{table}.{column}: {found:?}");
+                }
+            }
+            let reasons: Vec<String> = database
+                .column("SELECT DISTINCT error_message FROM session_commands WHERE NOT success");
+            assert!(reasons.iter().any(|reason| reason == "ValueError"), "{reasons:?}");
+            let text = log.text();
+            let lines = text.lines().filter(|line| line.contains(MARKER));
+            // What a session's own code prints is documented, and its own line.
+            let ours: Vec<_> = lines.filter(|line| !line.contains("\"worker output\"")).collect();
+            assert_eq!(ours, Vec::<&str>::new());
+        })
+        .await;
+}

@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
-use phoebe_protocol::command::{Message, SnapshotFormat};
+use phoebe_protocol::command::{Header, Message, SnapshotFormat};
 use phoebe_protocol::kinds::CommandKind;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -26,7 +26,7 @@ pub(in crate::session) struct Committed {
 
 enum What {
     /// An answer that waited for it.
-    Answer { queued: Queued, body: Bytes, success: bool, error: Option<String> },
+    Answer { queued: Queued, body: Bytes, header: Box<Header> },
     /// The Bundle in a form that was asked for.
     Bundle(SnapshotFormat),
 }
@@ -192,13 +192,18 @@ impl Driver {
         };
         let waits = !missing || is_step;
         if !waits {
-            match header.snapshot_error {
-                Some(problem) => self.saved.failed(change, problem),
+            match header.snapshot_error.clone() {
+                Some(problem) => {
+                    if self.saved.problem().is_none() {
+                        warn!(session = self.session, "the worker cannot give its Bundle");
+                    }
+                    self.saved.failed(change, problem);
+                }
                 None => self.saved.postpone(change),
             }
             self.publish_saved();
         }
-        let what = What::Answer { queued, body, success, error: header.error };
+        let what = What::Answer { queued, body, header: Box::new(header) };
         if waits || self.saved.with_every_change() {
             awake.commits.push(async move {
                 let outcome = outcome.await.and_then(|outcome| outcome);
@@ -234,7 +239,7 @@ impl Driver {
                     }
                 }
             }
-            What::Answer { queued, body, success, error } => {
+            What::Answer { queued, body, header } => {
                 let unsaved = match problem {
                     None if bytes > 0 => {
                         self.saved.saved(change, bytes);
@@ -250,7 +255,7 @@ impl Driver {
                     }
                 };
                 let body = unsaved.map_or(body.clone(), |problem| not_saved(&body, problem));
-                self.finish(queued, body, success, error, awake);
+                self.finish(queued, body, *header, awake);
             }
         }
         self.publish_saved();

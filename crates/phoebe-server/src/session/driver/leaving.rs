@@ -24,8 +24,7 @@ impl Driver {
     /// Lets the worker go, once everything is on disk. Gives it back where that cannot be.
     pub(super) async fn fall_asleep(&mut self, mut awake: Awake) -> Option<Awake> {
         if self.saved.problem().is_some() && !self.save(&mut awake, SnapshotFormat::Pickle).await {
-            let problem = self.saved.problem().unwrap_or_default();
-            warn!(session = self.session, problem, "the session stays awake: it cannot be saved");
+            warn!(session = self.session, "the session stays awake: it cannot be saved");
             return Some(awake);
         }
         if self.saved.wants_portable() && !self.save(&mut awake, SnapshotFormat::Portable).await {
@@ -58,7 +57,8 @@ impl Driver {
             }
         };
         let message = format!("The session's worker is gone: {why}. {state}");
-        warn!(session = self.session, why, unsaved = self.saved.problem(), "worker lost");
+        let unsaved = self.saved.problem().is_some();
+        warn!(session = self.session, why, unsaved, "worker lost");
         for queued in self.queue.drain_running() {
             if let Some(command) = queued.command() {
                 self.strikes.note(command, &format!("The worker is gone: {why}."));

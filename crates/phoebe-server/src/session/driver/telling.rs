@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use phoebe_protocol::command::Header;
 use tokio::time::Instant;
 
 use super::Driver;
 use crate::session::awake::Queued;
-use crate::session::{UserInfo, now};
+use crate::session::{SessionError, UserInfo, now};
 use crate::store::LogRecord;
 
 impl Driver {
@@ -66,5 +67,50 @@ impl Driver {
             at: now(),
             memory_used_mb: mib,
         });
+    }
+}
+
+/// The log's bound on a worker's word on why a command failed.
+const REASON_CHARACTERS_MAX: usize = 100;
+
+/// Why a command failed, for the log: a class of exceptions or a fixed text. A worker may be made to send anything else, which is
+/// not logged.
+pub(in crate::session) fn reason(header: &Header) -> String {
+    let is_plain =
+        |character: char| character.is_ascii_alphanumeric() || " _.,()-".contains(character);
+    match header.reason.as_deref() {
+        Some(reason) if reason.len() <= REASON_CHARACTERS_MAX && reason.chars().all(is_plain) => {
+            reason.to_owned()
+        }
+        Some(_) => "the worker gives no proper reason".to_owned(),
+        None => "the worker gives no reason".to_owned(),
+    }
+}
+
+/// An error without what a worker said of a user's Bundle.
+pub(super) fn without_workers_words(error: &SessionError) -> String {
+    match error {
+        SessionError::Unreadable(_) => "nothing that is kept of it can be read".to_owned(),
+        error => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_reasons_are_logged() {
+        let said = |text: Option<&str>| {
+            let header = Header::reply("s", 1, false, false);
+            reason(&Header { reason: text.map(str::to_owned), ..header })
+        };
+        for text in ["ValueError", "unknown command", "The computation crashed (SIGSEGV)"] {
+            assert_eq!(said(Some(text)), text);
+        }
+        for text in ["a\nline", "\u{1b}[31m", "'value'", &"x".repeat(101)] {
+            assert_eq!(said(Some(text)), "the worker gives no proper reason");
+        }
+        assert_eq!(said(None), "the worker gives no reason");
     }
 }

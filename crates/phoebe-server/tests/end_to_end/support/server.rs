@@ -206,6 +206,13 @@ impl TestServer {
         }
     }
 
+    /// [`Self::finish`], with a look at what the stopped server leaves on disk.
+    pub(crate) async fn finish_keeping(mut self, look: impl FnOnce(&Self)) {
+        self.stop().await;
+        look(&self);
+        self.finish().await;
+    }
+
     /// Stops the server in order, if it runs, and asserts that nothing of it is left: no process, port, file or `active` row.
     pub(crate) async fn finish(mut self) {
         let descendants = match &self.process {
