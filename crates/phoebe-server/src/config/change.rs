@@ -45,7 +45,13 @@ mod tests {
     fn wanted(change: impl FnOnce(&mut Settings)) -> Resolved {
         let mut settings = Settings::default();
         change(&mut settings);
-        Resolved { settings, origins: Origins::default(), file: None, passed_over: Vec::new() }
+        Resolved {
+            settings,
+            origins: Origins::default(),
+            file: None,
+            ignored_variables: Vec::new(),
+            passed_over: Vec::new(),
+        }
     }
 
     fn titles(keys: &[&Key]) -> Vec<String> {

@@ -150,7 +150,7 @@ impl Driver {
         let change = self.saved.changed();
         let Some(keeper) = &self.keeper else { return self.answer(queued, message, awake) };
         let base = take_base(&mut message);
-        let Message { header, body, attachments } = message;
+        let Message { mut header, body, attachments } = message;
         let success = header.success.unwrap_or(false);
         let payload = attachments.into_iter().next();
         let payload = payload.map(|bytes| awake.payload(Format::Pickle, bytes));
@@ -178,7 +178,7 @@ impl Driver {
                         (Changed::Replaced(import(Origin::Migrated)), None)
                     }
                     (None, Some(command)) if base.is_none() => {
-                        let (command, parameter) = (command.clone(), header.parameter);
+                        let (command, parameter) = (command.clone(), header.parameter.take());
                         (Changed::Command { command, parameter }, None)
                     }
                     (None, Some(_)) => (Changed::Replaced(import(Origin::Loaded)), None),
