@@ -94,6 +94,10 @@ VALID: dict[str, list[bytes]] = {
     "reply_parameter": sealed(
         {**REPLY, "changed": True, "parameter": {"qualifier": "period", "component": "binary"}}, DONE
     ),
+    "reply_notice": sealed(
+        {**REPLY, "changed": True, "notice": "It was read as one of PHOEBE 2.4.23, by its content."},
+        DONE,
+    ),
     "restore_pickle": sealed(header("restore", format="pickle"), attached=(PICKLED,)),
     "restore_portable": RESTORE,
     "restore_file": sealed(

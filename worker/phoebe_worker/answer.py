@@ -26,22 +26,24 @@ _TRACEBACK_CHARACTERS_MAX = 20_000
 class Answer:
     """`body` is the user's JSON; `error` is None if and only if the command succeeded.
 
-    `reason` is what the log is told of a failure.
+    `reason` is what the log is told of a failure; `notice` is what the user must know of a Bundle
+    that was read.
     """
 
     body: bytes
     error: str | None
     reason: str | None = None
+    notice: str | None = None
 
     @property
     def success(self) -> bool:
         return self.error is None
 
     @classmethod
-    def result(cls, value: Any) -> Answer:
+    def result(cls, value: Any, notice: str | None = None) -> Answer:
         """Success; a failure instead where the value cannot be written as JSON."""
         try:
-            return cls(b'{"success":true,"result":' + encode(value) + b"}", None)
+            return cls(b'{"success":true,"result":' + encode(value) + b"}", None, notice=notice)
         except BaseException as error:
             text = f"The result cannot be sent: {describe(error)}"
             return cls.failure(text, reason="the result cannot be sent")

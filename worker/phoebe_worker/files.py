@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import io
 import re
-from typing import Any
 
 from . import portable
 from .answer import describe
+from .migration import Opened
 
 ACCEPTED = (
     "a .phoebe file of PHOEBE 2.0 or later (JSON, as PHOEBE's save writes it), "
@@ -19,7 +19,7 @@ ACCEPTED = (
 _LEGACY_LINE = re.compile(r"^\s*phoebe_\w+(\[\d+\])?(\.\w+)?\s*=", re.MULTILINE)
 
 
-def read(data: bytes) -> Any:
+def read(data: bytes) -> Opened:
     """The Bundle in a file's bytes; raises ValueError, which says what is accepted."""
     text = _text(data)
     if text.lstrip().startswith("["):
@@ -48,11 +48,11 @@ def _text(data: bytes) -> str:
         return data.decode("latin-1")  # PHOEBE 1 wrote names and comments as the system did
 
 
-def _phoebe_2(text: str) -> Any:
+def _phoebe_2(text: str) -> Opened:
     return portable.read(text.encode(), from_newer=False)
 
 
-def _legacy(text: str) -> Any:
+def _legacy(text: str) -> Opened:
     import phoebe
 
-    return phoebe.Bundle.from_legacy(io.StringIO(text))
+    return Opened(phoebe.Bundle.from_legacy(io.StringIO(text)))

@@ -11,15 +11,15 @@ from typing import Any
 
 def parameters_of(bundle: Any) -> list[dict[str, Any]]:
     """The Bundle as it is: no constraint is run."""
-    return [_fields(parameter) for parameter in _sorted_by_context(bundle)]
+    return sorted_by_context([_fields(parameter) for parameter in bundle._params])
 
 
-def _sorted_by_context(bundle: Any) -> list[Any]:
+def sorted_by_context(parameters: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """In PHOEBE's order, which reading relies on: what is referred to comes first."""
     from phoebe.parameters.parameters import _contexts
 
     place = {context: index for index, context in enumerate(_contexts)}
-    return sorted(bundle._params, key=lambda each: place.get(each.context, len(place)))
+    return sorted(parameters, key=lambda each: place.get(each.get("context"), len(place)))
 
 
 def _fields(parameter: Any) -> dict[str, Any]:

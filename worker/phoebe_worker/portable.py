@@ -29,7 +29,7 @@ def write(bundle: Any) -> bytes:
     return json.dumps(parameters).encode()
 
 
-def read(data: bytes, *, from_newer: bool = True) -> Any:
+def read(data: bytes, *, from_newer: bool = True) -> migration.Opened:
     """The Bundle in this JSON or PHOEBE's own; raises ValueError, or what PHOEBE raises.
 
     `from_newer`: also one of a newer PHOEBE, for which PHOEBE promises nothing.
@@ -44,11 +44,12 @@ def read(data: bytes, *, from_newer: bool = True) -> Any:
     for note in notes:
         parameters.remove(note)
         unfinished.update(note["value"])
-    bundle = migration.opened(parameters, from_newer=from_newer)
+    opened = migration.opened(parameters, from_newer=from_newer)
+    bundle = opened.bundle
     known = {constraint.uniqueid for constraint in bundle._params}
     bundle._delayed_constraints += [each for each in unfinished["delayed"] if each in known]
     bundle._failed_constraints += [each for each in unfinished["failed"] if each in known]
-    return bundle
+    return opened
 
 
 def _note(unfinished: dict[str, list[str]]) -> dict[str, Any]:

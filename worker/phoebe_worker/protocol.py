@@ -17,6 +17,7 @@ import orjson
 VERSION = 1
 PACKET_BYTES_MAX = 64 * 1024
 HEADER_ERROR_CHARACTERS_MAX = 500
+HEADER_NOTICE_CHARACTERS_MAX = 4000
 
 KINDS = frozenset({"request", "cancel", "restore", "export", "reply", "progress"})
 SEQ_MAX = 2**64 - 1
@@ -120,6 +121,7 @@ def reply_header(
     base: bool = False,
     base_error: str | None = None,
     parameter: dict[str, Any] | None = None,
+    notice: str | None = None,
 ) -> dict[str, Any]:
     """Header of the answer to request `seq`; `changed`: the Bundle may differ from before; `base`:
     the last attachment is what a script can begin with; `parameter`: the tags of the one that the
@@ -143,6 +145,8 @@ def reply_header(
         header["base_error"] = _short(base_error)
     if parameter is not None:
         header["parameter"] = parameter
+    if notice is not None:
+        header["notice"] = _valid_text(notice[:HEADER_NOTICE_CHARACTERS_MAX])
     return header
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from . import files, portable, script
 from .answer import describe
+from .migration import Opened
 
 _PICKLE_PROTOCOL = 5
 
@@ -22,7 +23,7 @@ class Format:
     what cannot be read."""
 
     write: Callable[[Any, bytes, bytes], bytes]
-    read: Callable[[bytes], Any] | None
+    read: Callable[[bytes], Opened] | None
 
 
 def pack(bundle: Any) -> bytes:
@@ -43,7 +44,7 @@ def unpack(data: bytes) -> Any:
     return bundle
 
 
-def _unpack_kept(data: bytes) -> Any:
+def _unpack_kept(data: bytes) -> Opened:
     """What this session packed earlier, perhaps under another PHOEBE, which needs a migration."""
     import phoebe
 
@@ -54,7 +55,7 @@ def _unpack_kept(data: bytes) -> Any:
             f"The snapshot is of PHOEBE {written[0] if written else 'of unknown version'}, this is "
             f"{phoebe.__version__}; the portable form is for that"
         )
-    return bundle
+    return Opened(bundle)
 
 
 def export(bundle: Any, name: Any, body: bytes, attached: bytes = b"") -> bytes:
@@ -62,8 +63,9 @@ def export(bundle: Any, name: Any, body: bytes, attached: bytes = b"") -> bytes:
     return _format(name).write(bundle, body, attached)
 
 
-def restored(name: Any, payload: bytes) -> Any:
-    """The Bundle in the payload; raises ValueError, or what PHOEBE raises."""
+def restored(name: Any, payload: bytes) -> Opened:
+    """The Bundle in the payload, and what its user must know; raises ValueError, or what PHOEBE
+    raises."""
     read = _format(name).read
     if read is None:
         raise ValueError(f"A bundle cannot be restored from format {name}")

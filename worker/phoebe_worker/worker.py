@@ -41,8 +41,9 @@ _MESSAGES_PER_TURN = 100
 
 
 def _replace_bundle(session: Session, /, name: Any, payload: bytes) -> dict[str, Any]:
-    session.bundle = snapshots.restored(name, payload)
-    return {}
+    opened = snapshots.restored(name, payload)
+    session.bundle = opened.bundle
+    return opened.told()
 
 
 _RESTORE = Command("restore", "change", _replace_bundle, whole=True, anew=True, imports=True)
@@ -82,7 +83,8 @@ class Request:
             trace = error.__traceback__
             entered = trace is None or trace.tb_next is not None  # the arguments fitted
             return Answer.raised(error), changes and entered and not self.command.whole
-        return Answer.result(result), changes
+        notice = result.get("notice") if self.command.whole else None
+        return Answer.result(result, notice), changes
 
 
 def run(
@@ -354,6 +356,7 @@ class Worker:
             base=has_base,
             base_error=base_error,
             parameter=parameter,
+            notice=answer.notice,
             attachments=attachments,
         )
 
@@ -374,6 +377,7 @@ class Worker:
         base: bool = False,
         base_error: str | None = None,
         parameter: dict[str, Any] | None = None,
+        notice: str | None = None,
         attachments: Sequence[bytes] = (),
     ) -> None:
         header = protocol.reply_header(
@@ -387,6 +391,7 @@ class Worker:
             base=base,
             base_error=base_error,
             parameter=parameter,
+            notice=notice,
         )
         self._send(sender, header, answer.body, attachments)
 

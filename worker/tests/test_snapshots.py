@@ -53,7 +53,7 @@ def test_the_portable_form_loses_nothing_but_order(name: str) -> None:
     before = exact(bundle)
     data = portable.write(bundle)
     assert exact(bundle) == before, "writing changes nothing"
-    copy = portable.read(data)
+    copy = portable.read(data).bundle
     assert content(copy) == content(bundle)
     assert json.loads(portable.write(copy)) == json.loads(data)
 
@@ -63,7 +63,7 @@ def test_portable_times_are_exact() -> None:
     for parameter in bundle._params:
         if parameter._time is not None:
             parameter._time = float(parameter._time) + 1 / 3
-    assert content(portable.read(portable.write(bundle))) == content(bundle)
+    assert content(portable.read(portable.write(bundle)).bundle) == content(bundle)
 
 
 def test_constraints_that_are_still_to_be_run_stay_so() -> None:
@@ -73,7 +73,7 @@ def test_constraints_that_are_still_to_be_run_stay_so() -> None:
     bundle._failed_constraints = constraints[2:3]
     for copy in (
         snapshots.unpack(snapshots.pack(bundle)),
-        portable.read(portable.write(bundle)),
+        portable.read(portable.write(bundle)).bundle,
     ):
         assert copy._delayed_constraints == constraints[:2]
         assert copy._failed_constraints == constraints[2:3]

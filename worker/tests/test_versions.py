@@ -55,8 +55,15 @@ def assert_goes_on(connection: Connection) -> None:
     connection.result("set_value", twig="incl@binary@component", value=88.0)
     if not connection.result("get_datasets")["datasets"].keys() - {"lc01"}:
         return
-    connection.result("set_value_all", twig="ntriangles", value=100)
-    model = connection.result("run_compute", dataset="lc01", irrad_method="none")["model"]
+    for dataset in connection.result("get_datasets")["datasets"].keys() - {"lc01"}:
+        connection.result("remove_dataset", dataset=dataset)
+    connection.result("add_compute", kind="phoebe", compute="fresh")
+    connection.result("set_value_all", twig="enabled@fresh", value=False)
+    connection.result("set_value", twig="enabled@lc01@fresh", value=True)
+    connection.result("set_value_all", twig="ntriangles@fresh", value=100)
+    for qualifier in ("ld_func", "ld_func_bol"):  # the coefficients are of one that has two
+        connection.result("set_value_all", twig=qualifier, value="logarithmic")
+    model = connection.result("run_compute", compute="fresh", irrad_method="none")["model"]
     assert len(model["lc01"]["fluxes"]) == 5
     assert all(0.5 < flux < 2 for flux in model["lc01"]["fluxes"])
 
@@ -71,17 +78,14 @@ def test_files_of_phoebe_2(connection: Connection, path: Path, form: str) -> Non
         name: connection.result("is_parameter_constrained", **tags)
         for name, tags in (("mass", MASS), ("sma", SMA))
     }
-    if path.name.startswith("phoebe-2.0"):
-        assert constrained == {"mass": True, "sma": False}, "2.0: built anew"
-    else:
-        assert constrained == {"mass": False, "sma": True}, "still flipped"
-        assert connection.result("get_value", **MASS) == 1.25
+    assert constrained == {"mass": False, "sma": True}, "still flipped"
+    assert connection.result("get_value", **MASS) == 1.25
     now = {each["uniqueid"] for each in json.loads(connection.exported("portable"))}
     lasting = {("component", "teff"), ("dataset", "times")}
     for each in json.loads(data):
         if "uniqueid" in each and (each["context"], each["qualifier"]) in lasting:
             assert each["uniqueid"] in now, "clients know parameters by these"
-    assert connection.result("get_datasets")["datasets"].keys() == {"lc01", "rv01"}
+    assert connection.result("get_datasets")["datasets"].keys() >= {"lc01", "rv01"}
     assert_goes_on(connection)
 
 
@@ -110,7 +114,8 @@ def test_the_luminosity_of_phoebe_2_0_is_that_of_the_right_star(connection: Conn
     assert value(connection, "pblum_component@lc01") == "primary"
     parameters = json.loads(contents(oldest))
     for each in parameters:
-        if each["qualifier"] == "pblum_ref" and each["component"] == "secondary":
+        of_stars = each["qualifier"] == "pblum_ref" and each["component"] != "_default"
+        if of_stars and each["dataset"] == "lc01":
             each["value"] = "self"
         if each["qualifier"] == "pblum" and each["component"] == "secondary":
             each["value"] = 7.5
@@ -207,7 +212,7 @@ if sys.argv[1] == "write":
         pickle.dump(b, file, 5)
 else:
     with open(folder + "/portable", "rb") as file:
-        b = portable.read(file.read())
+        b = portable.read(file.read()).bundle
     b.set_value("incl@binary@component", 80.0)
     if phoebe.__version__ >= sys.argv[3]:  # an earlier one lacks what it would compute with
         b.set_value_all("ntriangles", 100)
@@ -251,4 +256,4 @@ def test_migration_is_not_needed_for_ours() -> None:
 
     bundle = phoebe.default_binary()
     data = portable.write(bundle)
-    assert content(portable.read(data)) == content(bundle)
+    assert content(portable.read(data).bundle) == content(bundle)

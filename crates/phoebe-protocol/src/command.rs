@@ -92,6 +92,10 @@ pub struct Header {
     /// Reply: the tags of the parameter that the command named by its unique id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameter: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Reply to a restore: what the user must know of how the Bundle was read; at most 4000
+    /// characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
 }
 
 impl Header {
@@ -113,6 +117,7 @@ impl Header {
             snapshot_error: None,
             base_error: None,
             parameter: None,
+            notice: None,
         }
     }
 

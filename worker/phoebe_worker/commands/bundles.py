@@ -48,5 +48,6 @@ def load_bundle(session: Session, /, bundle: str) -> dict[str, Any]:
     """Replace the Bundle by one in PHOEBE's JSON, as text."""
     if not isinstance(bundle, str):
         raise TypeError("bundle must be the JSON text that save_bundle or PHOEBE's save gives")
-    session.bundle = portable.read(bundle.encode(), from_newer=False)
-    return {}
+    opened = portable.read(bundle.encode(), from_newer=False)
+    session.bundle = opened.bundle
+    return opened.told()

@@ -435,6 +435,7 @@ impl Driver {
         }
         let is_export = matches!(queued.work, Work::Export { .. });
         if message.header.changed.unwrap_or(false) && !is_export {
+            self.publish_notice(&queued, message.header.notice.as_deref());
             self.keep_change(message, queued, awake);
             return;
         }

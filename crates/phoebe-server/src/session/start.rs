@@ -31,6 +31,8 @@ pub(super) struct Started {
     pub(super) port: PortLease,
     /// What scripts begin with from now on, where the Bundle was migrated; or why there is nothing.
     pub(super) migrated: Option<Result<Bytes, String>>,
+    /// What its user must know of how the kept Bundle was read.
+    pub(super) notice: Option<String>,
 }
 
 /// A worker that has its Bundle.
@@ -68,7 +70,11 @@ pub(super) async fn bring_up(
                 forms.remove(0);
             }
             started => {
-                return Ok(BroughtUp { started: started?, notice: recovered.notice, portable });
+                let started = started?;
+                let notices = [recovered.notice, started.notice.clone()].into_iter().flatten();
+                let notice = notices.collect::<Vec<_>>().join(" ");
+                let notice = Some(notice).filter(|notice| !notice.is_empty());
+                return Ok(BroughtUp { started, notice, portable });
             }
         }
     }
@@ -113,11 +119,11 @@ async fn start_in_time(
         }
     };
     match ready {
-        Ok(Ready { commands, replies, migrated }) => {
+        Ok(Ready { commands, replies, migrated, notice }) => {
             let launch_ms = launched.as_secs_f64() * 1000.0;
             let ready_ms = (began.elapsed() - launched).as_secs_f64() * 1000.0;
             debug!(session, launch_ms, ready_ms, "worker ready");
-            Ok(Started { worker, commands, replies, port, migrated })
+            Ok(Started { worker, commands, replies, port, migrated, notice })
         }
         Err(error) => {
             worker.stop(Duration::ZERO).await;
@@ -184,6 +190,8 @@ struct Ready {
     commands: Commands,
     replies: Replies,
     migrated: Option<Result<Bytes, String>>,
+    /// What the user must know of how the kept Bundle was read.
+    notice: Option<String>,
 }
 
 /// Connects, and brings the kept Bundle back; without one, sees that a ping is answered.
@@ -201,7 +209,7 @@ async fn make_ready(
         commands.request(body, None, Wanted::default()).await.map_err(broken)?;
         let reply = replies.next().await.map_err(broken)?;
         return match reply.header.success {
-            Some(true) => Ok(Ready { commands, replies, migrated: None }),
+            Some(true) => Ok(Ready { commands, replies, migrated: None, notice: None }),
             _ => Err(SessionError::StartFailed(
                 "it answered the first ping with a failure".to_owned(),
             )),
@@ -216,7 +224,8 @@ async fn make_ready(
         let mut reply = replies.next().await.map_err(broken)?;
         if reply.header.success == Some(true) {
             let migrated = migrates.then(|| take_base(&mut reply).unwrap_or_else(no_base));
-            return Ok(Ready { commands, replies, migrated });
+            let notice = reply.header.notice;
+            return Ok(Ready { commands, replies, migrated, notice });
         }
         let problem = problem_of(&reply);
         let reason = super::driver::reason(&reply.header);

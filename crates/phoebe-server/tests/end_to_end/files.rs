@@ -187,15 +187,71 @@ async fn phoebes_bundles_go_through_undo_checkpoints_copies_and_files() {
     assert_eq!(period(&other).await, 1.5);
     // Of an earlier PHOEBE, and of PHOEBE 1.
     for old in ["phoebe-2.2.2.phoebe.gz", "phoebe-1-by-2.4.23.phoebe.gz"] {
-        let old =
-            unpacked(&format!("{}/../../worker/tests/data/{old}", env!("CARGO_MANIFEST_DIR")));
-        put(&server, &path(&other, "bundle"), old).await.expect(200);
+        put(&server, &path(&other, "bundle"), unpacked(old)).await.expect(200);
         period(&other).await.as_f64().unwrap();
     }
     server.finish().await;
 }
 
-fn unpacked(path: &str) -> Vec<u8> {
+#[tokio::test(flavor = "multi_thread")]
+async fn bundles_of_other_versions_of_phoebe_keep_their_values() {
+    let server = TestServer::builder().python().start().await;
+    let session = server.start_session().await;
+    let bundle = path(&session, "bundle");
+    let value = async |qualifier: &str, context: &str, label: &str, star: Option<&str>| {
+        let mut command = json!({
+            "command": "get_value", "qualifier": qualifier, "context": context, context: label,
+        });
+        if let Some(star) = star {
+            command["component"] = json!(star);
+        }
+        session.result(command).await
+    };
+    let (primary, secondary) = (Some("primary"), Some("secondary"));
+
+    let imported = put(&server, &bundle, unpacked("phoebe-2.4.23.phoebe.gz")).await.expect(200);
+    assert_eq!(imported["notice"], Value::Null);
+    assert_eq!(value("rvs", "dataset", "rv01", primary).await, json!([-50.0, -40.0, -30.0]));
+    assert_eq!(value("rvs", "dataset", "rv01", secondary).await, json!([60.0, 70.0]));
+    assert_eq!(value("times", "dataset", "rv01", primary).await, json!([0.1, 0.2, 0.3]));
+    assert_eq!(value("times", "dataset", "rv01", secondary).await, json!([0.15, 0.25]));
+    assert_eq!(value("ntriangles", "compute", "phoebe01", secondary).await, 777);
+    assert_eq!(value("atm", "compute", "phoebe01", primary).await, "blackbody");
+    let enabled = json!({
+        "command": "get_value", "qualifier": "enabled", "dataset": "rv01", "compute": "phoebe02",
+    });
+    assert_eq!(session.result(enabled).await, false);
+
+    // With distributions of constrained parameters.
+    put(&server, &bundle, unpacked("phoebe-2.4.3.phoebe.gz")).await.expect(200);
+
+    // With phases to compute at, and from a version that does not exist.
+    session.result(json!({"command": "new_bundle"})).await;
+    let dataset = json!({
+        "command": "add_dataset", "kind": "lc", "dataset": "lc01", "passband": "Johnson:V",
+        "compute_phases": [0.0, 0.25],
+    });
+    session.result(dataset).await;
+    let file = download(&server, &bundle).await;
+    for (version, told) in [("2.4.23", false), ("devel", true)] {
+        // PHOEBE writes NaN, which is no JSON: the text is changed.
+        let text = String::from_utf8(file.to_vec()).unwrap();
+        let at = text.find("\"phoebe_version\"").unwrap();
+        let rest = text[at..].replacen("\"2.5.4\"", &format!("\"{version}\""), 1);
+        let imported = format!("{}{rest}", &text[..at]);
+        let imported = put(&server, &bundle, imported).await.expect(200);
+        assert_eq!(value("compute_phases", "dataset", "lc01", None).await, json!([0.0, 0.25]));
+        let shown = server.get(&format!("/v1/sessions/{}", session.id)).await.expect(200);
+        assert_eq!(shown["notice"], imported["notice"]);
+        let notice = imported["notice"].as_str().unwrap_or_default();
+        assert_eq!(notice.contains("'devel'"), told, "{notice}");
+    }
+    server.finish().await;
+}
+
+/// A file that an earlier PHOEBE wrote.
+fn unpacked(name: &str) -> Vec<u8> {
+    let path = format!("{}/../../worker/tests/data/{name}", env!("CARGO_MANIFEST_DIR"));
     let mut content = Vec::new();
     let mut file = flate2::read::GzDecoder::new(fs::File::open(path).unwrap());
     std::io::Read::read_to_end(&mut file, &mut content).unwrap();

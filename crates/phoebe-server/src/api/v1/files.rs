@@ -49,7 +49,8 @@ pub(super) async fn download_bundle(
 /// Upload a Bundle
 ///
 /// The body is a file that PHOEBE imports: a `.phoebe` file of PHOEBE 2, or a file of PHOEBE 1. It takes the Bundle's place; that
-/// is a change like others and can be undone. A file that PHOEBE refuses changes nothing.
+/// is a change like others and can be undone. A file that PHOEBE refuses changes nothing. Where not all of a file of another
+/// version could be taken over, the answer's `notice` says what, and so does the session's.
 #[utoipa::path(
     put, path = "/v1/sessions/{session_id}/bundle", tag = "files", security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),
@@ -68,8 +69,11 @@ pub(super) async fn upload_bundle(
     OwnedSession(session): OwnedSession,
     Whole(file, _room): Whole,
 ) -> Result<Json<History>, HttpError> {
-    context.app.sessions.upload(&session.session_id, file).await?;
-    History::of(&context, &session.session_id).await
+    let sessions = &context.app.sessions;
+    sessions.upload(&session.session_id, file).await?;
+    let notice = sessions.get(&session.session_id).and_then(|session| session.notice);
+    let Json(history) = History::of(&context, &session.session_id).await?;
+    Ok(Json(history.with_notice(notice)))
 }
 
 /// Download a script

@@ -19,6 +19,10 @@ pub(super) struct History {
     /// Changes that were taken back and can be made again.
     #[schema(example = 1)]
     redo: usize,
+    /// What its user must know of the Bundle that was just read, as values of another version of
+    /// PHOEBE that this one refuses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notice: Option<String>,
 }
 
 impl History {
@@ -26,7 +30,12 @@ impl History {
     pub(super) async fn of(context: &Shared, session: &str) -> Result<Json<Self>, HttpError> {
         let (undo, redo) =
             on_files(context, session, |folder| folder.history().map_err(Into::into)).await?;
-        Ok(Json(Self { undo, redo }))
+        Ok(Json(Self { undo, redo, notice: None }))
+    }
+
+    /// The same, with what is to be said of the Bundle that was just read.
+    pub(super) fn with_notice(self, notice: Option<String>) -> Self {
+        Self { notice, ..self }
     }
 }
 

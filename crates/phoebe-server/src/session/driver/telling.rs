@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Driver;
 use crate::session::awake::Queued;
+use crate::session::request::Work;
 use crate::session::{SessionError, UserInfo, now};
 use crate::store::LogRecord;
 
@@ -45,6 +46,14 @@ impl Driver {
         self.used = Instant::now();
         self.view.send_modify(|view| view.last_activity = at);
         self.shared.store.log(LogRecord::SessionActivity { session_id: self.session.clone(), at });
+    }
+
+    /// Publishes what the worker says of the Bundle that it has read. Another Bundle makes what was
+    /// said of the one before untrue.
+    pub(super) fn publish_notice(&self, queued: &Queued, notice: Option<&str>) {
+        if notice.is_some() || matches!(queued.work, Work::Load { .. }) {
+            self.view.send_modify(|view| view.notice = notice.map(str::to_owned));
+        }
     }
 
     pub(super) fn log_work(&self, queued: &Queued, success: bool, error: Option<String>) {
