@@ -8,8 +8,8 @@ Runs on Python 2.7 and PHOEBE 2.0 as well as on the newest of both, with nothing
 
 What this PHOEBE lacks is told and left out. PHOEBE 2.0 and 2.1 are built from PyPI with Python 2.7,
 numpy<1.17 and astropy<3, 2.2 with 3.7, numpy<1.18 and astropy<4, 2.3 with 3.8, numpy<1.20 and
-astropy<4.3, 2.4.3 with 3.9, numpy<1.22 and astropy<5; later ones have wheels. All files beside this one were written by the PHOEBE
-that their name tells; none was edited.
+astropy<4.3, 2.4.3 with 3.9, numpy<1.22 and astropy<5; later ones have wheels. All files
+beside this one were written by the PHOEBE that their name tells; none was edited.
 """
 
 # It runs on Python 2.7 too.
