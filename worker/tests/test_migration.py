@@ -120,6 +120,8 @@ def differ(one: Fields, other: Fields, tolerance: float) -> bool:
     values = [each.get("value") for each in (one, other)]
     if values[0] == values[1] and one.get("default_unit") == other.get("default_unit"):
         return False
+    if one["Class"] == "UnitParameter":
+        return units.Unit(values[0]) != units.Unit(values[1])  # astropy's order of units may change
     if one["Class"] not in ("FloatParameter", "FloatArrayParameter") or None in values:
         return values[0] != values[1]
     if isinstance(values[0], dict) or isinstance(values[1], dict):
