@@ -51,7 +51,7 @@ def run() -> NoReturn:
 def _listed() -> dict[str, Any]:
     from phoebe.atmospheres import passbands
 
-    listed = []
+    listed: list[dict[str, Any]] = []
     for path, file in passband_files.files().items():
         entry = file.entry
         if entry is None:
