@@ -31,7 +31,7 @@ enum For {
 }
 
 /// Every route, whom it is for, and the body of a request to it.
-const ROUTES: [(&str, For, &str); 38] = [
+const ROUTES: &[(&str, For, &str)] = &[
     ("GET /", For::All, ""),
     ("GET /health", For::All, ""),
     ("GET /health/ready", For::All, ""),
