@@ -182,14 +182,13 @@ fn the_doctor_tells_what_is_wrong_with_the_settings_and_checks_everything_else()
     let report = doctor("[server]\nprot = 1\n[auth]\nmode = \"jwt\"", &[]);
     assert_eq!(report.matches("failed   settings").count(), 2, "each is told: {report}");
     // Where nothing of the file can be read.
-    let unread: [(&str, &[(&str, &str)], &str); 3] = [
-        ("[server", &[], "no valid TOML"),
-        ("", &[("PHOEBE_SERVER_CONFIG", "/nowhere.toml")], "/nowhere.toml cannot be read"),
-        ("", &[("PHOEBE_SERVER__SERVER__PORT", "x")], "PHOEBE_SERVER__SERVER__PORT"),
-    ];
-    for (settings, variables, told) in unread {
-        let with_python = [variables, &[("PHOEBE_SERVER__WORKER__PYTHON", "/nowhere/python")]];
-        let report = doctor(settings, &with_python.concat());
+    for (settings, variable, told) in [
+        ("[server", ("UNUSED", ""), "no valid TOML"),
+        ("", ("PHOEBE_SERVER_CONFIG", "/nowhere.toml"), "/nowhere.toml cannot be read"),
+        ("", ("PHOEBE_SERVER__SERVER__PORT", "x"), "PHOEBE_SERVER__SERVER__PORT"),
+    ] {
+        let python = ("PHOEBE_SERVER__WORKER__PYTHON", "/nowhere/python");
+        let report = doctor(settings, &[variable, python]);
         assert!(report.contains("failed   settings") && report.contains(told), "{report}");
         assert_eq!(subjects(&report), all, "{settings}: {report}");
     }

@@ -239,7 +239,8 @@ impl World {
             CloneOfShared => {
                 let id = self.checkpoint().await;
                 let link = self.post(&format!("checkpoints/{id}/share"), &json!({})).await;
-                let url = format!("{}/clone", link.expect(200)["url"].as_str().unwrap());
+                let link = link.expect(200);
+                let url = format!("/v1/shared/{}/clone", link["token"].as_str().unwrap());
                 let begun = self.server.post_empty(&url).await.expect(200);
                 self.go_on_as(begun["session_id"].as_str().unwrap()).await;
             }

@@ -11,7 +11,7 @@ pub(super) enum Delivery {
     Code,
     /// A Bundle that comes with a `CodeParameter`.
     Bundle,
-    /// `set_value` of a constraint's expression.
+    /// A Bundle that comes with a constraint.
     Constraint,
     /// Text brought by `attach_parameters`, executed by a constraint.
     Attached,
@@ -85,17 +85,24 @@ pub(super) async fn prepare(session: &Session) {
 /// Loads a fresh Bundle with code in it.
 async fn load_bundle(session: &Session, code: &str) {
     session.result(json!({"command": "new_bundle"})).await;
-    let result = session.result(json!({"command": "get_bundle"})).await;
-    let mut parameters: Vec<Value> =
-        serde_json::from_str(result["bundle"].as_str().unwrap()).unwrap();
+    let mut parameters = bundle(session).await;
     parameters.push(json!({
         "Class": "CodeParameter", "qualifier": "custom_code", "context": "feature", "feature": "evil",
         "kind": "Evil", "value": code, "description": "", "readonly": false,
     }));
-    let bundle = serde_json::to_string(&parameters).unwrap();
-    session.result(json!({"command": "load_bundle", "bundle": bundle})).await;
+    load(session, &parameters).await;
     let dataset = json!({"command": "add_dataset", "kind": "lc", "compute_phases": [0.25], "dataset": "lc01"});
     session.result(dataset).await;
+}
+
+async fn bundle(session: &Session) -> Vec<Value> {
+    let result = session.result(json!({"command": "get_bundle"})).await;
+    serde_json::from_str(result["bundle"].as_str().unwrap()).unwrap()
+}
+
+async fn load(session: &Session, parameters: &[Value]) {
+    let bundle = serde_json::to_string(parameters).unwrap();
+    session.result(json!({"command": "load_bundle", "bundle": bundle})).await;
 }
 
 async fn run_code(session: &Session, code: &str) -> Value {
@@ -103,12 +110,15 @@ async fn run_code(session: &Session, code: &str) -> Value {
     session.send(&command).await.body
 }
 
+/// Loads the session's Bundle with another expression in a constraint: no command sets one.
 async fn run_constraint(session: &Session, expression: &str) {
-    let command = json!({
-        "command": "set_value", "qualifier": "esinw", "component": "binary", "context": "constraint",
-        "value": format!("{expression}+sin(0)*{{ecc@binary@component}}"),
+    let mut parameters = bundle(session).await;
+    let constraint = parameters.iter_mut().find(|parameter| {
+        parameter["qualifier"] == "esinw" && parameter["context"] == "constraint"
     });
-    session.result(command).await;
+    let constraint = constraint.expect("a binary has one");
+    constraint["value"] = format!("{expression}+sin(0)*{{ecc@binary@component}}").into();
+    load(session, &parameters).await;
     // Only a change makes PHOEBE evaluate it, and it may have either value already.
     for value in [0.1, 0.2] {
         let change =
