@@ -85,23 +85,22 @@ pub(super) async fn prepare(session: &Session) {
 /// Loads a fresh Bundle with code in it.
 async fn load_bundle(session: &Session, code: &str) {
     session.result(json!({"command": "new_bundle"})).await;
-    let mut parameters = bundle(session).await;
+    let mut parameters: Vec<Value> = serde_json::from_str(&bundle(session).await).unwrap();
     parameters.push(json!({
         "Class": "CodeParameter", "qualifier": "custom_code", "context": "feature", "feature": "evil",
         "kind": "Evil", "value": code, "description": "", "readonly": false,
     }));
-    load(session, &parameters).await;
+    load(session, &serde_json::to_string(&parameters).unwrap()).await;
     let dataset = json!({"command": "add_dataset", "kind": "lc", "compute_phases": [0.25], "dataset": "lc01"});
     session.result(dataset).await;
 }
 
-async fn bundle(session: &Session) -> Vec<Value> {
+async fn bundle(session: &Session) -> String {
     let result = session.result(json!({"command": "get_bundle"})).await;
-    serde_json::from_str(result["bundle"].as_str().unwrap()).unwrap()
+    result["bundle"].as_str().unwrap().to_owned()
 }
 
-async fn load(session: &Session, parameters: &[Value]) {
-    let bundle = serde_json::to_string(parameters).unwrap();
+async fn load(session: &Session, bundle: &str) {
     session.result(json!({"command": "load_bundle", "bundle": bundle})).await;
 }
 
@@ -112,13 +111,19 @@ async fn run_code(session: &Session, code: &str) -> Value {
 
 /// Loads the session's Bundle with another expression in a constraint: no command sets one.
 async fn run_constraint(session: &Session, expression: &str) {
-    let mut parameters = bundle(session).await;
-    let constraint = parameters.iter_mut().find(|parameter| {
+    let text = bundle(session).await;
+    // Python writes numbers that JSON does not have.
+    let json = ["-Infinity", "Infinity", "NaN"]
+        .iter()
+        .fold(text.clone(), |json, number| json.replace(number, "null"));
+    let parameters: Vec<Value> = serde_json::from_str(&json).unwrap();
+    let constraint = parameters.iter().find(|parameter| {
         parameter["qualifier"] == "esinw" && parameter["context"] == "constraint"
     });
-    let constraint = constraint.expect("a binary has one");
-    constraint["value"] = format!("{expression}+sin(0)*{{ecc@binary@component}}").into();
-    load(session, &parameters).await;
+    let before = constraint.expect("a binary has one")["value"].to_string();
+    let after = json!(format!("{expression}+sin(0)*{{ecc@binary@component}}")).to_string();
+    assert!(text.contains(&before), "{before}");
+    load(session, &text.replacen(&before, &after, 1)).await;
     // Only a change makes PHOEBE evaluate it, and it may have either value already.
     for value in [0.1, 0.2] {
         let change =
