@@ -10,6 +10,11 @@ use thiserror::Error;
 use crate::VERSION;
 use crate::sign::Key;
 
+/// Characters of a text in a header; what is longer is cut where it is decoded.
+pub const TEXT_CHARACTERS: usize = 500;
+/// Characters of a notice.
+pub const NOTICE_CHARACTERS: usize = 4000;
+
 /// What a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -191,6 +196,15 @@ pub enum DecodeError {
     WrongSession,
 }
 
+/// Cuts a text of a header to its bound.
+fn cut(text: &mut Option<String>, characters: usize) {
+    if let Some(text) = text
+        && let Some((end, _)) = text.char_indices().nth(characters)
+    {
+        text.truncate(end);
+    }
+}
+
 /// Signs a message and returns its frames.
 #[must_use]
 pub fn encode(key: &Key, header: &Header, body: Bytes, attachments: &[Bytes]) -> Vec<Bytes> {
@@ -225,8 +239,15 @@ pub fn decode(key: &Key, session: &str, frames: Vec<Bytes>) -> Result<Message, D
     if !key.verify(signature, signed) {
         return Err(DecodeError::BadSignature);
     }
-    let header: Header =
+    let mut header: Header =
         serde_json::from_slice(header).map_err(|error| DecodeError::BadHeader(fault(&error)))?;
+    // Signed or not, a worker's word is not taken for how long a text is.
+    for text in
+        [&mut header.error, &mut header.reason, &mut header.snapshot_error, &mut header.base_error]
+    {
+        cut(text, TEXT_CHARACTERS);
+    }
+    cut(&mut header.notice, NOTICE_CHARACTERS);
     if header.v != VERSION {
         return Err(DecodeError::UnknownVersion(header.v));
     }

@@ -20,11 +20,13 @@ use super::request::{Source, Work};
 use super::script;
 use super::start::{Started, versions_of, wire_format};
 use crate::store::snapshots::{Format, Payload, SnapshotError, Versions};
-use crate::worker::connection::{Commands, ConnectionError, Replies, Wanted};
+use crate::worker::connection::{Connection, ConnectionError, Wanted};
 use crate::worker::{Exit, Worker};
 
 /// A command that has run out of time, and its runner ended, has so long to answer that.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
+/// So many replies to nothing asked are only reported.
+const STRAY_REPLIES: u32 = 3;
 /// After its connection broke, a worker has so long to show how it ended.
 const EXIT_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -71,8 +73,7 @@ pub(super) struct Lost {
 /// A worker and what is under way with it.
 pub(super) struct Awake {
     pub(super) worker: Worker,
-    commands: Commands,
-    pub(super) replies: Replies,
+    connection: Connection,
     cores: CoreWait,
     pub(super) memory: MemoryWatch,
     port: PortLease,
@@ -80,6 +81,8 @@ pub(super) struct Awake {
     versions: Versions,
     /// What the server itself asked for, to keep it.
     pub(super) exports: HashMap<u64, (SnapshotFormat, u64)>,
+    /// Replies to nothing that was asked.
+    stray_replies: u32,
     /// Answers that wait for the disk.
     pub(super) commits: Pending<super::driver::Committed>,
 }
@@ -101,17 +104,17 @@ impl Queued {
 
 impl Awake {
     pub(super) fn new(started: Started) -> Self {
-        let Started { worker, commands, replies, port, .. } = started;
+        let Started { worker, connection, port, .. } = started;
         let versions = versions_of(worker.info());
         Self {
             worker,
-            commands,
-            replies,
+            connection,
             cores: CoreWait::default(),
             memory: MemoryWatch::new(),
             port,
             versions,
             exports: HashMap::new(),
+            stray_replies: 0,
             commits: Pending::default(),
         }
     }
@@ -134,7 +137,7 @@ impl Awake {
     pub(super) async fn next(&mut self) -> Event {
         let measure = self.memory.due();
         tokio::select! {
-            reply = self.replies.next() => match reply {
+            reply = self.connection.next() => match reply {
                 Ok(message) => Event::Reply(message),
                 Err(error) => Event::Broken(how_it_was_lost(&self.worker, error).await),
             },
@@ -149,9 +152,18 @@ impl Awake {
         }
     }
 
+    /// A reply to nothing that was asked. A worker that goes on so is given up.
+    pub(super) fn note_stray_reply(&mut self) -> Result<(), Lost> {
+        self.stray_replies += 1;
+        if self.stray_replies <= STRAY_REPLIES {
+            return Ok(());
+        }
+        Err(Lost { why: "it broke the protocol: it answers what nobody asked".to_owned() })
+    }
+
     /// What the worker said before it ended and nobody has read yet.
     pub(super) fn last_words(&mut self) -> Option<Message> {
-        self.replies.next().now_or_never()?.ok()
+        self.connection.next().now_or_never()?.ok()
     }
 
     /// Sends what may go. `journal` writes down that a command begins; with `snapshots` changes bring their Bundle back.
@@ -180,12 +192,12 @@ impl Awake {
                         drop(keeper.run(move |folder| folder.begin(&name, at)));
                     }
                     let wanted = Wanted { snapshot, base: keeper.is_some() };
-                    self.commands.request(command.body.clone(), cores, wanted).await
+                    self.connection.request(command.body.clone(), cores, wanted)
                 }
                 Work::Export { format: SnapshotFormat::Script, .. } => {
                     match script::source(keeper, &self.versions).await {
                         Ok((journal, base)) => {
-                            self.commands.export(SnapshotFormat::Script, journal, &base).await
+                            self.connection.export(SnapshotFormat::Script, journal, &base)
                         }
                         Err(error) => {
                             queued.work.refuse(error);
@@ -193,9 +205,7 @@ impl Awake {
                         }
                     }
                 }
-                Work::Export { format, .. } => {
-                    self.commands.export(*format, Bytes::new(), &[]).await
-                }
+                Work::Export { format, .. } => self.connection.export(*format, Bytes::new(), &[]),
                 Work::Load { source, .. } => {
                     match find(source.clone(), keeper, &self.versions).await {
                         Ok((format, bundle, found)) => {
@@ -204,7 +214,7 @@ impl Awake {
                             let snapshot = migrates || !matches!(place, Place::Step(_));
                             let base = keeper.is_some() && (migrates || place == Place::File);
                             let wanted = Wanted { snapshot, base };
-                            self.commands.restore(format, bundle, wanted).await
+                            self.connection.restore(format, bundle, wanted)
                         }
                         Err(error) => {
                             queued.work.refuse(error);
@@ -230,7 +240,7 @@ impl Awake {
         format: SnapshotFormat,
         change: u64,
     ) -> Result<(), Lost> {
-        match self.commands.export(format, Bytes::new(), &[]).await {
+        match self.connection.export(format, Bytes::new(), &[]) {
             Ok(number) => {
                 self.exports.insert(number, (format, change));
                 Ok(())
@@ -276,7 +286,7 @@ impl Awake {
             }
         }
         for (number, reason) in cancel {
-            if let Err(error) = self.commands.cancel(number, &reason).await {
+            if let Err(error) = self.connection.cancel(number, &reason) {
                 return Err(Lost::broken(&error));
             }
         }

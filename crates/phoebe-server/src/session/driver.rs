@@ -399,7 +399,7 @@ impl Driver {
 
     fn note(&mut self, event: Event, awake: &mut Awake) -> Option<Leave> {
         match event {
-            Event::Reply(message) => self.note_reply(message, awake),
+            Event::Reply(message) => return self.note_reply(message, awake).err().map(Leave::Lost),
             Event::Committed(committed) => self.note_committed(committed, awake),
             Event::Measured(measured) => {
                 self.note_memory(measured);
@@ -410,7 +410,9 @@ impl Driver {
             Event::Exited(lost) => {
                 // What it answered before it died still counts.
                 while let Some(message) = awake.last_words() {
-                    self.note_reply(message, awake);
+                    if self.note_reply(message, awake).is_err() {
+                        break;
+                    }
                 }
                 return Some(Leave::Lost(lost));
             }
@@ -418,17 +420,18 @@ impl Driver {
         None
     }
 
-    fn note_reply(&mut self, message: Message, awake: &mut Awake) {
+    fn note_reply(&mut self, message: Message, awake: &mut Awake) -> Result<(), Lost> {
         if message.header.kind != Kind::Reply {
-            return;
+            return Ok(());
         }
         let number = message.header.seq;
         if let Some((format, change)) = awake.exports.remove(&number) {
-            return self.keep_bundle(message, format, change, awake);
+            self.keep_bundle(message, format, change, awake);
+            return Ok(());
         }
         let Some(queued) = self.queue.finished(number) else {
             warn!(session = self.session, number, "an answer to nothing asked");
-            return;
+            return awake.note_stray_reply();
         };
         if let Some(command) = queued.command() {
             self.strikes.clear(command);
@@ -437,10 +440,11 @@ impl Driver {
         if message.header.changed.unwrap_or(false) && !is_export {
             self.publish_notice(&queued, message.header.notice.as_deref());
             self.keep_change(message, queued, awake);
-            return;
+            return Ok(());
         }
         self.note_over(&queued);
         self.answer(queued, message, awake);
+        Ok(())
     }
 
     /// Answers what changed nothing.

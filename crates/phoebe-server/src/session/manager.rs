@@ -28,6 +28,7 @@ use crate::config::Settings;
 use crate::store::Store;
 use crate::store::snapshots::{SessionFolder, SessionRecord, SnapshotStore};
 use crate::worker::Launcher;
+use crate::worker::connection::Memory;
 
 /// Requests that may wait for a driver. It takes them at once; commands wait in its own bounded queue.
 const MAILBOX: usize = 64;
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     pub(super) snapshots: Option<SnapshotStore>,
     pub(super) ports: PortPool,
     pub(super) cores: Cores,
+    /// What answers occupy while they are received.
+    pub(super) answers: Memory,
     sessions: Mutex<Sessions>,
     pub(super) drivers: TaskTracker,
     /// Cancelled when the manager shuts down: what is being started need not get ready any more.
@@ -88,6 +91,7 @@ impl SessionManager {
         let shared = Shared {
             ports: PortPool::new(pool.start..pool.end),
             cores: Cores::new(cores, computes),
+            answers: Memory::new(mebibytes(settings.resources.max_answer_mb)),
             settings,
             store,
             launcher,
@@ -318,6 +322,10 @@ impl SessionManager {
         session.requests.send(request).await.map_err(|_| SessionError::NotFound)?;
         answered.await.map_err(|_| SessionError::NotFound)
     }
+}
+
+fn mebibytes(count: u64) -> usize {
+    usize::try_from(count).map_or(usize::MAX, |count| count.saturating_mul(1024 * 1024))
 }
 
 async fn on_files<T: Send + 'static>(

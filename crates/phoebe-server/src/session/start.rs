@@ -15,7 +15,7 @@ use super::keeper::Keeper;
 use super::manager::Shared;
 use super::ports::PortLease;
 use crate::store::snapshots::{Format, Snapshot, Versions};
-use crate::worker::connection::{Commands, ConnectionError, Replies, Wanted, connect};
+use crate::worker::connection::{Connection, ConnectionError, Wanted};
 use crate::worker::{LaunchError, Worker, WorkerSpec};
 
 /// Where every session is at work, and no port was given to anybody for so long, there is none.
@@ -26,8 +26,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// What a started session has.
 pub(super) struct Started {
     pub(super) worker: Worker,
-    pub(super) commands: Commands,
-    pub(super) replies: Replies,
+    pub(super) connection: Connection,
     pub(super) port: PortLease,
     /// What scripts begin with from now on, where the Bundle was migrated; or why there is nothing.
     pub(super) migrated: Option<Result<Bytes, String>>,
@@ -113,17 +112,17 @@ async fn start_in_time(
     let (worker, port, key) = launch(shared, session).await?;
     let launched = began.elapsed();
     let ready = tokio::select! {
-        ready = make_ready(&worker, session, &key, forms) => ready,
+        ready = make_ready(shared, &worker, session, &key, forms) => ready,
         exit = worker.ended() => {
             Err(SessionError::StartFailed(format!("it ended before it was ready ({exit})")))
         }
     };
     match ready {
-        Ok(Ready { commands, replies, migrated, notice }) => {
+        Ok(Ready { connection, migrated, notice }) => {
             let launch_ms = launched.as_secs_f64() * 1000.0;
             let ready_ms = (began.elapsed() - launched).as_secs_f64() * 1000.0;
             debug!(session, launch_ms, ready_ms, "worker ready");
-            Ok(Started { worker, commands, replies, port, migrated, notice })
+            Ok(Started { worker, connection, port, migrated, notice })
         }
         Err(error) => {
             worker.stop(Duration::ZERO).await;
@@ -187,8 +186,7 @@ async fn lease(shared: &Arc<Shared>) -> Result<PortLease, SessionError> {
 
 /// A connection to a worker that has its Bundle.
 struct Ready {
-    commands: Commands,
-    replies: Replies,
+    connection: Connection,
     migrated: Option<Result<Bytes, String>>,
     /// What the user must know of how the kept Bundle was read.
     notice: Option<String>,
@@ -196,20 +194,21 @@ struct Ready {
 
 /// Connects, and brings the kept Bundle back; without one, sees that a ping is answered.
 async fn make_ready(
+    shared: &Shared,
     worker: &Worker,
     session: &str,
     key: &Key,
     forms: Vec<Snapshot>,
 ) -> Result<Ready, SessionError> {
     let broken = |error: ConnectionError| SessionError::StartFailed(error.to_string());
-    let (mut commands, mut replies) =
-        connect(worker.address(), session, key).await.map_err(broken)?;
+    let connected = Connection::connect(worker.address(), session, key, &shared.answers).await;
+    let mut connection = connected.map_err(broken)?;
     if forms.is_empty() {
         let body = Bytes::from_static(br#"{"command":"ping"}"#);
-        commands.request(body, None, Wanted::default()).await.map_err(broken)?;
-        let reply = replies.next().await.map_err(broken)?;
+        connection.request(body, None, Wanted::default()).map_err(broken)?;
+        let reply = connection.next().await.map_err(broken)?;
         return match reply.header.success {
-            Some(true) => Ok(Ready { commands, replies, migrated: None, notice: None }),
+            Some(true) => Ok(Ready { connection, migrated: None, notice: None }),
             _ => Err(SessionError::StartFailed(
                 "it answered the first ping with a failure".to_owned(),
             )),
@@ -220,12 +219,12 @@ async fn make_ready(
         let format = wire_format(header.format);
         let migrates = header.is_migrated_by(&versions_of(worker.info()));
         let wanted = Wanted { snapshot: false, base: migrates };
-        commands.restore(format, payload, wanted).await.map_err(broken)?;
-        let mut reply = replies.next().await.map_err(broken)?;
+        connection.restore(format, payload, wanted).map_err(broken)?;
+        let mut reply = connection.next().await.map_err(broken)?;
         if reply.header.success == Some(true) {
             let migrated = migrates.then(|| take_base(&mut reply).unwrap_or_else(no_base));
             let notice = reply.header.notice;
-            return Ok(Ready { commands, replies, migrated, notice });
+            return Ok(Ready { connection, migrated, notice });
         }
         let problem = problem_of(&reply);
         let reason = super::driver::reason(&reply.header);

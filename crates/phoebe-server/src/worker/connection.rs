@@ -1,21 +1,33 @@
-//! The signed ZeroMQ connection to one worker. It numbers and signs what goes out and checks what comes in; it does not know what a
+//! The signed connection to one worker. It numbers and signs what goes out and checks what comes in; it does not know what a
 //! command means or in which order commands may run.
+
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use phoebe_protocol::command::{self, DecodeError, Header, Kind, Message, SnapshotFormat};
 use phoebe_protocol::sign::Key;
 use thiserror::Error;
-use zeromq::{
-    DealerRecvHalf, DealerSendHalf, DealerSocket, Socket, SocketRecv, SocketSend, ZmqError,
-    ZmqMessage,
-};
+
+pub use super::zmtp::Memory;
+use super::zmtp::decoder::Bounds;
+use super::zmtp::{Dealer, TransportError};
+
+/// A reply has four at the most: signature, header, body and a Bundle.
+const FRAMES: usize = 8;
+const SIGNATURE_BYTES: usize = 32;
+/// A header holds numbers, names and two short texts.
+const HEADER_BYTES: usize = 64 * 1024;
+/// Commands of the transport tell the type of a socket.
+const TRANSPORT_COMMAND_BYTES: usize = 1024;
+/// What rounding takes of the memory for each frame.
+const ROUNDING: usize = FRAMES * 1024;
 
 /// Why the connection is of no more use.
 #[derive(Debug, Error)]
 pub enum ConnectionError {
-    /// ZeroMQ says so.
+    /// It broke, or the worker sent more than a worker may send.
     #[error("the connection to the worker broke: {0}")]
-    Transport(#[from] ZmqError),
+    Transport(#[from] TransportError),
     /// The worker sent what a worker may not send.
     #[error("the worker broke the protocol: {0}")]
     Protocol(#[from] DecodeError),
@@ -33,40 +45,6 @@ pub struct Wanted {
     pub base: bool,
 }
 
-/// The half that sends.
-pub struct Commands {
-    socket: DealerSendHalf,
-    key: Key,
-    session: String,
-    last: u64,
-}
-
-/// The half that receives.
-pub struct Replies {
-    socket: DealerRecvHalf,
-    key: Key,
-    session: String,
-}
-
-/// Connects to the worker at `address`.
-///
-/// # Errors
-/// When nothing listens there.
-pub async fn connect(
-    address: &str,
-    session: &str,
-    key: &Key,
-) -> Result<(Commands, Replies), ConnectionError> {
-    let mut socket = DealerSocket::new();
-    socket.connect(address).await?;
-    let (send, receive) = socket.split();
-    let session = session.to_owned();
-    Ok((
-        Commands { socket: send, key: key.clone(), session: session.clone(), last: 0 },
-        Replies { socket: receive, key: key.clone(), session },
-    ))
-}
-
 impl Wanted {
     fn in_header(self, header: Header) -> Header {
         let asked = |wanted: bool| wanted.then_some(true);
@@ -74,22 +52,49 @@ impl Wanted {
     }
 }
 
-impl Commands {
+/// A connection to a worker. Sending never waits; [`Self::next`] writes what is left.
+pub struct Connection {
+    dealer: Dealer,
+    key: Key,
+    session: String,
+    last: u64,
+}
+
+impl Connection {
+    /// Connects to the worker at `address`, whose answers are bounded by `memory`.
+    ///
+    /// # Errors
+    /// When nothing listens there.
+    pub async fn connect(
+        address: SocketAddr,
+        session: &str,
+        key: &Key,
+        memory: &Memory,
+    ) -> Result<Self, ConnectionError> {
+        let bounds = Bounds {
+            frames: FRAMES,
+            first_frames: &[SIGNATURE_BYTES, HEADER_BYTES],
+            message_bytes: memory.bytes().saturating_sub(ROUNDING).max(HEADER_BYTES),
+            command_bytes: TRANSPORT_COMMAND_BYTES,
+        };
+        let dealer = Dealer::connect(address, bounds, memory).await?;
+        Ok(Self { dealer, key: key.clone(), session: session.to_owned(), last: 0 })
+    }
+
     /// Sends a command, with the cores it may compute on, and returns the number under which its
     /// reply comes. That brings what is `wanted`, if the command changed the Bundle.
     ///
     /// # Errors
     /// When the connection is gone.
-    pub async fn request(
+    pub fn request(
         &mut self,
         body: Bytes,
         cores: Option<usize>,
         wanted: Wanted,
     ) -> Result<u64, ConnectionError> {
-        let number = self.next();
+        let number = self.next_number();
         let header = Header { cores, ..Header::request(&self.session, number) };
-        let header = wanted.in_header(header);
-        self.send(&header, body, &[]).await?;
+        self.send(&wanted.in_header(header), body, &[])?;
         Ok(number)
     }
 
@@ -98,15 +103,15 @@ impl Commands {
     ///
     /// # Errors
     /// When the connection is gone.
-    pub async fn restore(
+    pub fn restore(
         &mut self,
         format: SnapshotFormat,
         bundle: Bytes,
         wanted: Wanted,
     ) -> Result<u64, ConnectionError> {
-        let number = self.next();
+        let number = self.next_number();
         let header = wanted.in_header(Header::restore(&self.session, number, format));
-        self.send(&header, Bytes::new(), &[bundle]).await?;
+        self.send(&header, Bytes::new(), &[bundle])?;
         Ok(number)
     }
 
@@ -115,14 +120,14 @@ impl Commands {
     ///
     /// # Errors
     /// When the connection is gone.
-    pub async fn export(
+    pub fn export(
         &mut self,
         format: SnapshotFormat,
         body: Bytes,
         attachments: &[Bytes],
     ) -> Result<u64, ConnectionError> {
-        let number = self.next();
-        self.send(&Header::export(&self.session, number, format), body, attachments).await?;
+        let number = self.next_number();
+        self.send(&Header::export(&self.session, number, format), body, attachments)?;
         Ok(number)
     }
 
@@ -130,39 +135,18 @@ impl Commands {
     ///
     /// # Errors
     /// When the connection is gone.
-    pub async fn cancel(&mut self, target: u64, reason: &str) -> Result<(), ConnectionError> {
-        let number = self.next();
+    pub fn cancel(&mut self, target: u64, reason: &str) -> Result<(), ConnectionError> {
+        let number = self.next_number();
         let header = Header::cancel(&self.session, number, target, reason);
-        self.send(&header, Bytes::new(), &[]).await
+        self.send(&header, Bytes::new(), &[])
     }
 
-    fn next(&mut self) -> u64 {
-        self.last += 1;
-        self.last
-    }
-
-    async fn send(
-        &mut self,
-        header: &Header,
-        body: Bytes,
-        attachments: &[Bytes],
-    ) -> Result<(), ConnectionError> {
-        let mut frames = command::encode(&self.key, header, body, attachments).into_iter();
-        let mut message = ZmqMessage::from(frames.next().unwrap_or_default());
-        for frame in frames {
-            message.push_back(frame);
-        }
-        Ok(self.socket.send(message).await?)
-    }
-}
-
-impl Replies {
     /// The next reply or progress report. Cancel-safe.
     ///
     /// # Errors
     /// After an error the worker must not be used any more.
     pub async fn next(&mut self) -> Result<Message, ConnectionError> {
-        let frames = self.socket.recv().await?.into_vec();
+        let frames = self.dealer.receive().await?;
         let message = command::decode(&self.key, &self.session, frames)?;
         match message.header.kind {
             Kind::Reply | Kind::Progress => Ok(message),
@@ -170,5 +154,19 @@ impl Replies {
                 Err(ConnectionError::Kind(kind))
             }
         }
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    fn send(
+        &mut self,
+        header: &Header,
+        body: Bytes,
+        attachments: &[Bytes],
+    ) -> Result<(), ConnectionError> {
+        Ok(self.dealer.send(command::encode(&self.key, header, body, attachments))?)
     }
 }

@@ -4,6 +4,7 @@
 //! gone, whatever the cause; [`Worker::stop`] returns when it is gone. Dropping a worker ends it at once, for its lifeline closes.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -188,7 +189,7 @@ impl Launcher {
         }
         // Where it is gone already, its last word or its exit code is the better explanation.
         let _gone = child.lifeline.send(&start, &[]).await;
-        let address = format!("tcp://127.0.0.1:{}", spec.port);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, spec.port));
         let worker = Worker { child, address, info: Info::default(), scratch };
         worker.wait_until_bound(spec.port).await
     }
@@ -227,7 +228,7 @@ async fn first_word(
 /// A living worker process. Dropped, it ends at once.
 pub struct Worker {
     child: Child,
-    address: String,
+    address: SocketAddr,
     info: Info,
     scratch: Option<Scratch>,
 }
@@ -246,10 +247,10 @@ impl Worker {
         }
     }
 
-    /// Where its command socket is, for ZeroMQ.
+    /// Where its command socket is.
     #[must_use]
-    pub fn address(&self) -> &str {
-        &self.address
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The versions that it runs, and the digest of the Bundle that it began with, which is the

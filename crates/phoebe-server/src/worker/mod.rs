@@ -19,6 +19,8 @@ mod readiness;
 pub mod sandbox;
 mod spares;
 mod usage;
+#[doc(hidden)] // its decoder is for the fuzzer
+pub mod zmtp;
 mod zygote;
 
 pub(crate) use exits::signal_name;

@@ -163,11 +163,6 @@ async fn an_answer_to_another_request_runs_into_the_time_limit() {
     runs_out_of_time("wrong-seq").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_closed_socket_runs_into_the_time_limit() {
-    runs_out_of_time("close-socket").await;
-}
-
 /// The worker dies: the waiting client learns how, and the port is free. The session goes on as it was before, or is over where
 /// nothing is kept.
 async fn is_noticed(how: &str, cause: &str) {
@@ -188,6 +183,27 @@ async fn is_noticed(how: &str, cause: &str) {
         }
         server.finish().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_to_nothing_asked_end_their_worker() {
+    let server = TestServer::builder().fake().start().await;
+    let session = server.start_session().await;
+    session.result(json!({"command": "set_value", "twig": "a", "value": 7})).await;
+    for _ in 0..4 {
+        session.result(misbehave("twice")).await;
+    }
+    until("the session without its worker", SOON, async || {
+        (server.sessions().await[&session.id]["status"] == "asleep").then_some(())
+    })
+    .await;
+    assert_eq!(session.result(json!({"command": "get_value", "twig": "a"})).await, 7);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_socket_is_noticed() {
+    is_noticed("close-socket", "it was closed").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,13 +43,18 @@ pub(super) struct Payload {
 pub(super) fn payloads() -> Vec<Payload> {
     let mut found = Vec::new();
     for source in SOURCES {
-        let functions =
-            source.lines().filter_map(|line| line.strip_prefix("def ")?.split_once("(at):"));
-        found.extend(functions.map(|(name, _)| Payload { name: name.to_owned(), source }));
+        found.extend(functions(source));
     }
     assert!(found.len() > 60, "{} payloads", found.len());
     found.retain(|payload| geteuid().is_root() || !payload.name.starts_with("root_"));
     found
+}
+
+/// The payloads of one source: its functions that take what is around.
+pub(super) fn functions(source: &'static str) -> impl Iterator<Item = Payload> {
+    let functions =
+        source.lines().filter_map(|line| line.strip_prefix("def ")?.split_once("(at):"));
+    functions.map(move |(name, _)| Payload { name: name.to_owned(), source })
 }
 
 pub(super) fn payload(name: &str) -> Payload {
@@ -189,6 +194,14 @@ impl Arena {
     /// Whether PHOEBE's jobs left anything beside the data.
     pub(super) fn has_jobs(&self) -> bool {
         self.server.root().join("phoebe_crimpl_jobs").exists()
+    }
+
+    /// What the server itself occupies, in MiB.
+    pub(super) fn server_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.server.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let kibibytes = line.trim().trim_end_matches(" kB").trim();
+        kibibytes.parse::<u64>().unwrap() / 1024
     }
 
     /// Whether the neighbour gets a further result.
