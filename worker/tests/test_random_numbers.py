@@ -22,7 +22,7 @@ from harness import (
     receive_packet,
     socket_pair,
 )
-from test_script import Journal, assert_close, bundle_of, run, told
+from scripts import Journal, assert_close, bundle_of, run, told
 
 from phoebe_worker import portable, random_numbers
 from phoebe_worker.commands import COMMANDS
