@@ -104,7 +104,8 @@ impl Driver {
         let awake = match awake {
             Ok(awake) => awake,
             Err(error) => {
-                warn!(session = self.session, %error, "session not started");
+                let reason = telling::without_workers_words(&error);
+                warn!(session = self.session, reason, "session not started");
                 self.forget().await;
                 let _gone = started.send(Err(error));
                 return;

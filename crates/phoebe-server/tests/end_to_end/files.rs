@@ -44,6 +44,17 @@ async fn a_bundle_is_taken_away_and_brought_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_is_kept_a_bundle_is_brought_all_the_same() {
+    let server = TestServer::builder().fake().set("session.durability", "off").start().await;
+    let session = server.start_session().await;
+    let history = put(&server, &path(&session, "bundle"), r#"{"a": 1}"#).await.expect(200);
+    assert_eq!(history, json!({"undo": 0, "redo": 0}));
+    let get = json!({"command": "get_value", "twig": "a"});
+    assert_eq!(session.result(get).await, 1);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_is_there_for_its_owner_also_where_it_cannot_be_woken() {
     let mut server = TestServer::builder().fake().start().await;
     let session = server.start_session().await;

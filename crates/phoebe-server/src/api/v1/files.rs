@@ -72,7 +72,7 @@ pub(super) async fn upload_bundle(
     let sessions = &context.app.sessions;
     sessions.upload(&session.session_id, file).await?;
     let notice = sessions.get(&session.session_id).and_then(|session| session.notice);
-    let Json(history) = History::of(&context, &session.session_id).await?;
+    let history = History::after_change(&context, &session.session_id).await;
     Ok(Json(history.with_notice(notice)))
 }
 

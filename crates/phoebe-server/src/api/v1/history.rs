@@ -33,6 +33,13 @@ impl History {
         Ok(Json(Self { undo, redo, notice: None }))
     }
 
+    /// The history after a change. Where it cannot be told, as where nothing is kept of sessions,
+    /// nothing can be undone; the change is made all the same.
+    pub(super) async fn after_change(context: &Shared, session: &str) -> Self {
+        let history = Self::of(context, session).await;
+        history.map_or(Self { undo: 0, redo: 0, notice: None }, |Json(history)| history)
+    }
+
     /// The same, with what is to be said of the Bundle that was just read.
     pub(super) fn with_notice(self, notice: Option<String>) -> Self {
         Self { notice, ..self }
@@ -59,8 +66,8 @@ pub(super) async fn history(
 
 /// Take the last change back
 ///
-/// In its turn after the commands that were sent before. A command that changes something afterwards begins a new way: what was
-/// undone cannot be made again then.
+/// It waits for the commands that were sent before. After the next change, what was undone cannot be
+/// made again.
 #[utoipa::path(
     post, path = "/v1/sessions/{session_id}/undo", tag = "history", security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),

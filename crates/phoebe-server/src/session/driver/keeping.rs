@@ -8,11 +8,11 @@ use phoebe_protocol::kinds::CommandKind;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::{Driver, Leave, SAVE_LIMIT};
+use super::{Driver, Leave, SAVE_LIMIT, reason};
 use crate::session::awake::{Awake, Found, Place, Queued, disk_problem};
 use crate::session::keeper::Keeper;
 use crate::session::request::{Work, not_saved};
-use crate::session::start::{no_base, problem_of, take_base};
+use crate::session::start::{no_base, take_base};
 use crate::session::{CopyOf, SessionError, now};
 use crate::store::snapshots::{Change, Changed, Format, Imported, Origin, SessionRecord};
 
@@ -280,7 +280,7 @@ impl Driver {
     ) {
         let bundle = message.attachments.first().filter(|_| message.header.success == Some(true));
         let (Some(bundle), Some(keeper)) = (bundle, &self.keeper) else {
-            let outcome = Err(io::Error::other(problem_of(&message)));
+            let outcome = Err(io::Error::other(reason(&message.header)));
             let what = What::Bundle(format);
             return self.note_committed(Committed { change, bytes: 0, outcome, what }, awake);
         };
