@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import errno
+import hashlib
 import os
 import socket
 import sys
@@ -60,6 +61,12 @@ class Request:
     cores: int
     wants_snapshot: bool
     wants_base: bool
+
+    @property
+    def may_fail_halfway(self) -> bool:
+        """Whether a failure may leave the Bundle changed, which is to be kept then."""
+        is_partial = self.command.kind == "change" and not self.command.whole
+        return is_partial and self.wants_snapshot
 
     def answer(self, session: Session) -> tuple[Answer, bool]:
         """The command's answer, and whether the Bundle may differ from before."""
@@ -127,6 +134,8 @@ class Worker:
         self._session = session
         self._last_seq = 0
         self._dropped = 0
+        # Of the Bundle as it was packed last; None where that was another object.
+        self._packed: bytes | None = None
         self._at_work: tuple[Runner, Request] | None = None
         self._waiting: deque[Request] = deque()
         self._takers = {
@@ -264,6 +273,8 @@ class Worker:
         parameter = None
         if request.wants_base and request.command.kind == "change":
             parameter = script.named_parameter(self._session.bundle, request.arguments)
+        if request.may_fail_halfway and self._packed is None:
+            self._pack_before()
         answer, changed = request.answer(self._session)
         self._mend()
         if changed:
@@ -336,12 +347,16 @@ class Worker:
         with where these were asked for."""
         attachments: list[bytes] = []
         error = base_error = None
+        before, self._packed = self._packed, None
         has_base = request.wants_base and request.command.imports and answer.success
         if request.wants_snapshot:
             try:
-                attachments = [pickled or self._written(snapshots.pack)]
+                attachments = [pickled or self._pack()]
             except BaseException as raised:
                 error = describe(raised)
+        if not answer.success and before is not None and before == self._packed:
+            self._reply(request.sender, request.seq, answer)  # it failed before it changed anything
+            return
         if has_base:
             try:
                 attachments.append(self._written(script.base))
@@ -359,6 +374,19 @@ class Worker:
             notice=answer.notice,
             attachments=attachments,
         )
+
+    def _pack(self) -> bytes:
+        """The Bundle, pickled; the next change is compared with it."""
+        packed = self._written(snapshots.pack)
+        self._packed = hashlib.blake2b(packed).digest()
+        return packed
+
+    def _pack_before(self) -> None:
+        """So that a command that fails before it changed anything is no change."""
+        try:
+            self._pack()
+        except BaseException as error:  # told when the change is to be kept
+            print(f"the Bundle cannot be compared: {describe(error)}", flush=True)
 
     def _written(self, write: Callable[[Any], bytes]) -> bytes:
         try:

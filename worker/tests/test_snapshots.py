@@ -188,6 +188,29 @@ def test_random_commands_are_kept_at_each_step(
         assert exact(bundle_of(other)) == held, command
 
 
+def test_a_command_that_fails_before_it_changed_anything_is_no_change(
+    connection: Connection,
+) -> None:
+    def changed(command: str, **arguments: Any) -> bool:
+        body = orjson.dumps({"command": command, **arguments})
+        message = connection.reply_message(connection.request(body, snapshot=True))
+        assert message.header["success"] is False
+        assert bool(message.attachments) == message.header["changed"]
+        return bool(message.header["changed"])
+
+    refused: list[dict[str, Any]] = [
+        {"command": "set_value", "twig": "nothing@binary", "value": 1},
+        {"command": "set_value", **PERIOD, "value": "abc"},
+        {"command": "flip_constraint", "twig": "q@binary", "solve_for": "nothing"},
+        {"command": "add_dataset", "kind": "nothing"},
+        {"command": "adopt_solution", "solution": "nothing"},
+    ]
+    for _ in range(2):  # fresh, and with another Bundle that a runner made
+        assert [each for each in refused if changed(**each)] == []
+        connection.result("add_dataset", **LC, overwrite=True)
+        connection.result("run_compute", overwrite=True)
+
+
 def test_an_answer_carries_the_bundle_only_if_asked_for_and_changed(
     connection: Connection,
 ) -> None:
@@ -202,7 +225,9 @@ def test_an_answer_carries_the_bundle_only_if_asked_for_and_changed(
     assert attached({"snapshot": 1}, "set_value", **PERIOD, value=2) == 0
     assert attached(wanted, "set_value", **PERIOD, value=2) == 1
     assert attached(wanted, "set_value", **PERIOD) == 0, "the command was not entered"
-    assert attached(wanted, "set_value", **PERIOD, value="x") == 1, "it failed, after some changes"
+    assert attached(wanted, "set_value", **PERIOD, value="x") == 0, "it failed, and changed nothing"
+    halfway = {"kind": "lc", "passband": "No:such"}
+    assert attached(wanted, "add_dataset", **halfway) == 1, "it failed, after some changes"
     assert attached(wanted, "test_crash_long") == 0
     assert attached(wanted, "load_bundle", bundle="[]") == 0, "it replaces the Bundle or nothing"
     assert attached(wanted, "test_sleep_long", seconds=0, period=3.0) == 1

@@ -2,10 +2,12 @@
 //! is taken, and the rest is named. Certificates and the keys of other services have watches of
 //! their own, which look at SIGHUP too.
 
+use std::path::PathBuf;
+
 use tracing::{error, info, warn};
 
 use crate::auth::{AuthSetupError, Authenticator};
-use crate::config::{self, Change, ConfigError, Key, Settings, Sources};
+use crate::config::{self, Change, ConfigError, Key, Resolved, Settings, Sources};
 use crate::logging::Log;
 
 /// Where settings are read again, and who takes them.
@@ -13,20 +15,23 @@ pub struct Reload {
     sources: Sources,
     log: Log,
     in_force: Settings,
+    /// The file that was read at the start, if there was one.
+    file: Option<PathBuf>,
 }
 
 impl Reload {
-    /// `in_force` was read from `sources`; `log` is the server's.
+    /// `resolved`, now in force, was read from `sources`; `log` is the server's.
     #[must_use]
-    pub fn new(sources: Sources, log: Log, in_force: Settings) -> Self {
-        Self { sources, log, in_force }
+    pub fn new(sources: Sources, log: Log, resolved: &Resolved) -> Self {
+        let (in_force, file) = (resolved.settings.clone(), resolved.file.clone());
+        Self { sources, log, in_force, file }
     }
 
     /// Reads the settings again and takes what can be taken. What is wrong is logged and changes
     /// nothing.
     pub fn run(&mut self, authenticator: &Authenticator) {
         let change = config::load(&self.sources)
-            .and_then(|wanted| Change::between(&self.in_force, &wanted))
+            .and_then(|wanted| Change::between(&self.in_force, self.file.as_deref(), &wanted))
             .map_err(Refused::from)
             .and_then(|change| {
                 authenticator.take(&self.in_force.auth, &change.settings.auth)?;
@@ -39,9 +44,10 @@ impl Reload {
                 return;
             }
         };
+        // Before a level that would hide it.
+        info!(changed = titles(&change.taken), "settings reloaded");
         self.log.set_level(&change.settings.logging);
         self.in_force = change.settings;
-        info!(changed = titles(&change.taken), "settings reloaded");
         if !change.needs_restart.is_empty() {
             warn!(changed = titles(&change.needs_restart), "changed settings need a restart");
         }

@@ -68,7 +68,7 @@ pub(super) fn execute(sources: Sources) -> Result<(), Failure> {
     for exposed in exposed(&resolved) {
         tracing::warn!("{exposed}; `{}` closes it", exposed.way_out());
     }
-    let reload = Reload::new(sources, log, resolved.settings.clone());
+    let reload = Reload::new(sources, log, &resolved);
     wiring::serve(resolved, reload, |settings| {
         let python = environment::python(settings, &environment::Progress::new());
         Ok(Prepared {

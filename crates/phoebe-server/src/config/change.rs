@@ -1,5 +1,7 @@
 //! What changes in a running server's settings when they are read again. It decides and does nothing.
 
+use std::path::Path;
+
 use super::load::Resolved;
 use super::problem::ConfigError;
 use super::validate::validate;
@@ -16,11 +18,19 @@ pub struct Change {
 }
 
 impl Change {
-    /// Compares the settings in force with those that were read again.
+    /// Compares the settings in force, which `file` holds if there is one, with those that were read
+    /// again.
     ///
     /// # Errors
-    /// What can be taken makes no sense beside what cannot.
-    pub fn between(running: &Settings, wanted: &Resolved) -> Result<Self, ConfigError> {
+    /// The file is gone; or what can be taken makes no sense beside what cannot.
+    pub fn between(
+        running: &Settings,
+        file: Option<&Path>,
+        wanted: &Resolved,
+    ) -> Result<Self, ConfigError> {
+        if let (Some(file), None) = (file, &wanted.file) {
+            return Err(ConfigError::Gone(file.to_owned()));
+        }
         let keys = Settings::SECTIONS.iter().flat_map(|section| section.keys);
         let changed = keys.filter(|key| !(key.is_same)(running, &wanted.settings));
         let (taken, needs_restart): (Vec<_>, Vec<_>) = changed.partition(|key| key.live);
@@ -65,7 +75,7 @@ mod tests {
             settings.auth.password = Secret::new("another");
             settings.server.port = 9000;
         });
-        let change = Change::between(&Settings::default(), &wanted).unwrap();
+        let change = Change::between(&Settings::default(), None, &wanted).unwrap();
         assert_eq!(titles(&change.taken), ["[auth] password", "[logging] level"]);
         assert_eq!(titles(&change.needs_restart), ["[server] port"]);
         assert_eq!(change.settings.logging.level, "DEBUG");
@@ -74,11 +84,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_gone_is_not_taken_for_the_defaults() {
+        let mut running = Settings::default();
+        running.auth.password = Secret::new("first");
+        let file = Path::new("/etc/phoebe-server/config.toml");
+        let change = Change::between(&running, Some(file), &wanted(|_| {}));
+        assert!(matches!(change, Err(ConfigError::Gone(gone)) if gone == file));
+    }
+
+    #[test]
     fn what_makes_no_sense_beside_what_runs_is_refused() {
         let mut running = Settings::default();
         running.auth.enabled = true;
         running.auth.api_keys = vec![Secret::new("key")];
         // `enabled` needs a restart, so nobody could use the server until then.
-        assert!(Change::between(&running, &wanted(|_| {})).is_err());
+        assert!(Change::between(&running, None, &wanted(|_| {})).is_err());
     }
 }

@@ -66,6 +66,9 @@ pub enum ConfigError {
         /// What the system says.
         reason: String,
     },
+    /// The file that was read at the start is there no more, and no other was named.
+    #[error("the settings file {} is gone", .0.display())]
+    Gone(PathBuf),
     /// Something in the settings is wrong.
     #[error("{}", lines(.0))]
     Wrong(Vec<Problem>),
