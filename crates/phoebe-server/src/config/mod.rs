@@ -173,9 +173,9 @@ table::settings! {
         max_concurrent_computes: usize = 0;
         /// Seconds a command may take; 0 for no limit.
         command_timeout_seconds: f64 = 0.0, check(within(0.0, 1e9));
-        /// Largest answer or Bundle of a worker in MiB, and what all together may occupy in the server's
-        /// memory while they come from their workers. A worker that sends more is ended; its session goes
-        /// on as it was before.
+        /// Largest answer of a worker in MiB, its Bundle included. Answers of more than 4 MiB come from
+        /// their workers one after the other. A worker that sends more is ended; its session goes on as it
+        /// was before.
         max_answer_mb: u64 = 256, check(within(16, 16_777_216));
         /// Commands that may wait in one session.
         queue_depth: usize = 64, check(at_least(1));

@@ -19,8 +19,6 @@ const SIGNATURE_BYTES: usize = 32;
 const HEADER_BYTES: usize = 64 * 1024;
 /// Commands of the transport tell the type of a socket.
 const TRANSPORT_COMMAND_BYTES: usize = 1024;
-/// What rounding takes of the memory for each frame.
-const ROUNDING: usize = FRAMES * 1024;
 
 /// Why the connection is of no more use.
 #[derive(Debug, Error)]
@@ -74,7 +72,7 @@ impl Connection {
         let bounds = Bounds {
             frames: FRAMES,
             first_frames: &[SIGNATURE_BYTES, HEADER_BYTES],
-            message_bytes: memory.bytes().saturating_sub(ROUNDING).max(HEADER_BYTES),
+            message_bytes: memory.message_bytes(),
             command_bytes: TRANSPORT_COMMAND_BYTES,
         };
         let dealer = Dealer::connect(address, bounds, memory).await?;

@@ -102,6 +102,15 @@ impl Decoder {
         !self.frames.is_empty() || matches!(self.state, State::Frame { .. })
     }
 
+    /// Bytes of the message under way, as far as they are announced.
+    #[must_use]
+    pub fn announced(&self) -> usize {
+        match self.state {
+            State::Frame { length, .. } => self.held + length,
+            State::Header => self.held,
+        }
+    }
+
     /// Takes what can be taken from `buffer`.
     ///
     /// # Errors

@@ -1,8 +1,7 @@
 //! The transport of ZeroMQ (ZMTP 3.0, no security mechanism) as one DEALER speaks it to one ROUTER.
 //!
 //! A worker is hostile by assumption, so what it sends is bounded before memory is taken for it: see
-//! [`decoder`]. Larger frames also take their part of a [`Memory`] that all connections share. It
-//! does not know what a message means.
+//! [`decoder`]. Large messages take turns, see [`Memory`]. It does not know what a message means.
 
 pub mod decoder;
 
@@ -32,15 +31,16 @@ const READY: &[u8] = b"\x05READY\x0bSocket-Type\0\0\0\x06DEALER";
 /// A peer on this machine greets within so long, however busy the machine is.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Frames up to this size come out of the connection's own buffer.
-const SMALL_FRAME: usize = 64 * 1024;
-/// A message that has begun must be whole after so long, and a second more for each
-/// [`BYTES_PER_SECOND`] that it announced. The time in which we read nothing does not count.
-const MESSAGE_LIMIT: Duration = Duration::from_secs(30);
-const BYTES_PER_SECOND: u64 = 1024 * 1024;
-/// How long a frame waits for its part of the memory.
-const MEMORY_PATIENCE: Duration = Duration::from_secs(60);
-const KIBIBYTE: usize = 1024;
+/// What is read at a time where no more is known to come.
+const READ_BYTES: usize = 64 * 1024;
+/// Larger messages come one after the other, whichever connection brings them.
+const SMALL_MESSAGE: usize = 4 * 1024 * 1024;
+/// A message that has begun must go on after so long at the most.
+const IDLE_LIMIT: Duration = Duration::from_secs(10);
+/// Whoever has the turn has it for so long, and a second more for each [`BYTES_PER_SECOND`]: others
+/// wait for it.
+const TURN_LIMIT: Duration = Duration::from_secs(10);
+const BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
 
 /// Why a connection is of no more use.
 #[derive(Debug, Error)]
@@ -60,30 +60,28 @@ pub enum TransportError {
     /// A message began and did not end.
     #[error("a message began and did not come to its end")]
     TooSlow,
-    /// Other messages occupy the memory.
-    #[error("too many large answers are on their way from other workers")]
-    NoMemory,
 }
 
-/// What large frames of all connections may occupy while they are being received.
+/// The memory for messages on their way: so much for each, and one large message at a time. A peer
+/// that has only announced one holds up nobody but those who wait for a large one themselves, and
+/// these not for long.
 #[derive(Debug, Clone)]
 pub struct Memory {
-    semaphore: Arc<Semaphore>,
-    kibibytes: usize,
+    turn: Arc<Semaphore>,
+    message_bytes: usize,
 }
 
 impl Memory {
-    /// So many bytes for all, and so for each message at the most.
+    /// So many bytes for each message at the most.
     #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        let kibibytes = (bytes / KIBIBYTE).clamp(1, Semaphore::MAX_PERMITS);
-        Self { semaphore: Arc::new(Semaphore::new(kibibytes)), kibibytes }
+    pub fn new(message_bytes: usize) -> Self {
+        Self { turn: Arc::new(Semaphore::new(1)), message_bytes }
     }
 
     /// The bound of a message.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.kibibytes * KIBIBYTE
+    pub fn message_bytes(&self) -> usize {
+        self.message_bytes
     }
 }
 
@@ -94,19 +92,19 @@ pub struct Dealer {
     outgoing: VecDeque<Bytes>,
     buffer: BytesMut,
     decoder: Decoder,
-    memory: PollSemaphore,
-    /// What the message under way, or the one that was given out last, occupies.
-    taken: Vec<OwnedSemaphorePermit>,
-    /// A frame's size in the shared memory that is not its own yet.
-    wanted: Option<Wanted>,
-    /// When the message under way must be whole.
-    deadline: Option<Instant>,
+    turns: PollSemaphore,
+    /// Bytes of the largest frame of the message under way.
+    largest_frame: usize,
+    /// Whether the message under way is a large one.
+    is_large: bool,
+    /// The turn of a large message, until the next one is asked for.
+    turn: Option<Turn>,
 }
 
-/// A frame that waits for its part of the memory.
-struct Wanted {
-    kibibytes: u32,
-    since: Instant,
+/// The right to bring a large message.
+struct Turn {
+    _permit: OwnedSemaphorePermit,
+    until: Instant,
 }
 
 impl Dealer {
@@ -124,12 +122,12 @@ impl Dealer {
         let mut dealer = Self {
             stream,
             outgoing: VecDeque::new(),
-            buffer: BytesMut::with_capacity(SMALL_FRAME),
+            buffer: BytesMut::with_capacity(READ_BYTES),
             decoder: Decoder::new(bounds),
-            memory: PollSemaphore::new(Arc::clone(&memory.semaphore)),
-            taken: Vec::new(),
-            wanted: None,
-            deadline: None,
+            turns: PollSemaphore::new(Arc::clone(&memory.turn)),
+            largest_frame: 0,
+            is_large: false,
+            turn: None,
         };
         let ready = timeout(HANDSHAKE_LIMIT, dealer.ready()).await;
         ready.unwrap_or(Err(TransportError::Handshake("it does not get ready")))?;
@@ -155,7 +153,7 @@ impl Dealer {
         let mut small = BytesMut::new();
         for (place, frame) in frames.into_iter().enumerate() {
             put_header(&mut small, frame.len(), place + 1 < count);
-            if frame.len() <= SMALL_FRAME {
+            if frame.len() <= READ_BYTES {
                 small.extend_from_slice(&frame);
             } else {
                 self.outgoing.push_back(small.split().freeze());
@@ -174,7 +172,8 @@ impl Dealer {
     /// After an error the connection must not be used any more.
     pub async fn receive(&mut self) -> Result<Vec<Bytes>, TransportError> {
         if !self.decoder.is_inside_message() {
-            self.taken.clear();
+            self.turn = None;
+            self.is_large = false;
         }
         loop {
             match self.next_step().await? {
@@ -189,12 +188,13 @@ impl Dealer {
     async fn next_step(&mut self) -> Result<Step, TransportError> {
         loop {
             self.write()?;
-            self.take_memory().await?;
             match self.decoder.step(&mut self.buffer)? {
                 Step::Announced(length) => self.announced(length),
-                Step::NeedsBytes { missing, in_frame } => self.read(missing, in_frame).await?,
+                Step::NeedsBytes { missing, in_frame } => {
+                    self.take_turn().await;
+                    self.read(missing, in_frame).await?;
+                }
                 step @ (Step::Command(_) | Step::Message(_)) => {
-                    self.deadline = None;
                     self.forget_large_buffer();
                     return Ok(step);
                 }
@@ -202,38 +202,31 @@ impl Dealer {
         }
     }
 
-    /// A frame begins: it has so long, and needs so much memory.
+    /// A frame begins, which may make the message a large one.
     fn announced(&mut self, length: usize) {
-        let seconds = Duration::from_secs(length as u64 / BYTES_PER_SECOND);
-        let begun = self.deadline.unwrap_or_else(|| Instant::now() + MESSAGE_LIMIT);
-        self.deadline = Some(begun + seconds);
-        if length > SMALL_FRAME {
-            let kibibytes = u32::try_from(length.div_ceil(KIBIBYTE)).unwrap_or(u32::MAX);
-            self.wanted = Some(Wanted { kibibytes, since: Instant::now() });
+        self.largest_frame = self.largest_frame.max(length);
+        self.is_large |= self.decoder.announced() > SMALL_MESSAGE;
+        if let Some(turn) = &mut self.turn {
+            turn.until += time_for(length);
         }
     }
 
-    /// Waits for the memory that the frame needs which was announced last.
-    async fn take_memory(&mut self) -> Result<(), TransportError> {
-        let Some(wanted) = &self.wanted else { return Ok(()) };
-        let (kibibytes, since) = (wanted.kibibytes, wanted.since);
-        let memory = &mut self.memory;
-        let acquired = poll_fn(|context| memory.poll_acquire_many(context, kibibytes));
-        match timeout_at(since + MEMORY_PATIENCE, acquired).await {
-            Ok(Some(permit)) => {
-                self.taken.push(permit);
-                self.wanted = None;
-                self.deadline = self.deadline.map(|deadline| deadline + since.elapsed());
-                Ok(())
-            }
-            Ok(None) | Err(_) => Err(TransportError::NoMemory),
+    /// Waits for the turn that a large message needs. Others have it for a bounded time.
+    async fn take_turn(&mut self) {
+        if !self.is_large || self.turn.is_some() {
+            return;
+        }
+        // The semaphore is never closed.
+        if let Some(permit) = poll_fn(|context| self.turns.poll_acquire(context)).await {
+            let until = Instant::now() + TURN_LIMIT + time_for(self.decoder.announced());
+            self.turn = Some(Turn { _permit: permit, until });
         }
     }
 
     /// After a large frame: its memory must not stay with the connection as the next buffer.
     fn forget_large_buffer(&mut self) {
-        if !self.taken.is_empty() {
-            let mut fresh = BytesMut::with_capacity(SMALL_FRAME);
+        if std::mem::take(&mut self.largest_frame) > READ_BYTES {
+            let mut fresh = BytesMut::with_capacity(READ_BYTES);
             fresh.extend_from_slice(&self.buffer);
             self.buffer = fresh;
         }
@@ -241,17 +234,15 @@ impl Dealer {
 
     /// Reads some of what is `missing`; writes meanwhile what waits to be written.
     async fn read(&mut self, missing: usize, in_frame: bool) -> Result<(), TransportError> {
-        // Of a frame that has its memory, all at once: nothing is copied then.
-        self.buffer.reserve(if in_frame { missing } else { missing.max(SMALL_FRAME) });
+        // Of a frame that may come, all at once: nothing is copied then.
+        self.buffer.reserve(if in_frame { missing } else { missing.max(READ_BYTES) });
         let mut interest = Interest::READABLE;
         if !self.outgoing.is_empty() {
             interest |= Interest::WRITABLE;
         }
         let ready = self.stream.ready(interest);
-        let ready = match self.deadline {
-            Some(deadline) => {
-                timeout_at(deadline, ready).await.map_err(|_| TransportError::TooSlow)??
-            }
+        let ready = match self.give_up_at() {
+            Some(at) => timeout_at(at, ready).await.map_err(|_| TransportError::TooSlow)??,
             None => ready.await?,
         };
         if ready.is_readable() || ready.is_read_closed() {
@@ -263,6 +254,12 @@ impl Dealer {
             }
         }
         Ok(())
+    }
+
+    /// When a message that has begun does not go on, or has had its turn.
+    fn give_up_at(&self) -> Option<Instant> {
+        let idle = self.decoder.is_inside_message().then(|| Instant::now() + IDLE_LIMIT)?;
+        Some(self.turn.as_ref().map_or(idle, |turn| idle.min(turn.until)))
     }
 
     /// Writes what the peer takes at once.
@@ -279,6 +276,10 @@ impl Dealer {
         }
         Ok(())
     }
+}
+
+fn time_for(length: usize) -> Duration {
+    Duration::from_secs(length as u64 / BYTES_PER_SECOND)
 }
 
 /// Connects and exchanges greetings.

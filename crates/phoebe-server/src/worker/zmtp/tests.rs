@@ -7,8 +7,9 @@ use tokio::task::JoinHandle;
 use super::*;
 
 const BOUNDS: Bounds =
-    Bounds { frames: 4, first_frames: &[], message_bytes: 4 * 1024 * 1024, command_bytes: 100 };
-const LARGE: usize = 600 * 1024;
+    Bounds { frames: 4, first_frames: &[], message_bytes: 16 * 1024 * 1024, command_bytes: 100 };
+const MEDIUM: usize = 600 * 1024;
+const LARGE: usize = 5 * 1024 * 1024;
 
 /// A ROUTER's greeting and READY, then whatever is given; the connection stays open.
 async fn peer(says: Vec<u8>) -> (SocketAddr, JoinHandle<()>) {
@@ -38,16 +39,16 @@ fn frame(length: usize, sent: usize) -> Vec<u8> {
 
 #[tokio::test]
 async fn messages_small_and_large_are_received_and_their_memory_is_given_back() {
-    let says = [frame(3, 3), frame(LARGE, LARGE), frame(LARGE, LARGE), frame(5, 5)].concat();
-    let (address, _peer) = peer(says).await;
-    let memory = Memory::new(1024 * 1024);
+    let lengths = [3, LARGE, MEDIUM, LARGE, 5];
+    let (address, _peer) = peer(lengths.map(|length| frame(length, length)).concat()).await;
+    let memory = Memory::new(BOUNDS.message_bytes);
     let mut dealer = Dealer::connect(address, BOUNDS, &memory).await.unwrap();
-    for length in [3, LARGE, LARGE, 5] {
+    for length in lengths {
         let frames = dealer.receive().await.unwrap();
         assert_eq!(frames, [vec![b'x'; length]]);
+        assert!(dealer.buffer.capacity() <= 2 * READ_BYTES, "a large buffer stays");
     }
-    assert_eq!(memory.semaphore.available_permits(), 1024);
-    assert!(dealer.buffer.capacity() <= 2 * SMALL_FRAME, "a large buffer stays");
+    assert_eq!(memory.turn.available_permits(), 1);
 }
 
 #[tokio::test]
@@ -63,32 +64,64 @@ async fn what_is_beyond_its_bounds_ends_the_connection() {
 
 #[tokio::test]
 async fn a_message_that_does_not_end_is_given_up() {
-    let (address, _peer) = peer(frame(LARGE, 1000)).await;
-    let memory = Memory::new(BOUNDS.message_bytes);
-    let mut dealer = Dealer::connect(address, BOUNDS, &memory).await.unwrap();
-    // The clock of the test stands still but where everybody waits for it.
-    tokio::time::pause();
-    let error = dealer.receive().await.unwrap_err();
-    assert!(matches!(error, TransportError::TooSlow), "{error}");
-    drop(dealer);
-    assert_eq!(memory.semaphore.available_permits(), 4096);
+    for length in [MEDIUM, LARGE] {
+        let (address, _peer) = peer(frame(length, 1000)).await;
+        let memory = Memory::new(BOUNDS.message_bytes);
+        let mut dealer = Dealer::connect(address, BOUNDS, &memory).await.unwrap();
+        // The clock of the test stands still but where everybody waits for it.
+        tokio::time::pause();
+        let error = dealer.receive().await.unwrap_err();
+        tokio::time::resume();
+        assert!(matches!(error, TransportError::TooSlow), "{error}");
+        drop(dealer);
+        assert_eq!(memory.turn.available_permits(), 1);
+    }
 }
 
 #[tokio::test]
-async fn large_messages_take_turns_at_the_memory() {
-    let memory = Memory::new(1024 * 1024);
-    let (stalls, _first) = peer(frame(LARGE, 1000)).await;
-    let (goes_on, _second) = peer(frame(LARGE, LARGE)).await;
-    let mut first = Dealer::connect(stalls, BOUNDS, &memory).await.unwrap();
-    let mut second = Dealer::connect(goes_on, BOUNDS, &memory).await.unwrap();
-    let stalled = tokio::spawn(async move { first.receive().await });
-    while memory.semaphore.available_permits() == 1024 {
+async fn what_is_only_announced_holds_up_nobody_for_long() {
+    let memory = Memory::new(BOUNDS.message_bytes);
+    let connect = async |says| {
+        let (address, peer) = peer(says).await;
+        (Dealer::connect(address, BOUNDS, &memory).await.unwrap(), peer)
+    };
+    let (mut stalls, _first) = connect(frame(LARGE, 1000)).await;
+    let (mut medium, _second) = connect(frame(MEDIUM, MEDIUM)).await;
+    let (mut large, _third) = connect(frame(LARGE, LARGE)).await;
+    let stalled = tokio::spawn(async move { stalls.receive().await });
+    while memory.turn.available_permits() > 0 {
         tokio::task::yield_now().await;
     }
-    // Cancelled and asked again, it keeps its place.
-    assert!(timeout(Duration::from_millis(1), second.receive()).await.is_err());
-    stalled.abort();
-    assert_eq!(second.receive().await.unwrap()[0].len(), LARGE);
+    // Whoever needs no turn is not held up at all.
+    assert_eq!(medium.receive().await.unwrap()[0].len(), MEDIUM);
+    // Cancelled and asked again, a large one keeps its place, and its turn comes.
+    assert!(timeout(Duration::from_millis(1), large.receive()).await.is_err());
+    tokio::time::pause();
+    assert_eq!(large.receive().await.unwrap()[0].len(), LARGE);
+    assert!(matches!(stalled.await.unwrap(), Err(TransportError::TooSlow)));
+}
+
+#[tokio::test]
+async fn a_large_message_of_several_frames_takes_one_turn() {
+    let memory = Memory::new(BOUNDS.message_bytes);
+    let mut says = BytesMut::new();
+    for more in [true, false] {
+        put_header(&mut says, LARGE, more);
+        says.resize(says.len() + LARGE, b'x');
+    }
+    let mut tasks = Vec::new();
+    for _ in 0..8 {
+        let (address, peer) = peer(says.to_vec()).await;
+        let mut dealer = Dealer::connect(address, BOUNDS, &memory).await.unwrap();
+        tasks.push(tokio::spawn(async move {
+            let frames = dealer.receive().await.unwrap();
+            drop(peer);
+            frames.len()
+        }));
+    }
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), 2);
+    }
 }
 
 #[tokio::test]
