@@ -1,8 +1,11 @@
 //! Port ranges for worker pools that no other test uses, in this process or another one on this machine.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 /// Below the range from which the system takes ports for outgoing connections.
 const FIRST: u16 = 12_000;
@@ -23,8 +26,10 @@ impl PortRange {
         assert!(count <= SLOT, "a slot has {SLOT} ports");
         let folder = std::env::temp_dir().join("phoebe-server-test-ports");
         fs::create_dir_all(&folder).unwrap();
+        // Other users of this machine run tests too. Only the folder's owner can say so.
+        let _ = fs::set_permissions(&folder, Permissions::from_mode(0o1777));
         for start in (FIRST..LAST).step_by(usize::from(SLOT)) {
-            let claim = File::create(folder.join(start.to_string())).unwrap();
+            let Ok(claim) = claim_file(&folder.join(start.to_string())) else { continue };
             if claim.try_lock().is_err() {
                 continue;
             }
@@ -39,6 +44,14 @@ impl PortRange {
     pub(crate) fn range(&self) -> Range<u16> {
         self.range.clone()
     }
+}
+
+/// The file whose lock is the claim: whoever can read it can lock it.
+fn claim_file(path: &Path) -> io::Result<File> {
+    File::open(path).or_else(|_| {
+        File::create_new(path)?;
+        File::open(path)
+    })
 }
 
 /// Those of `ports` that something holds now.
