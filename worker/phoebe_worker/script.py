@@ -310,6 +310,12 @@ def _tags_of(bundle: Any, unique_id: Any) -> dict[str, Any] | None:
     return tags if fits else None
 
 
+def _plain(value: Any) -> str:
+    """A text of a passband's file, for the script's docstring: whoever made the file must not write
+    the script."""
+    return "".join(each if each.isalnum() or each in " :._+-" else "?" for each in str(value))[:100]
+
+
 def _head(bundle: Any, count: int, phoebe_version: str) -> str:
     import phoebe
 
@@ -322,7 +328,8 @@ def _head(bundle: Any, count: int, phoebe_version: str) -> str:
     made = {name: installed[name]["timestamp"] for name in sorted(used) if name in installed}
     versions = [f"    PHOEBE {phoebe_version}"]
     versions += [
-        f"    passband {name}, version {phoebe.get_passband(name).version}, {made[name]}"
+        f"    passband {_plain(name)}, version {_plain(phoebe.get_passband(name).version)}, "
+        f"{_plain(made[name])}"
         for name in made
     ]
     return _HEAD.format(

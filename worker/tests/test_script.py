@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -147,6 +148,26 @@ def test_the_head_names_versions_and_warns_of_others(journal: Journal, tmp_path:
     assert "the session had 2.5.3.dev+1" in printed
     assert "Passband Johnson:V is another" in printed
     assert "Passband Bolometric" not in printed
+
+
+def test_a_passbands_file_does_not_write_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    import phoebe
+
+    from phoebe_worker import script
+    from phoebe_worker.templates import default_bundle
+
+    evil = 'x""";import os;os.system("id");"""\\'
+    installed = phoebe.list_installed_passbands(full_dict=True)
+    told = {name: {**fields, "timestamp": evil} for name, fields in installed.items()}
+    monkeypatch.setattr(phoebe, "list_installed_passbands", lambda **_: told)
+    monkeypatch.setattr(
+        phoebe, "get_passband", lambda _: type("Passband", (), {"version": evil})
+    )
+    head = script._head(default_bundle(), 1, "2.5.4")
+    docstring = ast.parse(head).body[0]
+    assert isinstance(docstring, ast.Expr)
+    calls = [each for each in ast.walk(ast.parse(head)) if isinstance(each, ast.Call)]
+    assert not any("system" in ast.unparse(each) for each in calls), head
 
 
 def test_what_is_random_is_said(journal: Journal) -> None:

@@ -28,12 +28,15 @@ impl Change {
         file: Option<&Path>,
         wanted: &Resolved,
     ) -> Result<Self, ConfigError> {
-        if let (Some(file), None) = (file, &wanted.file) {
+        if let Some(file) = file.filter(|file| wanted.file.as_deref() != Some(file)) {
             return Err(ConfigError::Gone(file.to_owned()));
         }
+        // What belongs to another mode says nothing of the one in force.
+        let is_other_mode = running.auth.mode != wanted.settings.auth.mode;
         let keys = Settings::SECTIONS.iter().flat_map(|section| section.keys);
         let changed = keys.filter(|key| !(key.is_same)(running, &wanted.settings));
-        let (taken, needs_restart): (Vec<_>, Vec<_>) = changed.partition(|key| key.live);
+        let (taken, needs_restart): (Vec<_>, Vec<_>) =
+            changed.partition(|key| key.live && !(is_other_mode && key.section == "auth"));
         let mut settings = running.clone();
         for key in &taken {
             (key.copy)(&mut settings, &wanted.settings);
@@ -50,7 +53,7 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Origins, Secret};
+    use crate::config::{AuthMode, Origins, RegistrationPolicy, Secret};
 
     fn wanted(change: impl FnOnce(&mut Settings)) -> Resolved {
         let mut settings = Settings::default();
@@ -90,6 +93,18 @@ mod tests {
         let file = Path::new("/etc/phoebe-server/config.toml");
         let change = Change::between(&running, Some(file), &wanted(|_| {}));
         assert!(matches!(change, Err(ConfigError::Gone(gone)) if gone == file));
+    }
+
+    #[test]
+    fn a_file_that_was_emptied_opens_nothing() {
+        let mut running = Settings::default();
+        running.auth.mode = AuthMode::Jwt;
+        running.auth.registration = RegistrationPolicy::Closed;
+        running.auth.jwt_secret_key = Secret::new("a secret for this test only, long enough");
+        running.auth.min_password_length = 10;
+        let change = Change::between(&running, None, &wanted(|_| {})).unwrap();
+        assert!(change.taken.is_empty());
+        assert_eq!(change.settings.auth.registration, RegistrationPolicy::Closed);
     }
 
     #[test]

@@ -29,7 +29,15 @@ pub(super) fn run(install: &Install, phoebe: &Phoebe<'_>) -> Result<(), Failure>
             Some(format!("{} holds {name} too", twin.source.display()))
         };
         match check(source, folder, phoebe, &there, install.replace, twin) {
-            Ok(file) => checked.push(file),
+            Ok(file) => match checked.iter().find(|other| other.target == file.target) {
+                Some(other) => problems.push(format!(
+                    "{}: {} would be the same file as {}",
+                    source.display(),
+                    file.passband.name,
+                    other.passband.name
+                )),
+                None => checked.push(file),
+            },
             Err(reason) => problems.push(format!("{}: {reason}", source.display())),
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use phoebe_protocol::command::Header;
+use phoebe_protocol::kinds;
 use tokio::time::Instant;
 
 use super::Driver;
@@ -61,7 +62,7 @@ impl Driver {
         self.shared.store.log(LogRecord::Command {
             session_id: self.session.clone(),
             at: now(),
-            name: queued.work.name().to_owned(),
+            name: logged_name(&queued.work).to_owned(),
             success,
             execution_time_ms: elapsed.as_secs_f64() * 1000.0,
             error,
@@ -93,6 +94,14 @@ pub(in crate::session) fn reason(header: &Header) -> String {
         }
         Some(_) => "the worker gives no proper reason".to_owned(),
         None => "the worker gives no reason".to_owned(),
+    }
+}
+
+/// What the log calls it. A command that workers do not know is called by a text of its user's.
+fn logged_name(work: &Work) -> &str {
+    match work {
+        Work::Command(command) if kinds::kind_of(&command.name).is_none() => "(unknown)",
+        work => work.name(),
     }
 }
 
