@@ -50,7 +50,8 @@ def list_servers_without_a_program() -> None:
 def say_that_jktebop_is_absent() -> None:
     """PHOEBE's backend jktebop asks a shell for the program of that name.
 
-    A contained worker may start none: the user is told what PHOEBE says where it is not installed.
+    A contained worker may start none, nor see one: the user is told what PHOEBE says where it is
+    not installed.
     """
     from phoebe.backend.backends import JktebopBackend
 
@@ -59,7 +60,7 @@ def say_that_jktebop_is_absent() -> None:
     def run_checks(*args, **kwargs):  # type: ignore[no-untyped-def]
         try:
             return stock(*args, **kwargs)
-        except PermissionError:
+        except (PermissionError, FileNotFoundError):
             message = "jktebop executable not found: sessions start no programs. Use phoebe."
             raise ImportError(message) from None
 

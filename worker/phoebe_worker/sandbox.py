@@ -1,4 +1,5 @@
-"""What shuts a worker in before it reads a byte of a user's: limits, account, Landlock, seccomp.
+"""What shuts a worker in before it reads a byte of a user's: limits, root folder, account,
+Landlock, seccomp.
 
 A Bundle can run code, so from here on the worker, and whatever it forks, is taken for hostile.
 `enter` is called when the command socket is bound and before any thread exists. What is not
@@ -10,14 +11,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import json
 import os
 import resource
 import stat
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from . import root_folder
 from .protocol import Account, Sandbox, Start
 
 MEBIBYTE = 1024 * 1024
@@ -50,6 +53,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _syscall_function, _prctl, _capset = _libc.syscall, _libc.prctl, _libc.capset
 
 
+ROOT_FOLDER_VARIABLE = "PHOEBE_SERVER_ROOT_FOLDER"
+
+
 class SandboxError(OSError):
     """A part of the sandbox that cannot be put in force."""
 
@@ -61,6 +67,7 @@ def enter(start: Start) -> None:
         return
     _limit("RLIMIT_CORE", 1)  # 1, not 0: no core either where the kernel pipes it to a program
     _prefer_for_oom()
+    _enter_root_folder(sandbox)
     readable = [*sandbox.readable, *interpreter_paths()]
     scratch = os.open(sandbox.scratch, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     _work_in(sandbox.scratch)
@@ -83,17 +90,55 @@ def enter(start: Start) -> None:
             _install(program)
 
 
-@functools.cache
-def interpreter_paths() -> tuple[str, ...]:
-    """Where this interpreter, PHOEBE and its tables are. Asked for once, before the forks."""
+def prepare_root_folder() -> dict[str, str]:
+    """For the forks of a zygote, make the root folder in which its workers find what they may read
+    and nothing else. Returns what INFO says of it: why it cannot be had, if so."""
+    told = os.environ.pop(ROOT_FOLDER_VARIABLE, None)
+    if told is None:
+        return {}
+    fields = json.loads(told)
+    problem = root_folder.prepare(_root_wanted(fields["readable"], fields["scratch"]))
+    return {} if problem is None else {"metadata_problem": problem}
+
+
+def _enter_root_folder(sandbox: Sandbox) -> None:
+    """It bounds what `stat` can tell, which Landlock does not. Not every machine allows it, so no
+    start depends on it."""
+    # The folder of all scratch directories: one root serves all workers, and a neighbour's random
+    # name is not to be guessed.
+    scratch = os.path.dirname(sandbox.scratch)
+    try:
+        root_folder.enter(_root_wanted(sandbox.readable, scratch))
+    except root_folder.Unavailable as error:
+        print(f"metadata of files can be seen: {error.strerror}", flush=True)
+
+
+def _root_wanted(readable: Iterable[str], scratch: str) -> root_folder.Wanted:
+    named = (*readable, *_interpreter_names())
+    return root_folder.Wanted(named, _passband_folders(), scratch)
+
+
+def _passband_folders() -> tuple[str, ...]:
     from phoebe.atmospheres import passbands
 
+    return tuple(filter(os.path.isabs, passbands.list_passband_directories()))
+
+
+@functools.cache
+def _interpreter_names() -> tuple[str, ...]:
+    """Where this interpreter, PHOEBE and its tables are, by the names that they go by."""
     # Not the whole prefixes: an environment may have been made in a folder that holds other things.
     paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     for prefix in (sys.prefix, sys.base_prefix):
         paths |= {os.path.join(prefix, each) for each in ("lib", "lib64")}
-    paths |= {*sys.path, *passbands.list_passband_directories()}
-    real = sorted({os.path.realpath(path) + os.sep for path in paths if os.path.isabs(path)})
+    paths |= {*sys.path, *_passband_folders()}
+    return tuple(sorted(filter(os.path.isabs, paths)))
+
+
+@functools.cache
+def interpreter_paths() -> tuple[str, ...]:
+    """The real paths of the same, none below another. Asked for once, before the forks."""
+    real = sorted({os.path.realpath(path) + os.sep for path in _interpreter_names()})
     return tuple(path for path in real if not any(map(path.startswith, set(real) - {path})))
 
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import orjson
 
-from . import lifeline, protocol, templates
+from . import lifeline, protocol, sandbox, templates
 from .zygote import take_stdin
 
 
@@ -47,6 +47,6 @@ def probe() -> None:
         lifeline.arm(peer, whole_group=False)
     out = os.dup(1)
     os.dup2(2, 1)
-    info = templates.info(templates.prepare())
+    info = templates.info(templates.prepare()) | sandbox.prepare_root_folder()
     sys.stdout.flush()
     os.write(out, orjson.dumps(info) + b"\n")

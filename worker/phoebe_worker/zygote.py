@@ -13,7 +13,17 @@ import socket
 import traceback
 from typing import Any, NoReturn
 
-from . import forked, lifeline, memory, passband_files, protocol, templates, worker
+from . import (
+    forked,
+    lifeline,
+    memory,
+    passband_files,
+    protocol,
+    root_folder,
+    sandbox,
+    templates,
+    worker,
+)
 
 
 def run() -> NoReturn:
@@ -28,6 +38,7 @@ def run() -> NoReturn:
         threads = len(os.listdir("/proc/self/task"))
         if threads != 1:
             raise RuntimeError(f"{threads} threads after the import; a fork needs exactly one")
+        info |= sandbox.prepare_root_folder()
     except BaseException as error:
         traceback.print_exc()
         control.send(protocol.packet({"fatal": f"PHOEBE cannot be used: {error}"}))
@@ -145,7 +156,7 @@ class Zygote:
             for inherited in (self._control, self._child_ended, self._wakeup):
                 inherited.detach()
             self._selector.close()
-            forked.close_all_but(lifeline_fd)
+            forked.close_all_but(lifeline_fd, *root_folder.descriptors())
             os.setsid()
             peer = socket.socket(fileno=lifeline_fd)
             start = lifeline.receive_start(peer)  # a spare waits here, for long

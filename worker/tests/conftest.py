@@ -1,4 +1,7 @@
-"""One real zygote for the whole run, a fresh worker for each test."""
+"""One real zygote for the whole run, a fresh worker for each test.
+
+Its workers have no root folder of their own, so that tests of Landlock test nothing else.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from harness import MISBEHAVIOUR, Connection, Worker, Zygote
+from harness import MISBEHAVING, Connection, Worker, Zygote
 
 
 @pytest.fixture(scope="session")
 def zygote() -> Iterator[Zygote]:
-    started = Zygote(
-        "import os\nfrom phoebe_worker.environment import VARIABLES\n"
-        "os.environ.update(VARIABLES)\n" + MISBEHAVIOUR + "; import every_method"
-    )
+    started = Zygote(MISBEHAVING + "; import every_method", {"readable": [], "scratch": "/nowhere"})
     started.wait_ready()
     yield started
     started.close()

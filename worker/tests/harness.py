@@ -21,6 +21,7 @@ import orjson
 import zmq
 
 from phoebe_worker import protocol
+from phoebe_worker.sandbox import ROOT_FOLDER_VARIABLE
 
 PACKAGE_DIRECTORY = Path(__file__).resolve().parents[1]
 DEADLINE_SECONDS = 60.0
@@ -34,6 +35,12 @@ BOOTSTRAP = (
 
 # Python processes of the tests know some more commands, that misbehave.
 MISBEHAVIOUR = f"sys.path.insert(0, {str(Path(__file__).parent)!r}); import misbehaviour"
+
+# The same for a process that is to have one thread: these commands import NumPy.
+MISBEHAVING = (
+    "import os\nfrom phoebe_worker.environment import VARIABLES\n"
+    "os.environ.update(VARIABLES)\n" + MISBEHAVIOUR
+)
 
 
 def command_line(mode: str, extra: str = "") -> list[str]:
@@ -100,12 +107,20 @@ def descendants(pid: int) -> list[int]:
 
 
 class Zygote:
-    """A zygote and the control channel to it."""
+    """A zygote and the control channel to it.
 
-    def __init__(self, extra: str = "") -> None:
+    `root_folder` is told to it as the server does, as JSON.
+    """
+
+    def __init__(self, extra: str = "", root_folder: dict[str, Any] | None = None) -> None:
         self.control, theirs = socket_pair()
+        told = {} if root_folder is None else {ROOT_FOLDER_VARIABLE: json.dumps(root_folder)}
         self.process = subprocess.Popen(
-            command_line("zygote", extra), stdin=theirs.fileno(), stderr=None, close_fds=True
+            command_line("zygote", extra),
+            stdin=theirs.fileno(),
+            stderr=None,
+            close_fds=True,
+            env={**os.environ, **told},
         )
         theirs.close()
         self.info: dict[str, Any] = {}

@@ -90,6 +90,7 @@ pub(crate) fn info() -> Info {
         passbands: vec!["Bolometric:900-40000".to_owned(), "Johnson:V".to_owned()],
         // What stands for the digest of a fresh Bundle: another one with another PHOEBE.
         template: format!("{version:f>64}"),
+        metadata_problem: None,
     }
 }
 

@@ -24,6 +24,20 @@ pub struct Info {
     pub passbands: Vec<String>,
     /// SHA-256, in hexadecimal, of the pickled Bundle that a fresh session begins with.
     pub template: String,
+    /// Why code in workers can see the metadata (size, owner, times) of files that it may not read;
+    /// none where it cannot, or where nobody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata_problem: Option<String>,
+}
+
+/// What workers find in their root folder, each at its own path, besides what the interpreter
+/// needs. A zygote or probe is told so in a variable, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootFolder {
+    /// Files and folders that may be read.
+    pub readable: Vec<String>,
+    /// The folder of all scratch directories.
+    pub scratch: String,
 }
 
 /// Bounds that a worker sets on itself before it reads user input; none where absent.

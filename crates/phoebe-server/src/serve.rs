@@ -99,17 +99,18 @@ pub async fn serve(
     let address = listener.local_addr()?;
 
     reap_children()?;
+    let containment = Containment::plan(&settings.worker, data.run(), data.instance_id())?;
+    sandbox::announce(containment.as_ref());
     let interpreter = Interpreter {
         python,
         package,
         instance: data.instance_id().to_owned(),
         accelerate: settings.worker.accelerate,
         passband_dir: passbands::folder(&settings)?,
+        root_folder: containment.as_ref().map(Containment::root_folder),
     };
     interpreter.passband_dir.as_deref().map_or(Ok(()), passbands::create)?;
     let records = orphans::Records::open(data.run())?;
-    let containment = Containment::plan(&settings.worker, data.run(), data.instance_id())?;
-    sandbox::announce(containment.as_ref());
     let launcher = match settings.worker.start {
         WorkerStart::Fork => {
             Launcher::fork(interpreter, records, containment, settings.worker.spares)

@@ -49,6 +49,7 @@ impl Server {
             instance: "test".to_owned(),
             accelerate: true,
             passband_dir: None,
+            root_folder: None,
         };
         let records = orphans::Records::open(folder.path()).unwrap();
         let launcher = Launcher::spawn(interpreter, records, None);

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use phoebe_protocol::packet::{Info, PassbandAnswer, PassbandRequest};
+use phoebe_protocol::packet::{Info, PassbandAnswer, PassbandRequest, RootFolder};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use serde::Serialize;
@@ -19,6 +19,9 @@ use super::{exits, log_pipe, packet_socket};
 
 /// The variable by which a process is known as one of this data directory's.
 pub(crate) const INSTANCE_VARIABLE: &str = "PHOEBE_SERVER_INSTANCE";
+
+/// The variable by which a zygote or probe is told of the root folder for workers, as JSON.
+pub(crate) const ROOT_FOLDER_VARIABLE: &str = "PHOEBE_SERVER_ROOT_FOLDER";
 
 /// Puts the package's folder on the path of an interpreter that is isolated from the user's own settings, and runs it.
 pub(crate) const BOOTSTRAP: &str = "import sys, runpy; sys.path.insert(0, sys.argv.pop(1)); \
@@ -43,6 +46,8 @@ pub struct Interpreter {
     pub accelerate: bool,
     /// A folder of passbands besides PHOEBE's own.
     pub passband_dir: Option<PathBuf>,
+    /// What workers find in their root folder, if they have one of their own.
+    pub root_folder: Option<RootFolder>,
 }
 
 impl Interpreter {
@@ -65,6 +70,10 @@ impl Interpreter {
         command.env("PHOEBE_SERVER_ACCELERATE", if self.accelerate { "1" } else { "0" });
         if let Some(folder) = &self.passband_dir {
             command.env("PHOEBE_SERVER_PASSBANDS", folder);
+        }
+        if let Some(root_folder) = &self.root_folder {
+            let told = serde_json::to_string(root_folder).map_err(io::Error::other)?;
+            command.env(ROOT_FOLDER_VARIABLE, told);
         }
         // Its own group: a Ctrl-C at the server's terminal is the server's to handle.
         command.process_group(0);

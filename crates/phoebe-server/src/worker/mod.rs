@@ -25,7 +25,7 @@ mod zygote;
 
 pub(crate) use exits::signal_name;
 pub use exits::{Bound, Exit, reap_children};
-pub(crate) use interpreter::BOOTSTRAP;
 pub use interpreter::Interpreter;
+pub(crate) use interpreter::{BOOTSTRAP, ROOT_FOLDER_VARIABLE};
 pub use launcher::{LaunchError, Launcher, Worker, WorkerSpec};
 pub use passbands::{PassbandError, look_at_passbands};

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::interpreter::Interpreter;
+use super::sandbox;
 
 /// The import of PHOEBE takes seconds; on a machine under load, many.
 pub(crate) const IMPORT_LIMIT: Duration = Duration::from_secs(180);
@@ -45,6 +46,7 @@ async fn ask_until_ready(interpreter: &Interpreter, publish: &watch::Sender<Read
     loop {
         let reason = match timeout(IMPORT_LIMIT, interpreter.probe()).await {
             Ok(Ok(info)) => {
+                sandbox::announce_metadata(&info);
                 publish.send_replace(Readiness::Ready(Arc::new(info)));
                 return;
             }

@@ -32,6 +32,7 @@ use super::orphans::Records;
 use super::packet_socket::{self, PacketSocket};
 use super::process::Process;
 use super::readiness::{IMPORT_LIMIT, PAUSE, PAUSE_MAXIMUM, Readiness};
+use super::sandbox;
 use super::usage;
 
 /// Forks asked for and not answered at once; the others wait in the server, where they can still be given up.
@@ -250,6 +251,7 @@ impl Supervisor {
                     duration_ms = started.elapsed().as_secs_f64() * 1000.0,
                     "the zygote is ready"
                 );
+                sandbox::announce_metadata(&info);
                 self.publish.send_replace(Readiness::Ready(Arc::new(info)));
                 self.serve(control, process).await
             }

@@ -1,4 +1,5 @@
-//! Python, PHOEBE and its passbands.
+//! Python, PHOEBE and its passbands; and whether workers can have a root folder of their own, which
+//! a Python process tries.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,10 +7,10 @@ use std::process::Command;
 use serde::Deserialize;
 
 use super::finding::Finding;
-use crate::config::Settings;
+use crate::config::{Sandbox, Settings};
 use crate::environment::{self, EnvironmentError};
 use crate::passbands;
-use crate::worker::BOOTSTRAP;
+use crate::worker::{BOOTSTRAP, ROOT_FOLDER_VARIABLE, sandbox};
 
 /// What the worker package says of its surroundings.
 #[derive(Deserialize)]
@@ -17,11 +18,13 @@ struct Info {
     python: String,
     phoebe: String,
     passbands: Vec<String>,
+    #[serde(default)]
+    metadata_problem: Option<String>,
 }
 
 pub(super) fn check(settings: &Settings) -> Vec<Finding> {
     match interpreter(settings) {
-        Ok(Some(python)) => import(&python, passbands::folder(settings).ok().flatten()),
+        Ok(Some(python)) => import(&python, settings),
         Ok(None) => vec![not_made_yet()],
         Err(error) => vec![Finding::failed("Python", error.to_string(), "see there")],
     }
@@ -48,14 +51,18 @@ fn not_made_yet() -> Finding {
     }
 }
 
-fn import(python: &Path, folder: Option<PathBuf>) -> Vec<Finding> {
-    match probe(python, folder) {
+fn import(python: &Path, settings: &Settings) -> Vec<Finding> {
+    match probe(python, settings) {
         Ok(info) => {
-            vec![
+            let mut findings = vec![
                 Finding::ok("Python", format!("{} at {}", info.python, python.display())),
                 Finding::ok("PHOEBE", info.phoebe),
                 counted(&info.passbands),
-            ]
+            ];
+            if settings.worker.sandbox != Sandbox::Off {
+                findings.push(metadata(info.metadata_problem));
+            }
+            findings
         }
         Err(said) => vec![Finding::failed(
             "PHOEBE",
@@ -69,11 +76,17 @@ fn import(python: &Path, folder: Option<PathBuf>) -> Vec<Finding> {
     }
 }
 
-fn probe(python: &Path, folder: Option<PathBuf>) -> Result<Info, String> {
+fn probe(python: &Path, settings: &Settings) -> Result<Info, String> {
     let package = environment::package_directory().map_err(|error| error.to_string())?;
     let mut command = Command::new(python);
-    if let Some(folder) = folder {
+    if let Some(folder) = passbands::folder(settings).ok().flatten() {
         command.env("PHOEBE_SERVER_PASSBANDS", folder);
+    }
+    // A server may run in the data directory.
+    let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
+    if settings.worker.sandbox != Sandbox::Off {
+        let told = serde_json::to_string(&sandbox::root_folder(scratch.path()));
+        command.env(ROOT_FOLDER_VARIABLE, told.map_err(|error| error.to_string())?);
     }
     let output = command
         .args(["-I", "-c", BOOTSTRAP])
@@ -89,6 +102,24 @@ fn probe(python: &Path, folder: Option<PathBuf>) -> Result<Info, String> {
         let last = errors.lines().rfind(|line| !line.trim().is_empty()).map(str::to_owned);
         last.unwrap_or_else(|| format!("it said nothing ({})", output.status))
     })
+}
+
+/// Whether code in workers can see the metadata of files that it may not read.
+fn metadata(problem: Option<String>) -> Finding {
+    match problem {
+        None => Finding::ok("metadata", "workers see files and processes of their own only"),
+        Some(reason) => Finding::warning(
+            "metadata",
+            format!(
+                "code in workers can see the size, owner and times of all files, and which \
+                 processes there are, but not read them: {reason}"
+            ),
+            "let the server make mount namespaces: as root with CAP_SYS_ADMIN, else with user \
+             namespaces (`sysctl user.max_user_namespaces`, `kernel.unprivileged_userns_clone`, \
+             `kernel.apparmor_restrict_unprivileged_userns`), which a container's seccomp profile \
+             or a unit's RestrictNamespaces= may refuse too",
+        ),
+    }
 }
 
 fn counted(names: &[String]) -> Finding {
@@ -119,9 +150,17 @@ mod tests {
         std::fs::write(&python, script).expect("written");
         let all = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(&python, all).expect("set");
-        let findings = import(&python, None);
+        let findings = import(&python, &Settings::default());
         assert_eq!(findings[0].level, Level::Failed);
         assert!(findings[0].text.contains("libstdc++ is gone"), "{:?}", findings[0]);
+    }
+
+    #[test]
+    fn metadata_that_can_be_seen_is_told_with_the_reason() {
+        assert_eq!(metadata(None).level, Level::Ok);
+        let seen = metadata(Some("unshare: Operation not permitted".to_owned()));
+        assert_eq!(seen.level, Level::Warning);
+        assert!(seen.text.ends_with("unshare: Operation not permitted"), "{seen}");
     }
 
     #[test]

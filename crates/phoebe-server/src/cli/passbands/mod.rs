@@ -81,6 +81,7 @@ impl<'a> Phoebe<'a> {
             instance: String::new(),
             accelerate: false,
             passband_dir: passbands::folder(settings).map_err(Failure::failed)?,
+            root_folder: None,
         };
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().map_err(Failure::failed)?;

@@ -11,9 +11,9 @@ mod scratch;
 mod watch;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use phoebe_protocol::packet::{Account, Limits, Sandbox, SandboxLevel};
+use phoebe_protocol::packet::{Account, Info, Limits, RootFolder, Sandbox, SandboxLevel};
 use thiserror::Error;
 use tracing::{info, warn};
 
@@ -92,7 +92,7 @@ impl Containment {
     /// What keeps workers from being contained so.
     pub fn plan(
         settings: &config::WorkerSettings,
-        run: &std::path::Path,
+        run: &Path,
         instance: &str,
     ) -> Result<Option<Self>, SandboxError> {
         // Another account cannot pass through the data directory.
@@ -109,7 +109,7 @@ impl Containment {
     /// What keeps workers from being contained so.
     pub(super) fn plan_in(
         settings: &config::WorkerSettings,
-        folder: &std::path::Path,
+        folder: &Path,
     ) -> Result<Option<Self>, SandboxError> {
         let missing = missing();
         let level = match settings.sandbox {
@@ -130,11 +130,17 @@ impl Containment {
         let sandbox = Sandbox {
             level: self.level,
             filters: self.filters.clone(),
-            readable: READABLE.map(str::to_owned).into(),
+            readable: readable(),
             scratch: scratch.path().to_string_lossy().into_owned(),
             account: self.account,
         };
         Ok((sandbox, scratch))
+    }
+
+    /// What all workers find in their root folder.
+    #[must_use]
+    pub fn root_folder(&self) -> RootFolder {
+        root_folder(self.scratch.folder())
     }
 
     /// Bounds of one worker, besides its memory.
@@ -146,6 +152,15 @@ impl Containment {
             processes: Some(most_processes()),
         }
     }
+}
+
+/// The root folder of workers whose scratch directories are in `scratch`.
+pub(crate) fn root_folder(scratch: &Path) -> RootFolder {
+    RootFolder { readable: readable(), scratch: scratch.to_string_lossy().into_owned() }
+}
+
+fn readable() -> Vec<String> {
+    READABLE.map(str::to_owned).into()
 }
 
 /// How many processes and threads a worker may have: itself, ZeroMQ's threads, a runner, a helper for each core, and some.
@@ -178,6 +193,17 @@ pub fn announce(containment: Option<&Containment>) {
     }
 }
 
+/// Says in the log, where a look at Python found it, that the metadata of files is not contained.
+pub(super) fn announce_metadata(info: &Info) {
+    if let Some(reason) = &info.metadata_problem {
+        warn!(
+            reason,
+            "workers can see the metadata of files that they cannot read (size, owner, times), and \
+             which processes there are; `phoebe-server doctor` says what to do"
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,10 +226,10 @@ mod tests {
         let (first, first_scratch) = plan.for_one().unwrap();
         let (second, _second_scratch) = plan.for_one().unwrap();
         assert_ne!(first.scratch, second.scratch);
-        assert!(std::path::Path::new(&first.scratch).is_dir());
+        assert!(Path::new(&first.scratch).is_dir());
         drop(first_scratch);
-        assert!(!std::path::Path::new(&first.scratch).exists());
-        assert!(std::path::Path::new(&second.scratch).is_dir());
+        assert!(!Path::new(&first.scratch).exists());
+        assert!(Path::new(&second.scratch).is_dir());
     }
 
     #[test]

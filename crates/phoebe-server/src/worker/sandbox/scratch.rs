@@ -34,6 +34,11 @@ impl ScratchSpace {
         Ok(Self { folder: fs::canonicalize(folder)? })
     }
 
+    /// Where they are made.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// An empty directory for one worker.
     pub(super) fn make(&self, owner: Option<Account>) -> io::Result<Scratch> {
         let scratch = Scratch { path: self.folder.join(Uuid::new_v4().to_string()) };

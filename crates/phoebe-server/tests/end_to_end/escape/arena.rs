@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,12 +25,17 @@ macro_rules! with_common {
     };
 }
 
-const SOURCES: [&str; 5] = [
+/// Payloads that open nothing: only another root folder contains them.
+pub(super) const METADATA: &str = with_common!("../escapes/metadata.py");
+/// Payloads that take too much.
+pub(super) const RESOURCES: &str = with_common!("../escapes/resources.py");
+const SOURCES: [&str; 6] = [
+    METADATA,
     with_common!("../escapes/files.py"),
     with_common!("../escapes/processes.py"),
     with_common!("../escapes/network.py"),
     with_common!("../escapes/kernel.py"),
-    with_common!("../escapes/resources.py"),
+    RESOURCES,
 ];
 
 /// One function of those files.
@@ -99,8 +105,10 @@ impl Outcome {
 
     /// Whether it was denied by the kernel, or stopped by a bound that the answer names.
     pub(super) fn is_contained(&self, name: &str) -> Result<(), String> {
-        const DENIED: [&str; 6] = [
+        const DENIED: [&str; 7] = [
             "PermissionError",
+            // What it may not see is not there. That it is there, the run without the sandbox proves.
+            "FileNotFoundError",
             "OSError",
             "BlockingIOError",
             "MemoryError",
@@ -144,13 +152,16 @@ impl Arena {
         let (decoy, victim) = (server.root().join("decoy"), server.root().join("victim"));
         fs::write(&decoy, canary()).unwrap();
         fs::write(&victim, "a file of the server's user").unwrap();
+        let link = server.root().join("link-to-a-secret");
+        symlink(server.root().join(canary()), &link).unwrap();
         let abstract_name = format!("escape-{}", server.instance());
         let listeners = Listeners::open(&server.root().join("unix"), &abstract_name);
         let package = zygote.command_line.split_ascii_whitespace().nth_back(1).unwrap();
         let at = json!({
             "contained": contained,
             "config": server.config(), "database": server.data().join("sessions.db"),
-            "data": server.data(), "decoy": decoy, "victim": victim, "package": package,
+            "data": server.data(), "decoy": decoy, "victim": victim, "link": link,
+            "package": package,
             "instance": server.instance(),
             "server": server.pid(), "zygote": zygote.pid, "neighbour": worker.pid,
             "http_port": server.address().rsplit_once(':').unwrap().1.parse::<u16>().unwrap(),

@@ -24,6 +24,7 @@ pub(crate) struct Builder {
     ports: u16,
     disk: Option<disk::Kind>,
     alone: bool,
+    may_mount: bool,
 }
 
 #[derive(Debug)]
@@ -42,6 +43,7 @@ impl Builder {
             ports: 10,
             disk: None,
             alone: false,
+            may_mount: true,
         }
     }
 
@@ -81,6 +83,12 @@ impl Builder {
         self
     }
 
+    /// Takes from a server of root's the right to mount, as most containers do.
+    pub(crate) fn without_mounts(mut self) -> Self {
+        self.may_mount = false;
+        self
+    }
+
     /// One setting, as `section.key`.
     pub(crate) fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
         set(&mut self.settings, key, value);
@@ -109,8 +117,10 @@ impl Builder {
         let is_https =
             self.settings.get("server").is_some_and(|server| server.get("tls_cert").is_some());
         let environment = self.environment;
+        let may_mount = self.may_mount;
         let setup = Setup {
             config,
+            may_mount,
             environment,
             log,
             ports,

@@ -150,7 +150,17 @@ impl From<Output> for Finished {
 /// The server's binary, in `folder`, with as little of the caller's environment as it needs. The cache stays the caller's: the
 /// private Python environment is made once.
 pub(crate) fn command(folder: &Path) -> Command {
-    let mut command = Command::new(SERVER);
+    surrounded(Command::new(SERVER), folder)
+}
+
+/// The same without the capability to mount, for root.
+pub(crate) fn command_without_mounts(folder: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-sys_admin", "--inh-caps=-sys_admin", SERVER]);
+    surrounded(command, folder)
+}
+
+fn surrounded(mut command: Command, folder: &Path) -> Command {
     command.current_dir(folder).env_clear();
     for name in ["PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME"] {
         if let Some(value) = std::env::var_os(name) {

@@ -29,6 +29,7 @@ const END_DEADLINE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) config: PathBuf,
+    pub(super) may_mount: bool,
     pub(super) environment: Vec<(&'static str, String)>,
     pub(super) log: Log,
     pub(super) ports: PortRange,
@@ -248,7 +249,10 @@ impl Drop for TestServer {
 impl Setup {
     fn launch(&self) -> Child {
         let output = OpenOptions::new().create(true).append(true).open(self.log.path()).unwrap();
-        let mut command = program::command(self.root.path());
+        let mut command = match self.may_mount {
+            true => program::command(self.root.path()),
+            false => program::command_without_mounts(self.root.path()),
+        };
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("run").arg("--config").arg(&self.config).args(["--port", "0"]);
         command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
