@@ -200,6 +200,10 @@ def _count_processes(processes: int | None) -> None:
         return
     if _libc.unshare(_CLONE_NEWUSER) == 0:
         _limit("RLIMIT_NPROC", processes)
+        return
+    # Not every machine allows it, so no start depends on it; the server counts too, more slowly.
+    reason = os.strerror(ctypes.get_errno())
+    print(f"the kernel does not count this worker's processes: unshare: {reason}", flush=True)
 
 
 def _drop_capabilities() -> None:

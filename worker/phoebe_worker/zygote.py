@@ -6,6 +6,7 @@ single-threaded and never runs anything of a user's.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -96,11 +97,17 @@ class Zygote:
     def _report_exits(self) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if pid == 0:
+            if ended is None:
                 return
+            pid = ended.si_pid
+            # What a worker left of its group goes before the worker does: as long as that is not
+            # reaped, its id is nobody else's, nor is the group's. What led no group leaves none.
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
             code = os.waitstatus_to_exitcode(status)
             self._send(
                 {

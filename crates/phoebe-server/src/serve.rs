@@ -23,8 +23,9 @@ use crate::signals::{self, Signals, Wish};
 use crate::store::snapshots::{Rules, SnapshotStore};
 use crate::store::{CommandFilter, DataDirectory, DataDirectoryError, Store, StoreError};
 use crate::web::{self, App, ConnectionLimits, Tls, TlsError};
+use crate::worker::cgroup::{CgroupError, Cgroups};
 use crate::worker::sandbox::{self, Containment, SandboxError};
-use crate::worker::{Interpreter, Launcher, orphans, reap_children};
+use crate::worker::{Interpreter, Launcher, Registry, bounds, orphans, reap_children};
 
 /// Why rows of an earlier run are closed.
 const FOUND_AFTER_A_CRASH: &str = "server_died";
@@ -43,6 +44,9 @@ pub enum ServeError {
     /// The containment of workers.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// The cgroups of workers.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     /// The authentication settings.
     #[error(transparent)]
     Auth(#[from] AuthSetupError),
@@ -111,11 +115,15 @@ pub async fn serve(
     };
     interpreter.passband_dir.as_deref().map_or(Ok(()), passbands::create)?;
     let records = orphans::Records::open(data.run())?;
+    let session = bounds::cgroup_bounds(&settings);
+    let cgroups = Cgroups::open(&settings.worker.cgroup, data.instance_id(), session)?;
+    bounds::announce(&settings, cgroups.as_ref().map(Cgroups::place));
+    let registry = Registry::new(records, cgroups);
     let launcher = match settings.worker.start {
         WorkerStart::Fork => {
-            Launcher::fork(interpreter, records, containment, settings.worker.spares)
+            Launcher::fork(interpreter, registry, containment, settings.worker.spares)
         }
-        WorkerStart::Spawn => Launcher::spawn(interpreter, records, containment),
+        WorkerStart::Spawn => Launcher::spawn(interpreter, registry, containment),
     };
     let sessions = SessionManager::new(Arc::clone(&settings), store.clone(), launcher, snapshots);
     match sessions.take_over(&last_activity)? {

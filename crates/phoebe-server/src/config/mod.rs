@@ -34,7 +34,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use value::{at_least, jwt_algorithms, log_level, within};
+use value::{at_least, cgroup, jwt_algorithms, log_level, within};
 
 table::settings! {
     /// Where and how HTTP is served.
@@ -194,6 +194,10 @@ table::settings! {
         sandbox: Sandbox = Sandbox::default();
         /// The user, by name or number, to whom workers change where the server is root; empty to stay.
         user: String = String::new();
+        /// A cgroup (version 2) below which each worker gets one of its own, by which the kernel bounds
+        /// memory and processes of a session: a folder, `auto` for the server's own cgroup where
+        /// systemd delegated it (`Delegate=`), or `off`.
+        cgroup: String = "auto".to_owned(), check(cgroup);
         /// Use faster equivalents of some of PHOEBE's functions.
         accelerate: bool = true;
         /// Folder of the passbands that `phoebe-server passbands install` adds to PHOEBE's own. Where none is named: that of

@@ -364,6 +364,17 @@ pub(super) fn jwt_algorithms(names: &[String]) -> Result<(), String> {
     }
 }
 
+/// Accepts a place for cgroups.
+pub(super) fn cgroup(text: &str) -> Result<(), String> {
+    match text {
+        "auto" | "off" => Ok(()),
+        path if path.starts_with('/') => Ok(()),
+        other => {
+            Err(format!("expected auto, off or the absolute path of a folder, found {other:?}"))
+        }
+    }
+}
+
 /// Accepts the names of log levels, in Python's words or Rust's.
 pub(super) fn log_level(text: &str) -> Result<(), String> {
     const LEVELS: [&str; 7] = ["TRACE", "DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL"];

@@ -15,7 +15,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::*;
 use crate::config::{AuthMode, PublicUrl, Secret};
 use crate::store::CommandFilter;
-use crate::worker::{Interpreter, Launcher, orphans};
+use crate::worker::{Interpreter, Launcher, Registry, orphans};
 
 mod guards;
 
@@ -52,7 +52,8 @@ impl Server {
             root_folder: None,
         };
         let records = orphans::Records::open(folder.path()).unwrap();
-        let launcher = Launcher::spawn(interpreter, records, None);
+        let registry = Registry::new(records, None);
+        let launcher = Launcher::spawn(interpreter, registry, None);
         let sessions = SessionManager::new(Arc::clone(&settings), store.clone(), launcher, None);
         let authenticator = Authenticator::from_settings(&settings.auth, store.clone()).unwrap();
         Self { folder, router: router(App { settings, sessions, store, authenticator }) }

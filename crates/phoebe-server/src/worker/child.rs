@@ -11,9 +11,9 @@ use super::LaunchError;
 use super::exits::Exit;
 use super::interpreter::Interpreter;
 use super::log_pipe;
-use super::orphans::{Record, Records};
 use super::packet_socket::{self, PacketSocket};
 use super::process::Process;
+use super::registry::{Entry, Registry};
 use super::zygote::{ForkError, Zygote};
 
 /// After SIGKILL the kernel needs a moment to tear a process down.
@@ -25,7 +25,7 @@ pub(super) struct Child {
     pub(super) lifeline: PacketSocket,
     /// What the log calls it, once it is somebody's.
     name: Arc<OnceLock<String>>,
-    _record: Record,
+    _entry: Entry,
 }
 
 impl Drop for Child {
@@ -37,13 +37,13 @@ impl Drop for Child {
 
 impl Child {
     /// Forks one.
-    pub(super) async fn fork(zygote: &Zygote, records: &Records) -> Result<Self, LaunchError> {
+    pub(super) async fn fork(zygote: &Zygote, registry: &Registry) -> Result<Self, LaunchError> {
         loop {
             let (lifeline, theirs) = packet_socket::pair()?;
             let name = Arc::default();
             let log = log_pipe::open(Arc::clone(&name))?;
             return match zygote.fork(theirs, log).await {
-                Ok(process) => Self::hold(process, lifeline, name, records),
+                Ok(process) => Self::hold(process, lifeline, name, registry).await,
                 Err(ForkError::Lost) => continue,
                 Err(error @ ForkError::Overloaded) => {
                     Err(LaunchError::Overloaded(error.to_string()))
@@ -55,23 +55,26 @@ impl Child {
     }
 
     /// Starts a fresh interpreter.
-    pub(super) fn spawn(interpreter: &Interpreter, records: &Records) -> Result<Self, LaunchError> {
+    pub(super) async fn spawn(
+        interpreter: &Interpreter,
+        registry: &Registry,
+    ) -> Result<Self, LaunchError> {
         let (lifeline, theirs) = packet_socket::pair()?;
         let name = Arc::default();
         let output = log_pipe::open(Arc::clone(&name))?;
         let error = output.try_clone()?;
         let process = interpreter.start("spawn", Stdio::from(theirs), output, error)?;
-        Self::hold(process, lifeline, name, records)
+        Self::hold(process, lifeline, name, registry).await
     }
 
-    fn hold(
+    async fn hold(
         process: Process,
         lifeline: PacketSocket,
         name: Arc<OnceLock<String>>,
-        records: &Records,
+        registry: &Registry,
     ) -> Result<Self, LaunchError> {
-        let record = records.add(&process)?;
-        Ok(Self { process: Arc::new(process), lifeline, name, _record: record })
+        let entry = registry.enter(&process).await?;
+        Ok(Self { process: Arc::new(process), lifeline, name, _entry: entry })
     }
 
     /// Gives it to a session.

@@ -1,14 +1,17 @@
 //! How processes ended. The zygote reports its children, the kernel reports ours; both meet here, by process id.
 //!
 //! The server adopts what its dead zygotes leave behind (it is a subreaper), so one loop reaps all children. Nothing else
-//! in a running server may wait for a child.
+//! in a running server may wait for a child. Whoever reaps a process kills the group that it led first, so that nothing of a worker
+//! outlives it.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use rustix::process::{WaitOptions, getpid, set_child_subreaper, wait};
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, kill_process_group, set_child_subreaper, waitpid,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -159,10 +162,30 @@ pub fn reap_children() -> io::Result<()> {
 
 fn reap() {
     let _no_child_starts = pause_reaping();
-    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+    while let Some(pid) = ended_child() {
+        // What it left of its group goes before it does: as long as it is not reaped, its id is nobody else's, nor is the group's.
+        // Most led none.
+        let _ = kill_process_group(pid, Signal::KILL);
+        let Ok(Some((_, status))) = waitpid(Some(pid), WaitOptions::NOHANG) else { return };
         let exit = Exit::from_parts(status.exit_status(), status.terminating_signal());
         report(pid.as_raw_nonzero().get(), exit);
     }
+}
+
+/// A child that has ended and is not reaped yet.
+#[allow(unsafe_code, reason = "rustix's waitid does not tell which process it found")]
+fn ended_child() -> Option<Pid> {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the structure is plain numbers, for which zeros are valid; `waitid` writes into it and keeps no pointer. The process id is
+    // one of the fields that it fills for a child, and stays zero where there is none.
+    let pid = unsafe {
+        let mut found: libc::siginfo_t = std::mem::zeroed();
+        match libc::waitid(libc::P_ALL, 0, &raw mut found, options) {
+            0 => found.si_pid(),
+            _ => 0,
+        }
+    };
+    Pid::from_raw(pid)
 }
 
 /// Lets no child be reaped as long as it is held: whoever starts one can take hold of it, however soon it ends.

@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use super::child::Child;
 use super::exits::Exit;
 use super::interpreter::Interpreter;
-use super::orphans::Records;
 use super::packet_socket::PacketSocket;
 use super::passbands::PassbandList;
 use super::readiness::{self, Readiness};
+use super::registry::Registry;
 use super::sandbox::{Containment, Scratch, Watch};
 use super::spares::Spares;
 use super::usage;
@@ -62,7 +62,7 @@ pub enum LaunchError {
 pub struct Launcher {
     source: Source,
     spares: Option<Spares>,
-    records: Records,
+    registry: Registry,
     containment: Option<Containment>,
     watch: Watch,
     readiness: watch::Receiver<Readiness>,
@@ -79,31 +79,31 @@ impl Launcher {
     #[must_use]
     pub fn fork(
         interpreter: Interpreter,
-        records: Records,
+        registry: Registry,
         containment: Option<Containment>,
         spares: usize,
     ) -> Self {
         let closing = CancellationToken::new();
-        let zygote = Zygote::supervise(interpreter, records.clone(), closing.clone());
+        let zygote = Zygote::supervise(interpreter, registry.clone(), closing.clone());
         let readiness = zygote.readiness();
         let watch = Watch::start(closing.clone());
-        let spares = Spares::keep(spares, zygote.clone(), records.clone(), closing.clone());
+        let spares = Spares::keep(spares, zygote.clone(), registry.clone(), closing.clone());
         let (source, spares) = (Source::Zygote(zygote), Some(spares));
-        Self { source, spares, records, containment, watch, readiness, closing }
+        Self { source, spares, registry, containment, watch, readiness, closing }
     }
 
     /// A fresh interpreter for every worker: slow, and independent of how well a fork is supported.
     #[must_use]
     pub fn spawn(
         interpreter: Interpreter,
-        records: Records,
+        registry: Registry,
         containment: Option<Containment>,
     ) -> Self {
         let closing = CancellationToken::new();
         let readiness = readiness::ask(interpreter.clone(), closing.clone());
         let watch = Watch::start(closing.clone());
         let source = Source::Spawn(interpreter, PassbandList::default());
-        Self { source, spares: None, records, containment, watch, readiness, closing }
+        Self { source, spares: None, registry, containment, watch, readiness, closing }
     }
 
     /// What the Python side says of itself. Waits until PHOEBE is imported.
@@ -150,6 +150,7 @@ impl Launcher {
             Source::Zygote(zygote) => zygote.ended().await,
             Source::Spawn(..) => {}
         }
+        self.registry.is_empty().await;
     }
 
     /// Starts a worker and waits until its command socket is bound. The caller bounds the time; giving up ends the worker.
@@ -175,8 +176,8 @@ impl Launcher {
 
     async fn child(&self) -> Result<Child, LaunchError> {
         match &self.source {
-            Source::Zygote(zygote) => Child::fork(zygote, &self.records).await,
-            Source::Spawn(interpreter, _) => Child::spawn(interpreter, &self.records),
+            Source::Zygote(zygote) => Child::fork(zygote, &self.registry).await,
+            Source::Spawn(interpreter, _) => Child::spawn(interpreter, &self.registry).await,
         }
     }
 

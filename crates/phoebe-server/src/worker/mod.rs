@@ -4,6 +4,9 @@
 //! wait for, a way to end it, and its memory; a [`connection`] to that address carries commands. Process ids, descriptors,
 //! loopback and signals stay inside this module: nothing outside may assume them.
 
+pub mod bounds;
+mod census;
+pub mod cgroup;
 mod child;
 pub mod connection;
 mod descriptor;
@@ -16,6 +19,7 @@ mod packet_socket;
 mod passbands;
 mod process;
 mod readiness;
+mod registry;
 pub mod sandbox;
 mod spares;
 mod usage;
@@ -29,3 +33,4 @@ pub use interpreter::Interpreter;
 pub(crate) use interpreter::{BOOTSTRAP, ROOT_FOLDER_VARIABLE};
 pub use launcher::{LaunchError, Launcher, Worker, WorkerSpec};
 pub use passbands::{PassbandError, look_at_passbands};
+pub use registry::Registry;

@@ -1,13 +1,18 @@
 //! What an earlier run of the server left behind: found, and ended if it is really ours.
 //!
-//! Every process of ours has a record in the data directory while it lives: a file named by its process id and start time, in a
-//! folder that belongs to one boot of the machine. A process is ours if id *and* start time *and* the instance id in its environment
-//! agree; a name proves nothing. That orphans die by themselves, because their lifeline closes, is
-//! not relied upon; one that is about to is waited for.
+//! Every process that the server starts has a record in the data directory while it lives: a file named by its process id and
+//! start time, in a folder that belongs to one boot of the machine. It leads a process group, which none of its descendants can
+//! leave in the sandbox. A process is ours if its environment carries our instance id, or if it is in the sandbox and a record
+//! names it or its group: code of a user's can overwrite its environment, and can end before what it started does. A name
+//! proves nothing. That orphans die by themselves, because their lifeline closes, is not relied upon; one that is about to is
+//! waited for.
 
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,12 +20,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use tracing::{info, warn};
 
-use super::interpreter::INSTANCE_VARIABLE;
-use super::process::{Process, start_time};
+use super::census::{self, Environment, Seen};
+use super::process::Process;
 
-/// How long to wait for a killed process to be gone, and for one that ends by itself.
+/// How long to wait for killed processes to be gone, and for those that end by themselves.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long to wait before a process is looked at again that could not be examined.
+/// How long to wait before the next look.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Where records are kept.
@@ -46,11 +51,12 @@ impl Records {
         Ok(Self { folder })
     }
 
-    /// Records a process of ours.
+    /// Records a process of ours, with the program that it runs: in the sandbox nobody can start another.
     pub(crate) fn add(&self, process: &Process) -> io::Result<Record> {
         let name = format!("{}-{}", process.pid(), process.start_time());
         let file = self.folder.join(name);
-        fs::write(&file, [])?;
+        let program = census::program(process.pid()).unwrap_or_default();
+        fs::write(&file, program.as_os_str().as_bytes())?;
         Ok(Record { file })
     }
 }
@@ -79,35 +85,56 @@ pub fn clean(run: &Path, instance: &str) -> io::Result<Vec<Orphan>> {
 
 fn clean_within(run: &Path, instance: &str, patience: Duration) -> io::Result<Vec<Orphan>> {
     let this_boot = run.join(boot_id()?);
+    let records = entries(&this_boot)?;
+    let known: Vec<Recorded> = records.iter().filter_map(|file| Recorded::read(file)).collect();
     let deadline = Instant::now() + patience;
-    let (mut ended, mut unknown) = (Vec::new(), Vec::new());
-    for record in entries(&this_boot)? {
-        match look_until_clear(&record, instance, deadline) {
-            Finding::Ours(process) => {
-                process.end();
-                info!(pid = process.pid(), "ended a process that an earlier run left");
-                ended.push(Orphan { pid: process.pid() });
-            }
-            Finding::NotOurs => {}
-            Finding::Unknown(process, error) => {
-                unknown.push((process.pid(), error.to_string()));
-                continue;
-            }
+    let mut ended = BTreeSet::new();
+    // Again and again: what is being killed may have started others meanwhile.
+    let left = loop {
+        let found = look(&known, instance);
+        for process in found.iter().filter(|process| process.verdict == Verdict::Ours) {
+            process.kill();
+            ended.insert(process.seen.pid);
         }
-        fs::remove_file(&record)?;
-    }
-    if !unknown.is_empty() {
-        warn!(
-            processes = ?unknown,
-            "these look like ours but cannot be examined; they are left alone"
-        );
+        let Some(waited_for) = found.first() else { break found };
+        if Instant::now() >= deadline {
+            break found;
+        }
+        waited_for.is_gone_within(LOOK_AGAIN);
+    };
+    report(&ended, &left);
+    for file in records {
+        if !left.iter().any(|process| process.record.as_ref() == Some(&file)) {
+            fs::remove_file(&file)?;
+        }
     }
     for folder in entries(run)?.into_iter().filter(|folder| *folder != this_boot) {
         // Of an earlier boot: its processes are gone, and their ids belong to others now. Or scratch
         // of workers, which are gone.
         fs::remove_dir_all(&folder)?;
     }
-    Ok(ended)
+    Ok(ended.into_iter().map(|pid| Orphan { pid }).collect())
+}
+
+fn report(ended: &BTreeSet<i32>, left: &[Found]) {
+    if !ended.is_empty() {
+        let pids = ended.iter().take(10).collect::<Vec<_>>();
+        info!(count = ended.len(), ?pids, "ended processes that an earlier run left");
+    }
+    let those = |verdict| -> Vec<i32> {
+        let found = left.iter().filter(|process| process.verdict == verdict);
+        found.map(|process| process.seen.pid).collect()
+    };
+    let (stubborn, unclear) = (those(Verdict::Ours), those(Verdict::Unclear));
+    if !stubborn.is_empty() {
+        warn!(processes = ?stubborn, "killed processes do not go away");
+    }
+    if !unclear.is_empty() {
+        warn!(
+            processes = ?unclear,
+            "these look like ours but cannot be examined; they are left alone"
+        );
+    }
 }
 
 fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
@@ -118,83 +145,139 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// What became of the process of which a record speaks.
-enum Finding {
-    /// It lives and carries our instance id.
-    Ours(Recorded),
-    /// It is gone, or its process id belongs to another one.
-    NotOurs,
-    /// It lives, and cannot be examined.
-    Unknown(Recorded, io::Error),
-}
-
-/// The living process that has the id and the start time of a record.
+/// What a record says.
+#[derive(Debug, Clone)]
 struct Recorded {
-    pid: Pid,
-    descriptor: OwnedFd,
-}
-
-/// Looks at the process of a record, and again until `deadline` while it cannot be examined: a
-/// process that is about to end has no environment any more, for a moment.
-fn look_until_clear(record: &Path, instance: &str, deadline: Instant) -> Finding {
-    loop {
-        match look(record, instance) {
-            Finding::Unknown(process, _) if Instant::now() < deadline => {
-                process.is_gone_within(LOOK_AGAIN);
-            }
-            clear => return clear,
-        }
-    }
-}
-
-fn look(record: &Path, instance: &str) -> Finding {
-    let Some(process) = Recorded::find(record) else { return Finding::NotOurs };
-    match process.environment() {
-        // Some kernels say so of a process that is about to end.
-        Ok(environment) if environment.is_empty() => {
-            Finding::Unknown(process, io::Error::other("it has no environment"))
-        }
-        Ok(environment) => {
-            let expected = format!("{INSTANCE_VARIABLE}={instance}");
-            let mut entries = environment.split(|byte| *byte == 0);
-            match entries.any(|entry| entry == expected.as_bytes()) {
-                true => Finding::Ours(process),
-                false => Finding::NotOurs,
-            }
-        }
-        Err(error) => Finding::Unknown(process, error),
-    }
+    file: PathBuf,
+    pid: i32,
+    started: u64,
+    program: Option<PathBuf>,
 }
 
 impl Recorded {
-    /// The process of which a record speaks, if that very process still lives.
-    fn find(record: &Path) -> Option<Self> {
-        let (pid, started) = record.file_name()?.to_str()?.split_once('-')?;
-        let (pid, started): (i32, u64) = (pid.parse().ok()?, started.parse().ok()?);
-        let pid = Pid::from_raw(pid)?;
-        let descriptor = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        let process = Self { pid, descriptor };
-        let lives =
-            start_time(process.pid()) == Some(started) && !process.is_gone_within(Duration::ZERO);
-        lives.then_some(process)
+    fn read(file: &Path) -> Option<Self> {
+        let (pid, started) = file.file_name()?.to_str()?.split_once('-')?;
+        let program = fs::read(file).ok().filter(|text| !text.is_empty());
+        Some(Self {
+            file: file.to_owned(),
+            pid: pid.parse().ok()?,
+            started: started.parse().ok()?,
+            program: program.map(|text| PathBuf::from(OsString::from_vec(text))),
+        })
     }
 
-    fn pid(&self) -> i32 {
-        self.pid.as_raw_nonzero().get()
+    fn names(&self, process: &Seen) -> bool {
+        self.pid == process.pid && self.started == process.started
     }
 
-    fn environment(&self) -> io::Result<Vec<u8>> {
-        fs::read(format!("/proc/{}/environ", self.pid()))
+    /// Whether a process is in the group that the recorded one led. `leader` is who has its id now: if that is another process,
+    /// the group is that one's.
+    fn led(&self, process: &Seen, leader: Option<&Seen>) -> bool {
+        self.pid == process.group
+            && self.started <= process.started
+            && leader.is_none_or(|leader| leader.started == self.started)
     }
+}
 
-    /// Kills it and its group, and waits until it is gone.
-    fn end(&self) {
-        // Gone between the look and the blow: as good.
-        let _gone = kill_process_group(self.pid, Signal::KILL);
-        let _gone = pidfd_send_signal(&self.descriptor, Signal::KILL);
-        if !self.is_gone_within(PATIENCE) {
-            warn!(pid = self.pid(), "a killed process does not go away");
+/// Whether a process is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Ours,
+    NotOurs,
+    /// A record speaks for it, and it cannot be examined.
+    Unclear,
+}
+
+/// What speaks for a process.
+#[derive(Debug, Clone, Copy)]
+struct Evidence {
+    environment: Environment,
+    is_sandboxed: bool,
+    /// A record names this very process.
+    is_named: bool,
+    /// It is in the group of a process that a record names.
+    is_in_group: bool,
+    /// It runs the recorded program; none where that cannot be read.
+    runs_the_program: Option<bool>,
+}
+
+/// In the sandbox the environment decides nothing, for code of a user's may have overwritten it. Outside, it decides all.
+fn judge(evidence: &Evidence) -> Verdict {
+    let is_recorded = evidence.is_named || evidence.is_in_group;
+    match evidence {
+        Evidence { environment: Environment::Ours, .. } => Verdict::Ours,
+        _ if !is_recorded => Verdict::NotOurs,
+        Evidence { is_sandboxed: true, is_named: true, .. }
+        | Evidence { is_sandboxed: true, runs_the_program: Some(true), .. } => Verdict::Ours,
+        Evidence { environment: Environment::Unreadable, .. }
+        | Evidence { is_sandboxed: true, runs_the_program: None, .. } => Verdict::Unclear,
+        _ => Verdict::NotOurs,
+    }
+}
+
+/// A living process that is ours or may be, held so that its id cannot be mistaken for a later process's.
+struct Found {
+    seen: Seen,
+    verdict: Verdict,
+    /// The record that speaks for it.
+    record: Option<PathBuf>,
+    /// The group that is ours with it.
+    group: Option<i32>,
+    descriptor: OwnedFd,
+}
+
+/// All living processes that are ours or may be.
+fn look(known: &[Recorded], instance: &str) -> Vec<Found> {
+    let own = std::process::id().cast_signed();
+    let all = census::all();
+    let by_id: HashMap<i32, &Seen> = all.iter().map(|process| (process.pid, process)).collect();
+    let others = all.iter().filter(|process| process.pid != own);
+    others
+        .filter_map(|process| {
+            let leader = by_id.get(&process.group).copied();
+            let record =
+                known.iter().find(|record| record.names(process) || record.led(process, leader));
+            Found::examine(process, record, instance)
+        })
+        .collect()
+}
+
+impl Found {
+    fn examine(process: &Seen, record: Option<&Recorded>, instance: &str) -> Option<Self> {
+        let environment = census::environment(process.pid, instance);
+        if record.is_none() && environment != Environment::Ours {
+            return None;
         }
+        let program = record.and_then(|record| record.program.as_ref());
+        let evidence = Evidence {
+            environment,
+            is_sandboxed: census::is_sandboxed(process.pid),
+            is_named: record.is_some_and(|record| record.names(process)),
+            is_in_group: record.is_some(),
+            runs_the_program: match program {
+                Some(program) => census::program(process.pid).map(|found| found == *program),
+                None => Some(false),
+            },
+        };
+        let verdict = judge(&evidence);
+        let descriptor = pidfd_open(Pid::from_raw(process.pid)?, PidfdFlags::empty()).ok()?;
+        // Looked at once more, now that it is held: what was read is of this very process.
+        let now = Seen::look(process.pid)?;
+        let is_it = now.started == process.started && now.group == process.group;
+        let group = record.filter(|record| record.pid == process.group).map(|record| record.pid);
+        let record = record.map(|record| record.file.clone());
+        let found = Self { seen: *process, verdict, record, group, descriptor };
+        let lives = verdict != Verdict::NotOurs && is_it && !found.is_gone_within(Duration::ZERO);
+        lives.then_some(found)
+    }
+
+    /// Kills it, and the group that is ours with it: all at once, so that nothing in that can start others in time.
+    fn kill(&self) {
+        // Gone between the look and the blow: as good.
+        if let Some(group) = self.group.and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = pidfd_send_signal(&self.descriptor, Signal::KILL);
     }
 
     /// Waits so long for its end, and returns whether it came. One that nobody has reaped is gone.
@@ -227,10 +310,35 @@ mod tests {
     use std::os::unix::process::CommandExt;
     use std::process::{Child, Command, Stdio};
 
+    use super::super::interpreter::INSTANCE_VARIABLE;
+    use super::super::process::start_time;
     use super::*;
 
     /// Longer than anything takes; no test waits for it to pass.
     const A_MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_name_proves_nothing_and_an_overwritten_environment_saves_nobody() {
+        let evidence = |environment, is_sandboxed, is_named, is_in_group, runs_the_program| {
+            judge(&Evidence { environment, is_sandboxed, is_named, is_in_group, runs_the_program })
+        };
+        let (ours, other, hidden) =
+            (Environment::Ours, Environment::Other, Environment::Unreadable);
+        let is = Some(true);
+        for (found, verdict) in [
+            (evidence(ours, false, false, false, None), Verdict::Ours),
+            (evidence(other, true, true, true, is), Verdict::Ours),
+            (evidence(hidden, true, false, true, is), Verdict::Ours),
+            (evidence(other, true, false, true, Some(false)), Verdict::NotOurs),
+            (evidence(other, true, false, true, None), Verdict::Unclear),
+            (evidence(other, false, true, true, is), Verdict::NotOurs),
+            (evidence(other, true, false, false, is), Verdict::NotOurs),
+            (evidence(hidden, false, true, true, None), Verdict::Unclear),
+            (evidence(hidden, false, false, false, is), Verdict::NotOurs),
+        ] {
+            assert_eq!(found, verdict);
+        }
+    }
 
     fn sleeper(instance: &str) -> Child {
         let mut command = Command::new("sleep");
@@ -251,7 +359,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let mut ours = sleeper("this");
         let mut other_instance = sleeper("other");
-        let mut reused_id = sleeper("this");
+        let mut reused_id = sleeper("other");
         // Between fork and exec a child still has its parent's environment.
         for child in [&ours, &other_instance, &reused_id] {
             while !fs::read_to_string(format!("/proc/{}/cmdline", child.id()))
@@ -279,23 +387,14 @@ mod tests {
         assert!(!run.path().join("another-boot").exists());
     }
 
-    /// A process whose first thread has ended, so that it cannot be examined, as in the moment
-    /// before its end. It goes on until its input ends.
+    /// A process that has no environment, as in the moment before its end. It goes on until its
+    /// input ends.
     fn unexaminable() -> Child {
-        let script = "import ctypes, os, sys, threading\n\
-             threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0))).start()\n\
-             libc = ctypes.CDLL(None)\n\
-             libc.syscall.restype = ctypes.c_long\n\
-             libc.syscall(ctypes.c_long(EXIT), ctypes.c_long(0))";
-        let script = script.replace("EXIT", &libc::SYS_exit.to_string());
-        let child = Command::new("python3")
-            .args(["-c", &script])
-            .stdin(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        let stat = format!("/proc/{}/stat", child.id());
-        while !fs::read_to_string(&stat).unwrap().contains(") Z ") {
+        let mut program = Command::new("cat");
+        program.env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
+        let child = program.spawn().unwrap();
+        let environment = format!("/proc/{}/environ", child.id());
+        while !fs::read(&environment).unwrap().is_empty() {
             std::thread::yield_now();
         }
         child

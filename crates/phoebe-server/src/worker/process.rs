@@ -11,6 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, p
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::census::Seen;
 use super::descriptor;
 use super::exits::{self, Bound, Exit};
 
@@ -77,12 +78,9 @@ impl Process {
     }
 }
 
-/// Field 22 of `/proc/PID/stat`: when the process started, in clock ticks since the machine did. `None` when it is gone.
+/// When process `pid` started, in clock ticks since the machine did. `None` when it is gone.
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything, spaces and parentheses included: count from its end.
-    let after_name = &stat[stat.rfind(')')? + 1..];
-    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+    Seen::look(pid).map(|seen| seen.started)
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::child::Child;
-use super::orphans::Records;
 use super::readiness::Readiness;
+use super::registry::Registry;
 use super::zygote::Zygote;
 
 /// Nobody has started for so long: there is time to fork.
@@ -37,12 +37,12 @@ impl Spares {
     pub(super) fn keep(
         count: usize,
         zygote: Zygote,
-        records: Records,
+        registry: Registry,
         closing: CancellationToken,
     ) -> Self {
         let shared = Arc::new(Shared { count, ready: Mutex::default(), wanted: Notify::new() });
         let task = TaskTracker::new();
-        let work = fill(Arc::clone(&shared), zygote, records);
+        let work = fill(Arc::clone(&shared), zygote, registry);
         task.spawn(async move { closing.run_until_cancelled(work).await });
         task.close();
         Self { shared, task }
@@ -72,14 +72,14 @@ impl Shared {
     }
 }
 
-async fn fill(shared: Arc<Shared>, zygote: Zygote, records: Records) {
+async fn fill(shared: Arc<Shared>, zygote: Zygote, registry: Registry) {
     let mut readiness = zygote.readiness();
     loop {
         if readiness.wait_for(|now| matches!(now, Readiness::Ready(_))).await.is_err() {
             return;
         }
         while shared.ready().len() < shared.count {
-            match Child::fork(&zygote, &records).await {
+            match Child::fork(&zygote, &registry).await {
                 Ok(child) => shared.ready().push(child),
                 Err(error) => {
                     debug!(%error, "no spare worker");

@@ -28,10 +28,10 @@ use super::child;
 use super::exits::{self, Exit};
 use super::interpreter::Interpreter;
 use super::log_pipe;
-use super::orphans::Records;
 use super::packet_socket::{self, PacketSocket};
 use super::process::Process;
 use super::readiness::{IMPORT_LIMIT, PAUSE, PAUSE_MAXIMUM, Readiness};
+use super::registry::Registry;
 use super::sandbox;
 use super::usage;
 
@@ -116,13 +116,13 @@ impl Zygote {
     /// Starts the zygote and its supervisor, until `closing`.
     pub(crate) fn supervise(
         interpreter: Interpreter,
-        records: Records,
+        registry: Registry,
         closing: CancellationToken,
     ) -> Self {
         let (wishes, waiting) = mpsc::channel(QUEUE);
         let (publish, readiness) = watch::channel(Readiness::Starting);
         let supervisor = TaskTracker::new();
-        let work = Supervisor { interpreter, records, waiting, publish, closing }.run();
+        let work = Supervisor { interpreter, registry, waiting, publish, closing }.run();
         supervisor.spawn(work);
         supervisor.close();
         Self { wishes, readiness, supervisor }
@@ -160,7 +160,7 @@ impl Zygote {
 
 struct Supervisor {
     interpreter: Interpreter,
-    records: Records,
+    registry: Registry,
     waiting: mpsc::Receiver<Wish>,
     publish: watch::Sender<Readiness>,
     closing: CancellationToken,
@@ -222,7 +222,7 @@ impl Supervisor {
         let output = log_pipe::open(child::always("zygote"))?;
         let error = output.try_clone()?;
         let process = self.interpreter.start("zygote", Stdio::from(theirs), output, error)?;
-        let record = self.records.add(&process)?;
+        let record = self.registry.record(&process)?;
         let closing = self.closing.clone();
         let over = tokio::select! {
             over = self.life(&control, &process) => over,

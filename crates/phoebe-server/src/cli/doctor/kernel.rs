@@ -4,7 +4,9 @@ use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
 
 use super::finding::Finding;
 use crate::config::{Sandbox, Settings};
-use crate::worker::sandbox::{Part, missing};
+use crate::worker::bounds::{MemoryBound, ProcessBound};
+use crate::worker::cgroup::Place;
+use crate::worker::sandbox::{Counting, Part, counting, missing};
 
 /// Descriptors that the server holds for one worker: lifeline, log, connection; and its user's.
 const FILES_PER_WORKER: u64 = 4;
@@ -12,7 +14,9 @@ const FILES_PER_WORKER: u64 = 4;
 const FILES_OF_SERVER: u64 = 256;
 
 pub(super) fn check(settings: &Settings) -> Vec<Finding> {
-    vec![pidfd(), sandbox(settings)]
+    let mut findings = vec![pidfd(), sandbox(settings)];
+    findings.extend(bounds(settings));
+    findings
 }
 
 fn pidfd() -> Finding {
@@ -54,6 +58,56 @@ fn sandbox(settings: &Settings) -> Finding {
     Finding::warning(subject, text, format!("{advice}; else give sessions to people you trust"))
 }
 
+/// What bounds memory and processes of a session. A service may have a cgroup that this shell has not.
+fn bounds(settings: &Settings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let place = match Place::find(&settings.worker.cgroup) {
+        Ok(place) => place,
+        Err(error) => {
+            let advice =
+                "name a cgroup of version 2, or set [worker] cgroup to \"auto\" or \"off\"";
+            findings.push(Finding::failed("cgroup", error.to_string(), advice));
+            None
+        }
+    };
+    if place.is_none() && settings.worker.cgroup == "auto" {
+        let text =
+            "none is delegated to a server that is started here; the other bounds hold alone";
+        findings.push(Finding::ok("cgroup", text));
+    }
+    let memory = MemoryBound::of(settings, place.as_ref());
+    let processes = ProcessBound::of(settings, place.as_ref(), counting(&settings.worker));
+    findings.push(memory_bound(memory));
+    findings.push(process_bound(processes));
+    findings
+}
+
+fn memory_bound(memory: MemoryBound) -> Finding {
+    match memory {
+        MemoryBound::None => Finding::warning(
+            "memory",
+            format!("bound: {memory}"),
+            "set [resources] worker_memory_mb",
+        ),
+        _ => Finding::ok("memory", format!("bound: {memory}")),
+    }
+}
+
+fn process_bound(processes: ProcessBound) -> Finding {
+    let text = format!("bound: {processes}");
+    let advice = match processes {
+        ProcessBound::Looks(_, Counting::Refused(_)) => {
+            "allow user namespaces, or give the server a cgroup (`Delegate=` in a systemd unit)"
+        }
+        ProcessBound::Looks(..) => {
+            "name a [worker] user, or give the server a cgroup (`Delegate=` in a systemd unit)"
+        }
+        ProcessBound::None => "set [worker] sandbox to \"enforce\", or give the server a cgroup",
+        _ => return Finding::ok("processes", text),
+    };
+    Finding::warning("processes", text, advice)
+}
+
 /// The limit of open files against the size of the port pool.
 pub(super) fn check_limits(settings: &Settings) -> Vec<Finding> {
     let workers = u64::from(settings.port_pool.end.saturating_sub(settings.port_pool.start));
@@ -87,6 +141,25 @@ mod tests {
         assert_eq!(open_files(1000, Some(1024)).level, Level::Warning);
         assert_eq!(open_files(100, Some(1024)).level, Level::Ok);
         assert_eq!(open_files(100, None).level, Level::Ok);
+    }
+
+    #[test]
+    fn processes_that_the_kernel_does_not_count_are_told() {
+        let level = |bound| process_bound(bound).level;
+        assert_eq!(level(ProcessBound::Cgroup(66)), Level::Ok);
+        assert_eq!(level(ProcessBound::Namespace(66)), Level::Ok);
+        for reason in [Counting::Root, Counting::Refused(1)] {
+            assert_eq!(level(ProcessBound::Looks(66, reason)), Level::Warning);
+        }
+        assert_eq!(level(ProcessBound::None), Level::Warning);
+        assert_eq!(memory_bound(MemoryBound::None).level, Level::Warning);
+    }
+
+    #[test]
+    fn a_cgroup_that_is_none_is_told() {
+        let mut settings = Settings::default();
+        settings.worker.cgroup = "/dev/null".to_owned();
+        assert_eq!(bounds(&settings)[0].level, Level::Failed);
     }
 
     #[test]

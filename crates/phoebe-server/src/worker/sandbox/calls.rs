@@ -63,8 +63,8 @@ fn with_conditions() -> Result<Rules, BackendError> {
     let flag_is_off = |argument, flag: i32| rule(&[bits(argument, flag, 0)?]);
     let shared = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
     Ok([
-        // A child is a plain process or a thread: no namespaces.
-        (libc::SYS_clone, vec![rule(&[long_bits(0, NEW_NAMESPACE, 0)?])?]),
+        // A child is a plain process or a thread, and its own: no namespaces, no siblings.
+        (libc::SYS_clone, vec![rule(&[long_bits(0, NEW_NAMESPACE | SIBLING, 0)?])?]),
         // TCP Fast Open would connect without `connect`.
         (libc::SYS_sendto, vec![flag_is_off(3, libc::MSG_FASTOPEN)?]),
         (libc::SYS_sendmsg, vec![flag_is_off(2, libc::MSG_FASTOPEN)?]),
@@ -84,7 +84,7 @@ fn with_conditions() -> Result<Rules, BackendError> {
         (libc::SYS_sched_setscheduler, any_of(1, &[libc::SCHED_OTHER])?),
         // For the programs that follow the first: whoever adds one can only forbid himself more.
         (libc::SYS_seccomp, any_of(0, &[libc::SECCOMP_SET_MODE_FILTER.cast_signed()])?),
-        (libc::SYS_prctl, any_of(0, PRCTL)?),
+        (libc::SYS_prctl, prctl()?),
         // Nothing that sends signals (F_SETOWN, F_SETSIG).
         (libc::SYS_fcntl, any_of(1, FCNTL)?),
         // What Python asks of every file; nothing that types into a terminal or sends signals.
@@ -95,6 +95,8 @@ fn with_conditions() -> Result<Rules, BackendError> {
 
 /// `CLONE_NEWNS`, `NEWCGROUP`, `NEWUTS`, `NEWIPC`, `NEWUSER`, `NEWPID` and `NEWNET`.
 const NEW_NAMESPACE: u64 = 0x7e02_0000;
+/// `CLONE_PARENT`: the zygote would be told of it, and the worker would not.
+const SIBLING: u64 = 0x8000;
 /// `PR_SET_VMA`, with which the C library names its memory.
 const PR_SET_VMA: i32 = 0x5356_4d41;
 
@@ -104,7 +106,6 @@ const PRCTL: &[i32] = &[
     libc::PR_GET_DUMPABLE,
     libc::PR_SET_NAME,
     libc::PR_GET_NAME,
-    libc::PR_SET_CHILD_SUBREAPER,
     libc::PR_GET_CHILD_SUBREAPER,
     libc::PR_GET_NO_NEW_PRIVS,
     libc::PR_GET_SECCOMP,
@@ -131,6 +132,15 @@ const FCNTL: &[i32] = &[
 
 /// `TCGETS`, `TIOCGWINSZ`, `FIONREAD`, `FIONBIO`, `FIONCLEX` and `FIOCLEX`, by their numbers: their type differs between C libraries.
 const IOCTL: &[i32] = &[0x5401, 0x5413, 0x541b, 0x5421, 0x5450, 0x5451];
+
+/// What a process may set and get of itself. It may take orphans over, and not give them away.
+fn prctl() -> Result<Vec<SeccompRule>, BackendError> {
+    let mut rules = vec![rule(&[is(0, libc::PR_SET_CHILD_SUBREAPER)?, is(1, 1)?])?];
+    for option in PRCTL {
+        rules.push(rule(&[is(0, *option)?])?);
+    }
+    Ok(rules)
+}
 
 fn rule(conditions: &[SeccompCondition]) -> Result<SeccompRule, BackendError> {
     SeccompRule::new(conditions.to_vec())

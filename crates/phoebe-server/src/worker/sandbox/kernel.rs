@@ -1,9 +1,17 @@
 //! What this kernel offers for containing workers. It asks; it puts nothing in force.
 
+use std::fmt;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError,
     Scope,
 };
+use phoebe_protocol::packet::Account;
+
+use crate::worker::exits::pause_reaping;
 
 /// A part of the sandbox that a kernel may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +72,65 @@ pub fn missing() -> Vec<Part> {
     Part::ALL.into_iter().filter(|part| !part.is_offered()).collect()
 }
 
+/// Whether the kernel counts the processes of each worker by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counting {
+    /// It does: each worker may have a user namespace of its own.
+    Offered,
+    /// It counts nobody's who is root.
+    Root,
+    /// It refuses a user namespace, with this error number.
+    Refused(i32),
+}
+
+impl fmt::Display for Counting {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Offered => formatter.write_str("the kernel counts them"),
+            Self::Root => formatter
+                .write_str("the kernel does not count the processes of root; name a [worker] user"),
+            Self::Refused(number) => write!(
+                formatter,
+                "this kernel or container refuses a worker a user namespace ({})",
+                io::Error::from_raw_os_error(*number)
+            ),
+        }
+    }
+}
+
+/// Whether the kernel counts the processes of a worker that runs as this account, the server's own where there is none. A child tries it.
+#[must_use]
+pub(super) fn counting(account: Option<Account>) -> Counting {
+    let uid = account.map_or_else(|| rustix::process::geteuid().as_raw(), |account| account.uid);
+    if uid == 0 {
+        return Counting::Root;
+    }
+    // No program is there: that it was looked for shows that the namespace was made.
+    let mut child = Command::new("/dev/null/none");
+    if let Some(account) = account {
+        child.uid(account.uid).gid(account.gid);
+    }
+    make_a_user_namespace_in(&mut child);
+    // A child that fails is reaped by whoever started it.
+    let _until_it_is_reaped = pause_reaping();
+    match child.spawn().map_err(|error| error.raw_os_error()) {
+        Err(Some(libc::ENOTDIR)) | Ok(_) => Counting::Offered,
+        Err(number) => Counting::Refused(number.unwrap_or_default()),
+    }
+}
+
+/// Lets the child of a program's start make a user namespace before it looks for the program.
+#[allow(unsafe_code, reason = "between fork and exec a child may call few functions")]
+fn make_a_user_namespace_in(program: &mut Command) {
+    // SAFETY: the closure makes one system call and reads `errno`: it allocates nothing and takes no lock.
+    unsafe {
+        program.pre_exec(|| match libc::unshare(libc::CLONE_NEWUSER) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        })
+    };
+}
+
 fn filters_are_offered() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let actions = || std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail");
@@ -78,6 +145,13 @@ mod tests {
     #[test]
     fn asking_contains_nobody() {
         let _missing = missing();
+        let namespace = || std::fs::read_link("/proc/self/ns/user").unwrap();
+        let before = namespace();
+        let nobody = Account { uid: 65534, gid: 65534 };
+        let root = rustix::process::geteuid().is_root();
+        let _counting = counting(root.then_some(nobody));
+        assert_eq!(counting(None) == Counting::Root, root);
+        assert_eq!(namespace(), before);
         assert!(std::fs::read_dir("/").is_ok());
         assert!(std::net::TcpListener::bind("127.0.0.1:0").is_ok());
     }

@@ -18,7 +18,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 pub use account::AccountError;
-pub use kernel::{Part, missing};
+pub use kernel::{Counting, Part, missing};
 pub(super) use scratch::Scratch;
 use scratch::ScratchSpace;
 pub(super) use watch::Watch;
@@ -164,9 +164,16 @@ fn readable() -> Vec<String> {
 }
 
 /// How many processes and threads a worker may have: itself, ZeroMQ's threads, a runner, a helper for each core, and some.
-pub(super) fn most_processes() -> u64 {
+pub(in crate::worker) fn most_processes() -> u64 {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     cores + PROCESSES
+}
+
+/// Whether the kernel counts the processes of each worker by itself, for the account to which workers change.
+#[must_use]
+pub fn counting(settings: &config::WorkerSettings) -> Counting {
+    // An account that is not there is told where it is needed.
+    kernel::counting(account::find(&settings.user).unwrap_or_default())
 }
 
 /// Says in the log what holds workers, and what does not.

@@ -4,6 +4,7 @@
 //! numbers of the whole machine four times a second, and at each worker where one of them jumped, or a few seconds have passed.
 //! Who oversteps is killed with all its processes, which cannot leave its process group.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{SCRATCH_MB, most_processes};
+use crate::worker::census;
 use crate::worker::exits::Bound;
 use crate::worker::process::Process;
 
@@ -86,18 +88,21 @@ impl Watch {
         if last.is_some_and(|last| !now.is_worth_a_look_since(&last)) {
             return last;
         }
+        let groups = census::threads_by_group();
         for one in watched {
-            one.look();
+            one.look(&groups);
         }
         Some(now)
     }
 }
 
 impl Watched {
-    fn look(&self) {
+    /// Looks at it; `groups` says how many threads each process group has.
+    fn look(&self, groups: &HashMap<i32, u64>) {
         let Some(process) = self.process.upgrade() else { return };
         let most = most_processes();
-        let bound = if tasks(process.pid(), most) > most {
+        let threads = groups.get(&process.pid()).copied().unwrap_or_default();
+        let bound = if threads > most {
             Bound::Processes(most)
         } else if is_too_much(&self.scratch) {
             Bound::Scratch(SCRATCH_MB)
@@ -137,26 +142,6 @@ fn threads() -> Option<u64> {
     load.split_ascii_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
 }
 
-/// Threads of process `pid` and of all its descendants. Does not count far beyond `enough`.
-fn tasks(pid: i32, enough: u64) -> u64 {
-    let mut waiting = vec![pid];
-    let mut count = 0;
-    while let Some(pid) = waiting.pop() {
-        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        for thread in threads {
-            count += 1;
-            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            waiting.extend(
-                children.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()),
-            );
-            if count + waiting.len() as u64 > enough {
-                return count + waiting.len() as u64;
-            }
-        }
-    }
-    count
-}
-
 /// Whether a scratch directory, which has no folders in it, holds more than it may.
 fn is_too_much(scratch: &Path) -> bool {
     let (mut files, mut bytes) = (0, 0);
@@ -173,14 +158,6 @@ fn is_too_much(scratch: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn counts_this_process_with_its_threads_and_no_further_than_needed() {
-        let own = std::process::id().cast_signed();
-        assert!(tasks(own, u64::MAX) > 1);
-        assert!(tasks(1, 1) > 1);
-        assert_eq!(tasks(i32::MAX, 10), 0);
-    }
 
     #[test]
     fn a_full_scratch_directory_is_seen() {

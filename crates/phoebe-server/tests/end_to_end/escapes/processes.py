@@ -8,6 +8,9 @@ import subprocess
 
 _PTRACE_SEIZE, _PTRACE_DETACH = 0x4206, 17
 _SYS_PIDFD_GETFD = 438
+_SYS_CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine, -1)
+_CLONE_PARENT = 0x8000
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def _memory(pid, word):
@@ -125,6 +128,20 @@ def pins_the_neighbour(at):
 
 def leaves_its_process_group(at):
     return _in_a_child(lambda: (os.setsid(), os.getpgrp() == os.getpid()))
+
+
+def starts_a_sibling(at):
+    """A process that is not its child, but its parent's."""
+    child = _libc.syscall(_SYS_CLONE, _CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
+    if child == 0:
+        os._exit(0)
+    return _check("clone", child)
+
+
+def gives_its_orphans_away(at):
+    """Processes whose parents are gone are then nobody's whom the server knows."""
+    _check("prctl", _libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0))
+    return "given away"
 
 
 def runs_a_program(at):

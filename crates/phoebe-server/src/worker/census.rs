@@ -1,0 +1,131 @@
+//! What `/proc` says of the processes of this machine: whose group they are in, since when, and what contains them. It only looks.
+//!
+//! A worker's processes cannot leave its process group (its system call filter has no call for that), so the group, and not the
+//! tree of parents and children, says what belongs to a worker: a parent may be gone, or another one than expected.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::interpreter::INSTANCE_VARIABLE;
+
+/// A process at the moment of a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) pid: i32,
+    /// The process group: the process id of its leader, which may be gone.
+    pub(super) group: i32,
+    pub(super) threads: u64,
+    /// Clock ticks between the machine's start and the process's; with the id it names one process for ever.
+    pub(super) started: u64,
+}
+
+/// Whose a process is by its environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Environment {
+    /// It carries our instance id.
+    Ours,
+    /// It does not.
+    Other,
+    /// It cannot be read, or there is none: some kernels say so of a process that is about to end.
+    Unreadable,
+}
+
+impl Seen {
+    /// Looks at process `pid`; `None` when it is gone.
+    pub(super) fn look(pid: i32) -> Option<Self> {
+        Self::parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Reads the fields of `/proc/PID/stat`, which `proc_pid_stat(5)` numbers from 1.
+    fn parse(pid: i32, stat: &str) -> Option<Self> {
+        // The name in parentheses may hold anything, spaces and parentheses included: count from its end.
+        let after_name = &stat[stat.rfind(')')? + 1..];
+        let mut fields = after_name.split_ascii_whitespace();
+        let group = fields.nth(2)?.parse().ok()?;
+        let threads = fields.nth(14)?.parse().ok()?;
+        let started = fields.nth(1)?.parse().ok()?;
+        Some(Self { pid, group, threads, started })
+    }
+}
+
+/// All processes.
+pub(super) fn all() -> Vec<Seen> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.filter_map(Seen::look).collect()
+}
+
+/// How many threads each process group has.
+pub(super) fn threads_by_group() -> HashMap<i32, u64> {
+    let mut groups = HashMap::new();
+    for process in all() {
+        *groups.entry(process.group).or_default() += process.threads;
+    }
+    groups
+}
+
+/// Whether process `pid` carries this instance id.
+pub(super) fn environment(pid: i32, instance: &str) -> Environment {
+    let expected = format!("{INSTANCE_VARIABLE}={instance}");
+    let read = |thread: &Path| fs::read(thread.join("environ")).ok().filter(|it| !it.is_empty());
+    match of_any_thread(pid, read) {
+        None => Environment::Unreadable,
+        Some(text) if text.split(|byte| *byte == 0).any(|one| one == expected.as_bytes()) => {
+            Environment::Ours
+        }
+        Some(_) => Environment::Other,
+    }
+}
+
+/// The program that process `pid` runs.
+pub(super) fn program(pid: i32) -> Option<PathBuf> {
+    of_any_thread(pid, |thread| fs::read_link(thread.join("exe")).ok())
+}
+
+/// Whether process `pid` is in a sandbox as a worker makes it, which nobody leaves: it may gain no rights, and has a system call filter.
+pub(super) fn is_sandboxed(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let has = |name: &str, value: &str| {
+        let found = status.lines().find_map(|line| line.strip_prefix(name));
+        found.is_some_and(|found| found.trim() == value)
+    };
+    has("NoNewPrivs:", "1") && has("Seccomp:", "2")
+}
+
+/// What a process's threads share, read from the first that tells: one that has ended tells nothing, and that may be the first.
+fn of_any_thread<T>(pid: i32, read: impl Fn(&Path) -> Option<T>) -> Option<T> {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    read(&process).or_else(|| {
+        let threads = fs::read_dir(process.join("task")).ok()?.flatten();
+        threads.map(|thread| thread.path()).find_map(|thread| read(&thread))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_forge_the_fields_after_it() {
+        let stat = "7 (a) S 1 1 1 (b) R 1 5 6 0 -1 1077936384 1 2 3 4 5 6 7 8 20 0 9 0 12345 1 2";
+        let seen = Seen { pid: 7, group: 5, threads: 9, started: 12345 };
+        assert_eq!(Seen::parse(7, stat), Some(seen));
+        assert_eq!(Seen::parse(7, "7 (a) S 1"), None);
+        assert_eq!(Seen::parse(7, ""), None);
+    }
+
+    #[test]
+    fn sees_this_process_with_its_threads_and_nobody_where_nobody_is() {
+        let own = std::process::id().cast_signed();
+        let seen = Seen::look(own).unwrap();
+        assert!(seen.started > 0 && seen.threads > 1);
+        assert!(all().iter().any(|process| process.pid == own));
+        assert!(threads_by_group()[&seen.group] >= 2);
+        assert_eq!(program(own), fs::read_link("/proc/self/exe").ok());
+        assert_eq!(environment(own, "nobody's"), Environment::Other);
+        assert!(!is_sandboxed(own));
+        assert_eq!(Seen::look(i32::MAX), None);
+        assert_eq!(environment(i32::MAX, "nobody's"), Environment::Unreadable);
+    }
+}
