@@ -24,6 +24,7 @@ from . import root_folder
 from .protocol import Account, Sandbox, Start
 
 MEBIBYTE = 1024 * 1024
+_STACK_MEBIBYTES = 64
 _OOM_SCORE = b"500"  # when the machine's memory runs out, a worker goes before the server
 
 _SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}.get(os.uname().machine, -1)
@@ -40,6 +41,8 @@ _FILE_RIGHTS = {1: (1 << 13) - 1, 2: 1 << 13, 3: _TRUNCATE, 5: 1 << 15}
 _NET_RIGHTS = {4: 0b11}  # bind and connect, by TCP
 _SCOPES = {6: 0b11}  # abstract Unix sockets and signals
 ABI_WANTED = 6
+# What is denied again and again must not fill the machine's audit log: LOG_SAME_EXEC_OFF, since 7.
+_RESTRICT_FLAGS = {7: 1 << 0}
 
 _READ = _READ_FILE | _READ_DIR
 # Plain files only. No links, devices or sockets: nothing in there stands for something elsewhere.
@@ -65,6 +68,7 @@ def enter(start: Start) -> None:
     sandbox = start.sandbox
     if sandbox is None:
         return
+    _bound_stack()
     _limit("RLIMIT_CORE", 1)  # 1, not 0: no core either where the kernel pipes it to a program
     _prefer_for_oom()
     _enter_root_folder(sandbox)
@@ -173,6 +177,13 @@ def _limit(name: str, value: int) -> None:
     resource.setrlimit(number, (bound, bound))
 
 
+def _bound_stack() -> None:
+    """A stack grows without being counted by the limit of memory, up to a limit of its own."""
+    bound, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    most = _STACK_MEBIBYTES * MEBIBYTE
+    _limit("RLIMIT_STACK", most if bound == resource.RLIM_INFINITY else min(bound, most))
+
+
 def _prefer_for_oom() -> None:
     with contextlib.suppress(OSError):
         score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
@@ -243,7 +254,7 @@ def _landlock(readable: list[str], scratch: int, *, required: bool) -> None:
     permit(fd, _READ_FILE | _WRITE_FILE | _TRUNCATE)
     os.close(fd)
     permit(scratch, _SCRATCH)
-    _syscall("Landlock", _SYS_LANDLOCK_RESTRICT, ruleset, 0)
+    _syscall("Landlock", _SYS_LANDLOCK_RESTRICT, ruleset, known(_RESTRICT_FLAGS))
     os.close(ruleset)
 
 

@@ -16,6 +16,8 @@ pub(super) struct Seen {
     /// The process group: the process id of its leader, which may be gone.
     pub(super) group: i32,
     pub(super) threads: u64,
+    /// Processor time that it has used, in clock ticks.
+    pub(super) used: u64,
     /// Clock ticks between the machine's start and the process's; with the id it names one process for ever.
     pub(super) started: u64,
 }
@@ -43,9 +45,11 @@ impl Seen {
         let after_name = &stat[stat.rfind(')')? + 1..];
         let mut fields = after_name.split_ascii_whitespace();
         let group = fields.nth(2)?.parse().ok()?;
-        let threads = fields.nth(14)?.parse().ok()?;
+        let user: u64 = fields.nth(8)?.parse().ok()?;
+        let system: u64 = fields.next()?.parse().ok()?;
+        let threads = fields.nth(4)?.parse().ok()?;
         let started = fields.nth(1)?.parse().ok()?;
-        Some(Self { pid, group, threads, started })
+        Some(Self { pid, group, threads, used: user.saturating_add(system), started })
     }
 }
 
@@ -56,11 +60,23 @@ pub(super) fn all() -> Vec<Seen> {
     ids.filter_map(Seen::look).collect()
 }
 
-/// How many threads each process group has.
-pub(super) fn threads_by_group() -> HashMap<i32, u64> {
-    let mut groups = HashMap::new();
+/// A process group.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) processes: Vec<i32>,
+    pub(super) threads: u64,
+    /// Processor time that its processes have used, in clock ticks.
+    pub(super) used: u64,
+}
+
+/// All process groups, by their ids.
+pub(super) fn groups() -> HashMap<i32, Group> {
+    let mut groups: HashMap<i32, Group> = HashMap::new();
     for process in all() {
-        *groups.entry(process.group).or_default() += process.threads;
+        let group = groups.entry(process.group).or_default();
+        group.processes.push(process.pid);
+        group.threads += process.threads;
+        group.used = group.used.saturating_add(process.used);
     }
     groups
 }
@@ -108,8 +124,8 @@ mod tests {
 
     #[test]
     fn a_name_cannot_forge_the_fields_after_it() {
-        let stat = "7 (a) S 1 1 1 (b) R 1 5 6 0 -1 1077936384 1 2 3 4 5 6 7 8 20 0 9 0 12345 1 2";
-        let seen = Seen { pid: 7, group: 5, threads: 9, started: 12345 };
+        let stat = "7 (a) S 1 1 1 (b) R 1 5 6 0 -1 1077936384 1 2 3 4 50 60 7 8 20 0 9 0 12345 1 2";
+        let seen = Seen { pid: 7, group: 5, threads: 9, used: 110, started: 12345 };
         assert_eq!(Seen::parse(7, stat), Some(seen));
         assert_eq!(Seen::parse(7, "7 (a) S 1"), None);
         assert_eq!(Seen::parse(7, ""), None);
@@ -121,7 +137,8 @@ mod tests {
         let seen = Seen::look(own).unwrap();
         assert!(seen.started > 0 && seen.threads > 1);
         assert!(all().iter().any(|process| process.pid == own));
-        assert!(threads_by_group()[&seen.group] >= 2);
+        let group = groups().remove(&seen.group).unwrap();
+        assert!(group.threads >= 2 && group.processes.contains(&own));
         assert_eq!(program(own), fs::read_link("/proc/self/exe").ok());
         assert_eq!(environment(own, "nobody's"), Environment::Other);
         assert!(!is_sandboxed(own));

@@ -5,8 +5,10 @@
 //! holds whom.
 
 mod account;
+mod arguments;
 mod calls;
 mod kernel;
+mod nameless;
 mod scratch;
 mod watch;
 

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{SCRATCH_MB, most_processes};
-use crate::worker::census;
+use super::{SCRATCH_MB, most_processes, nameless};
+use crate::worker::census::{self, Group};
 use crate::worker::exits::Bound;
 use crate::worker::process::Process;
 
@@ -42,6 +43,8 @@ struct Watched {
     process: Weak<Process>,
     session: String,
     scratch: PathBuf,
+    /// The processor time that its processes had used when its disk was last looked at.
+    used: Arc<AtomicU64>,
 }
 
 impl Watch {
@@ -61,6 +64,7 @@ impl Watch {
             process: Arc::downgrade(process),
             session: session.to_owned(),
             scratch: scratch.to_owned(),
+            used: Arc::default(),
         };
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
     }
@@ -88,7 +92,7 @@ impl Watch {
         if last.is_some_and(|last| !now.is_worth_a_look_since(&last)) {
             return last;
         }
-        let groups = census::threads_by_group();
+        let groups = census::groups();
         for one in watched {
             one.look(&groups);
         }
@@ -97,14 +101,14 @@ impl Watch {
 }
 
 impl Watched {
-    /// Looks at it; `groups` says how many threads each process group has.
-    fn look(&self, groups: &HashMap<i32, u64>) {
+    /// Looks at it, where all processes are in these groups.
+    fn look(&self, groups: &HashMap<i32, Group>) {
         let Some(process) = self.process.upgrade() else { return };
         let most = most_processes();
-        let threads = groups.get(&process.pid()).copied().unwrap_or_default();
-        let bound = if threads > most {
+        let Some(group) = groups.get(&process.pid()) else { return };
+        let bound = if group.threads > most {
             Bound::Processes(most)
-        } else if is_too_much(&self.scratch) {
+        } else if self.takes_too_much(group) {
             Bound::Scratch(SCRATCH_MB)
         } else {
             return;
@@ -112,6 +116,17 @@ impl Watched {
         warn!(session = self.session, %bound, "a worker oversteps its bounds; it is killed");
         process.overstepped(bound);
         process.signal(Signal::KILL);
+    }
+
+    /// Whether it takes more of the disk than it may. Who has used no processor since the last look has taken nothing.
+    fn takes_too_much(&self, group: &Group) -> bool {
+        if self.used.swap(group.used, Ordering::Relaxed) == group.used {
+            return false;
+        }
+        let most = SCRATCH_MB * MEBIBYTE;
+        named_bytes(&self.scratch).is_none_or(|named| {
+            named.saturating_add(nameless::bytes(&group.processes, &self.scratch, most)) > most
+        })
     }
 }
 
@@ -142,31 +157,33 @@ fn threads() -> Option<u64> {
     load.split_ascii_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
 }
 
-/// Whether a scratch directory, which has no folders in it, holds more than it may.
-fn is_too_much(scratch: &Path) -> bool {
-    let (mut files, mut bytes) = (0, 0);
+/// The bytes on disk of the files in a scratch directory, which has no folders in it; `None` where they are too many files.
+fn named_bytes(scratch: &Path) -> Option<u64> {
+    let (mut files, mut bytes) = (0, 0_u64);
     for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {
         files += 1;
-        bytes += entry.metadata().map_or(0, |metadata| metadata.len());
-        if files > FILES_MAXIMUM || bytes > SCRATCH_MB * MEBIBYTE {
-            return true;
+        if files > FILES_MAXIMUM {
+            return None;
         }
+        bytes = bytes.saturating_add(entry.metadata().map_or(0, |file| nameless::on_disk(&file)));
     }
-    false
+    Some(bytes)
 }
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{FallocateFlags, fallocate};
+
     use super::*;
 
     #[test]
-    fn a_full_scratch_directory_is_seen() {
+    fn what_files_take_on_disk_is_counted_whatever_their_length() {
         let scratch = tempfile::tempdir().unwrap();
-        fs::write(scratch.path().join("small"), "x").unwrap();
-        assert!(!is_too_much(scratch.path()));
-        let file = fs::File::create(scratch.path().join("large")).unwrap();
-        file.set_len(SCRATCH_MB * MEBIBYTE + 1).unwrap();
-        assert!(is_too_much(scratch.path()));
+        let create = |name| fs::File::create(scratch.path().join(name)).unwrap();
+        create("sparse").set_len(1 << 30).unwrap();
+        assert!(named_bytes(scratch.path()).unwrap() < 1 << 20);
+        fallocate(create("full"), FallocateFlags::KEEP_SIZE, 0, 1 << 20).unwrap();
+        assert!(named_bytes(scratch.path()).unwrap() >= 1 << 20);
     }
 
     #[test]

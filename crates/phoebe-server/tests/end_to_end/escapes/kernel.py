@@ -64,6 +64,22 @@ def takes_memory_that_is_not_counted(at):
     return "taken"
 
 
+def takes_memory_that_grows_down(at):
+    """Memory that grows like a stack is not counted by the limit of data either."""
+    grows_down = 0x100
+    taken = mmap.mmap(-1, 1 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | grows_down)
+    taken.close()
+    return "taken"
+
+
+def lets_its_stack_grow(at):
+    before = resource.getrlimit(resource.RLIMIT_STACK)
+    wanted = 1 << 30
+    resource.setrlimit(resource.RLIMIT_STACK, (wanted, before[1] if before[1] < 0 else wanted))
+    resource.setrlimit(resource.RLIMIT_STACK, before)
+    return before
+
+
 def makes_a_message_queue(at):
     queue = _check("mq_open", _libc.mq_open(b"/escape", os.O_RDWR | os.O_CREAT, 0o600, None))
     _libc.mq_unlink(b"/escape")

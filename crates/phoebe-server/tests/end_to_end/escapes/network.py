@@ -1,7 +1,10 @@
 """Payloads that talk to somebody."""
 
+import ctypes
+import errno
 import os
 import socket
+import stat
 
 
 def _send(family, kind, address, data=b"hello"):
@@ -72,3 +75,34 @@ def opens_netlink(at):
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as opened:
         opened.bind((0, 0))
         return opened.getsockname()
+
+
+def _reaches_the_kernel(what, result):
+    """Whether a call on no descriptor fails for that reason only: it would do its work on another."""
+    error = ctypes.get_errno()
+    if result != -1 or error != errno.EBADF:
+        raise OSError(error, what)
+    return "asked"
+
+
+def sends_descriptors(at):
+    """Descriptors that are sent and never received count for the user, who runs out of them."""
+    return _reaches_the_kernel("sendmsg", _libc.sendmsg(-1, None, 0))
+
+
+def shuts_a_socket_down(at):
+    return _reaches_the_kernel("shutdown", _libc.shutdown(-1, socket.SHUT_RD))
+
+
+def sets_options_of_its_connection(at):
+    for descriptor in range(3, 256):
+        try:
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                continue
+        except OSError:
+            continue
+        with socket.socket(fileno=os.dup(descriptor)) as connection:
+            if connection.family == socket.AF_INET:
+                connection.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 16)
+                return "set"
+    raise LookupError("no connection")

@@ -1,5 +1,7 @@
 """Payloads that take more than their share. All of them stop by themselves."""
 
+import ctypes
+import mmap
 import os
 import signal
 import time
@@ -69,6 +71,66 @@ def fills_the_disk_with_many_files(at):
         for name in names:
             if os.path.exists(name):
                 os.remove(name)
+
+
+def _filler(number):
+    """A file of 60 MiB that has lost its name, open."""
+    with open(f"filler-{number}", "w+b") as file:
+        os.remove(file.name)
+        for _ in range(60):
+            file.write(bytes(_MEBIBYTE))
+        file.flush()
+        return os.dup(file.fileno())
+
+
+def fills_the_disk_with_files_that_lost_their_names(at):
+    opened = []
+    try:
+        for number in range(6):
+            opened.append(_filler(number))
+        time.sleep(7)
+        return "360 MiB"
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def fills_the_disk_with_files_that_are_only_mapped(at):
+    mapped = []
+    for number in range(6):
+        fd = _filler(number)
+        size = ctypes.c_size_t(mmap.PAGESIZE)
+        _libc.mmap.restype = ctypes.c_void_p
+        mapped.append(_libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0))
+        os.close(fd)
+    time.sleep(7)
+    for address in mapped:
+        _libc.munmap(ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE))
+    return "360 MiB"
+
+
+def fills_the_disk_behind_the_end_of_a_file(at):
+    keep_size = 1
+    with open("filler", "wb") as file:
+        size = ctypes.c_long(_MEBIBYTE)
+        try:
+            _check("fallocate", _libc.fallocate(file.fileno(), keep_size, ctypes.c_long(0), size))
+            return os.fstat(file.fileno()).st_blocks
+        finally:
+            os.remove("filler")
+
+
+def makes_a_file_that_never_has_a_name(at):
+    os.close(os.open(".", os.O_TMPFILE | os.O_RDWR))
+    return "made"
+
+
+def makes_a_file_with_flags_that_no_filter_sees(at):
+    """openat2 with O_TMPFILE."""
+    how = (ctypes.c_uint64 * 3)(os.O_TMPFILE | os.O_RDWR, 0o600, 0)
+    fd = _libc.syscall(437, -100, b".", how, ctypes.c_size_t(24))
+    os.close(_check("openat2", fd))
+    return "made"
 
 
 def opens_files_without_end(at):
