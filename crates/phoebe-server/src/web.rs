@@ -42,7 +42,7 @@ use crate::auth::Authenticator;
 use crate::config::Settings;
 use crate::error::HttpError;
 use crate::session::SessionManager;
-use crate::store::Store;
+use crate::store::{Presence, Store};
 
 /// The parts of the server that requests need.
 #[derive(Clone)]
@@ -53,6 +53,8 @@ pub struct App {
     pub sessions: SessionManager,
     /// The database.
     pub store: Store,
+    /// The data directory.
+    pub data: Presence,
     /// Who is asking.
     pub authenticator: Authenticator,
 }

@@ -70,6 +70,7 @@ pub(super) fn commands(body: &Bytes, limit: usize) -> Result<Vec<Command>, HttpE
 }
 
 /// A small JSON object whose fields are taken out one by one; what is wrong with them is collected.
+#[derive(Default)]
 pub(super) struct Fields {
     fields: Map<String, Value>,
     input: Option<Box<RawValue>>,
@@ -165,6 +166,23 @@ impl Fields {
             Ok(self.fields)
         } else {
             Err(HttpError::validation(self.problems))
+        }
+    }
+
+    /// Notes that the fields that were not taken are too much, if they have more than `most` KiB as
+    /// JSON.
+    pub(super) fn bound_rest(&mut self, most: usize) {
+        let bytes = serde_json::to_vec(&self.fields).map_or(usize::MAX, |json| json.len());
+        if bytes > most * 1024 {
+            self.problems.push(Problem {
+                kind: "too_long",
+                loc: vec!["body".into()],
+                msg: format!(
+                    "The fields that are kept as metadata should have at most {most} KiB as JSON"
+                ),
+                input: None,
+                ctx: None,
+            });
         }
     }
 

@@ -22,6 +22,11 @@ use crate::session::{EndReason, Owner, SessionView, StartRequest, UserInfo};
 use crate::store::Deed;
 use crate::web::ClientAddress;
 
+/// Characters of a name.
+const NAME: usize = 1000;
+/// KiB of what else is kept of a session's start, as JSON.
+pub(super) const METADATA: usize = 16;
+
 /// Success without more to say.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Done {
@@ -83,7 +88,7 @@ pub(super) struct StartMetadata {
     request_body = Option<StartMetadata>,
     responses(
         (status = 200, description = "The new session", body = Session),
-        (status = 422, description = "The body is no JSON object", body = ValidationBody),
+        (status = 422, description = "The body is no JSON object, or more than is kept of it", body = ValidationBody),
         (status = 429, description = "You have as many sessions as allowed", body = ErrorBody),
         (status = 503, description = "No port is free, or the worker could not be started", body = ErrorBody),
     )
@@ -126,19 +131,29 @@ pub(super) async fn begin(
 /// What a new session is told; nothing where there is no body.
 pub(super) fn start_request(fields: Option<Fields>) -> Result<StartRequest, HttpError> {
     let Some(mut fields) = fields else { return Ok(StartRequest::default()) };
+    let project_name = fields.optional_text("project_name");
+    fields.bound("project_name", project_name.as_deref().unwrap_or_default(), NAME);
+    let user_info = user_info(&mut fields, UserInfo::default());
+    fields.bound_rest(METADATA);
     Ok(StartRequest {
-        project_name: fields.optional_text("project_name"),
-        user_info: user_info(&mut fields),
+        project_name,
+        user_info,
         metadata: fields.rest()?.into_iter().collect::<BTreeMap<String, Value>>(),
         ..StartRequest::default()
     })
 }
 
-fn user_info(fields: &mut Fields) -> UserInfo {
+/// Names and e-mail in `fields`, else those of `otherwise`.
+fn user_info(fields: &mut Fields, otherwise: UserInfo) -> UserInfo {
+    let mut take = |name, otherwise| {
+        let text = fields.optional_text(name).or(otherwise);
+        fields.bound(name, text.as_deref().unwrap_or_default(), NAME);
+        text
+    };
     UserInfo {
-        first_name: fields.optional_text("first_name"),
-        last_name: fields.optional_text("last_name"),
-        email: fields.optional_text("email"),
+        first_name: take("first_name", otherwise.first_name),
+        last_name: take("last_name", otherwise.last_name),
+        email: take("email", otherwise.email),
     }
 }
 
@@ -201,6 +216,7 @@ pub(super) async fn list(
             .filter_map(|view| {
                 let id = view.session_id.clone();
                 let session = Session::seen_by(&caller, view, &context.app.settings.session);
+                let session = session.in_a_list();
                 serde_json::to_value(session).ok().map(|session| (id, session))
             })
             .collect(),
@@ -302,16 +318,10 @@ pub(super) async fn update_user_info(
     Small(body): Small,
 ) -> Result<Json<Done>, HttpError> {
     let Query(query) = query.map_err(|rejection| super::json::bad_query(&rejection.body_text()))?;
-    let mut info = UserInfo::default();
-    if let Some(mut fields) = Fields::optional(&body)? {
-        info = user_info(&mut fields);
-        fields.rest()?;
-    }
-    let info = UserInfo {
-        first_name: info.first_name.or(query.first_name),
-        last_name: info.last_name.or(query.last_name),
-        email: info.email.or(query.email),
-    };
+    let mut fields = Fields::optional(&body)?.unwrap_or_default();
+    let UserInfoFields { first_name, last_name, email } = query;
+    let info = user_info(&mut fields, UserInfo { first_name, last_name, email });
+    fields.rest()?;
     context.app.sessions.update_user_info(&session.session_id, info).await?;
     Ok(Json(Done::new()))
 }

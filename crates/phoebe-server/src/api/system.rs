@@ -109,7 +109,7 @@ pub(super) async fn health() -> Json<Health> {
 
 /// Can the server work
 ///
-/// Asks the database and the Python side.
+/// Asks the database and the Python side, and looks whether the data directory is in its place.
 #[utoipa::path(
     get, path = "/health/ready", tag = "system",
     responses(
@@ -140,7 +140,9 @@ pub(super) async fn ready(State(context): State<Shared>) -> (StatusCode, Json<Re
         }
     };
     let (database, python) = tokio::join!(database, python);
-    let checks = BTreeMap::from([("database", database), ("python", python)]);
+    let data = context.app.data.check().err().unwrap_or("ok").to_owned();
+    let checks =
+        BTreeMap::from([("data_directory", data), ("database", database), ("python", python)]);
     let (code, status) = if checks.values().all(|check| check == "ok") {
         (StatusCode::OK, "ready")
     } else {

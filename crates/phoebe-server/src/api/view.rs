@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::caller::Caller;
+use super::sessions::METADATA;
 use crate::config::SessionSettings;
 use crate::session::{SessionView, Status};
 
@@ -52,9 +53,23 @@ pub(super) struct Session {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = Object)]
     metadata: BTreeMap<String, serde_json::Value>,
+    /// True where a list leaves `metadata` out: an earlier server kept more than 16 KiB of it.
+    /// `GET /v1/sessions/{session_id}` shows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata_omitted: Option<bool>,
 }
 
 impl Session {
+    /// The same without what would make a list heavy.
+    pub(super) fn in_a_list(mut self) -> Self {
+        let bytes = serde_json::to_vec(&self.metadata).map_or(0, |json| json.len());
+        if bytes > METADATA * 1024 {
+            self.metadata.clear();
+            self.metadata_omitted = Some(true);
+        }
+        self
+    }
+
     /// The session as `caller` sees it.
     pub(super) fn seen_by(caller: &Caller, view: SessionView, settings: &SessionSettings) -> Self {
         let warned_from = now() + settings.retention_warning_seconds;
@@ -81,6 +96,7 @@ impl Session {
                 .or(view.notice),
             expires_at: view.expires_at.filter(|end| *end <= warned_from),
             metadata: view.metadata,
+            metadata_omitted: None,
         }
     }
 }

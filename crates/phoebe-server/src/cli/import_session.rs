@@ -31,7 +31,9 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<(), 
     let data = DataDirectory::open(&settings.database.path).map_err(Failure::failed)?;
     let owner = arguments.owner.as_deref().map(|name| owner(name, settings)).transpose()?;
     let rules = Rules { fsync: true, history: settings.session.undo_depth };
-    let imported = archive::import_session(&arguments.file, &data, rules, owner);
+    let most = settings.resources.max_disk_mb_per_session;
+    let most = (most > 0).then(|| most.saturating_mul(1 << 20));
+    let imported = archive::import_session(&arguments.file, &data, rules, owner, most);
     let record = imported.map_err(Failure::failed)?;
     let whose = record.user_id.map_or("nobody's".to_owned(), |id| format!("user {id}'s"));
     let deed = user::deed("session.import", &record.session_id, whose.clone());

@@ -164,6 +164,12 @@ table::settings! {
         max_workers_per_user: usize = 0;
         /// Sessions one user may have, awake or asleep; 0 for no limit.
         max_sessions_per_user: usize = 0;
+        /// Disk in MiB that one session may take; 0 for no limit. Beyond it changes are refused, and
+        /// reading, undo, export and the session's end go on.
+        max_disk_mb_per_session: u64 = 1024, check(within(0, 1_073_741_824));
+        /// Disk in MiB that the sessions of one user may take together; 0 for no limit. Beyond it their
+        /// changes and new sessions are refused.
+        max_disk_mb_per_user: u64 = 4096, check(within(0, 1_073_741_824));
         /// Memory in MiB that each process of a worker may take besides what all workers share; 0 for no
         /// limit.
         worker_memory_mb: u64 = 4096, check(within(0, 16_777_216));

@@ -25,7 +25,7 @@ impl Accounts {
     /// [`StoreError::Database`].
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let bounds = Bounds { busy_timeout: PATIENCE, ..Bounds::default() };
-        Ok(Self { database: Database::open(path, bounds)? })
+        Ok(Self { database: Database::create(path, bounds)? })
     }
 
     /// Does `work` whole or not at all.

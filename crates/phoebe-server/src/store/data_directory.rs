@@ -3,8 +3,9 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -61,6 +62,51 @@ pub struct DataDirectory {
     paths: Paths,
     instance_id: String,
     lock: File,
+}
+
+/// Tells whether a data directory is still where it was when the server began. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Presence {
+    root: PathBuf,
+    /// Open, so that no other folder gets its number.
+    folder: Arc<File>,
+}
+
+impl Presence {
+    /// Of the folder that is at `root` now.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn of(root: &Path) -> io::Result<Self> {
+        Ok(Self { root: root.to_owned(), folder: Arc::new(File::open(root)?) })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether the path still leads to the folder.
+    ///
+    /// # Errors
+    /// What has become of it, and what to do, in words for everybody.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let opened = self.folder.metadata();
+        match (fs::metadata(&self.root), opened) {
+            (Ok(now), Ok(opened)) if (now.dev(), now.ino()) == (opened.dev(), opened.ino()) => {
+                Ok(())
+            }
+            (Ok(_), Ok(_)) => {
+                Err("the data directory was moved, and another is in its place: move \
+                 it back, or restart the server")
+            }
+            (Err(error), Ok(_)) if error.kind() == io::ErrorKind::NotFound => {
+                Err("the data directory was moved or deleted: move it back, or restart the server")
+            }
+            _ => Err("the data directory cannot be reached"),
+        }
+    }
 }
 
 /// A data directory as seen by somebody who does not hold it.
@@ -188,6 +234,15 @@ pub(super) fn create_private_folder(folder: &Path) -> io::Result<()> {
         return Ok(());
     }
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Creates a folder in one that exists, for this user alone; an existing one stays as it is. A data
+/// directory that was moved away is not made anew by it.
+pub(super) fn create_private_folder_in_place(folder: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        created => created,
+    }
 }
 
 fn take_lock(root: &Path) -> Result<File, DataDirectoryError> {

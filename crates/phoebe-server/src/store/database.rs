@@ -38,7 +38,18 @@ impl FileIdentity {
 }
 
 impl Database {
+    /// Like [`Self::open`], with the folder, which is created where it is missing.
+    pub(super) fn create(path: &Path, bounds: Bounds) -> Result<Self, StoreError> {
+        if let Some(folder) = path.parent() {
+            create_private_folder(folder).map_err(|error| {
+                StoreError::new(path, format!("its folder cannot be created: {error}"))
+            })?;
+        }
+        Self::open(path, bounds)
+    }
+
     /// Opens `path` for writing. A missing file is created for this user alone, an earlier form migrated.
+    /// The folder must be there: one that was moved away is not made anew.
     pub(super) fn open(path: &Path, bounds: Bounds) -> Result<Self, StoreError> {
         create_file(path)?;
         Self::connect(path).and_then(|mut database| {
@@ -138,11 +149,6 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn create_file(path: &Path) -> Result<(), StoreError> {
-    if let Some(folder) = path.parent() {
-        create_private_folder(folder).map_err(|error| {
-            StoreError::new(path, format!("its folder cannot be created: {error}"))
-        })?;
-    }
     // An existing file is not touched: closing it would end the locks that SQLite holds on it in this process.
     if FileIdentity::of(path).is_none() {
         fs::OpenOptions::new()

@@ -37,7 +37,7 @@ mod tests;
 pub(crate) use accounts::Accounts;
 pub use api_keys::{ApiKey, Holder, NewApiKey};
 pub use audit::Deed;
-pub use data_directory::{DataDirectory, DataDirectoryError, DataDirectoryView};
+pub use data_directory::{DataDirectory, DataDirectoryError, DataDirectoryView, Presence};
 pub(crate) use database::with_suffix;
 pub use error::StoreError;
 pub(crate) use fault::Fault;
@@ -98,7 +98,7 @@ impl Default for Bounds {
 /// # Errors
 /// [`StoreError::Database`], naming the file and what to do.
 pub fn create(path: &Path) -> Result<(), StoreError> {
-    Database::open(path, Bounds::default()).map(drop)
+    Database::create(path, Bounds::default()).map(drop)
 }
 
 /// Handle to the database; cheap to clone. When the last one is dropped, what is queued is committed and the writer ends.
@@ -130,7 +130,7 @@ impl Store {
         filter: CommandFilter,
         bounds: Bounds,
     ) -> Result<Self, StoreError> {
-        let database = Database::open(path, bounds)?;
+        let database = Database::create(path, bounds)?;
         let queue = Arc::new(Queue::new(bounds));
         let health = Arc::new(Health::new(path));
         let reader = Arc::new(Reader::new(path, database.identity(), bounds));

@@ -56,7 +56,8 @@ impl Server {
         let launcher = Launcher::spawn(interpreter, registry, None);
         let sessions = SessionManager::new(Arc::clone(&settings), store.clone(), launcher, None);
         let authenticator = Authenticator::from_settings(&settings.auth, store.clone()).unwrap();
-        Self { folder, router: router(App { settings, sessions, store, authenticator }) }
+        let data = Presence::of(folder.path()).unwrap();
+        Self { folder, router: router(App { settings, sessions, store, data, authenticator }) }
     }
 
     fn in_mode(mode: AuthMode) -> Self {

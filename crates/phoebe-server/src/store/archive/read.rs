@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use flate2::read::GzDecoder;
+use rustix::fs::statvfs;
 use sha2::{Digest, Sha256};
 
 use super::write::Hashed;
@@ -14,16 +15,23 @@ use super::{ArchiveError, DATABASE, FORMAT, Listed, MANIFEST, Manifest, SESSIONS
 use crate::store::data_directory::create_private_folder;
 use crate::store::snapshots::files::{BASES, CHECKPOINTS};
 
-/// A list of files longer than this is none of ours.
-const MANIFEST_BYTES: u64 = 256 << 20;
+/// A list of files longer than this is none of ours. Beside files an archive holds names and blanks
+/// of this many bytes at the most, too.
+const MANIFEST_BYTES: u64 = 64 << 20;
 
-/// Unpacks `archive` into the folder `into`, and returns its list of files, with which what was unpacked agrees.
-pub(super) fn unpack(archive: &Path, into: &Path) -> Result<Manifest, ArchiveError> {
+/// So many bytes of a disk stay free.
+const RESERVE: u64 = 64 << 20;
+
+/// Unpacks `archive` into the folder `into`, and returns its list of files, with which what was unpacked agrees. Never more than
+/// `most` bytes are written.
+pub(super) fn unpack(archive: &Path, into: &Path, most: Most) -> Result<Manifest, ArchiveError> {
     let unusable =
         |why: &str| ArchiveError::Unusable(archive.display().to_string(), why.to_owned());
     let broken = |error: io::Error| unusable(&format!("it is no archive, or is cut: {error}"));
     let file = File::open(archive).map_err(at(archive))?;
-    let mut tar = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
+    let decompressed = GzDecoder::new(BufReader::new(file));
+    let mut tar = tar::Archive::new(decompressed.take(most.bytes.saturating_add(MANIFEST_BYTES)));
+    let mut left = most.bytes;
     let mut found = BTreeMap::new();
     let mut manifest: Option<Manifest> = None;
     for entry in tar.entries().map_err(broken)? {
@@ -43,6 +51,9 @@ pub(super) fn unpack(archive: &Path, into: &Path) -> Result<Manifest, ArchiveErr
         if !is_ours(&name) {
             return Err(unusable(&format!("it holds {name:?}, which is no file of a server")));
         }
+        left = left.checked_sub(entry.size()).ok_or_else(|| {
+            unusable(&format!("it unpacks to more than {} MiB, {}", most.bytes >> 20, most.why))
+        })?;
         let listed = write(&mut entry, &into.join(&name))?;
         found.insert(name, listed);
     }
@@ -56,6 +67,29 @@ pub(super) fn unpack(archive: &Path, into: &Path) -> Result<Manifest, ArchiveErr
         return Err(unusable("its files are not those that were put in"));
     }
     Ok(manifest)
+}
+
+/// What may be unpacked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Most {
+    bytes: u64,
+    /// Why no more, as the end of a sentence.
+    why: &'static str,
+}
+
+impl Most {
+    /// So many bytes at the most where that is set, and no more than there is room for in `folder`.
+    pub(super) fn within(bytes: Option<u64>, folder: &Path) -> Result<Self, ArchiveError> {
+        let disk = statvfs(folder).map_err(|error| at(folder)(error.into()))?;
+        let room = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_sub(RESERVE);
+        Ok(match bytes {
+            Some(bytes) if bytes <= room => Self {
+                bytes,
+                why: "which is what a session may take: see [resources] max_disk_mb_per_session",
+            },
+            _ => Self { bytes: room, why: "and the disk has no more room" },
+        })
+    }
 }
 
 fn write(content: &mut impl Read, path: &Path) -> Result<Listed, ArchiveError> {
@@ -100,7 +134,33 @@ pub(super) fn move_to(from: &Path, to: &Path) -> Result<(), ArchiveError> {
 
 #[cfg(test)]
 mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
     use super::*;
+
+    #[test]
+    fn no_more_is_unpacked_than_is_allowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = folder.path().join("archive");
+        let gz = GzEncoder::new(File::create(&archive).unwrap(), Compression::best());
+        let mut tar = tar::Builder::new(gz);
+        for step in 0..40 {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(5 << 20);
+            let name = format!("sessions/7d0a3f0e-0f6a-4b5e-9a55-3a4c7d5a1c11/{step}.snapshot");
+            tar.append_data(&mut header, name, io::repeat(0).take(5 << 20)).unwrap();
+        }
+        tar.into_inner().unwrap().finish().unwrap();
+        assert!(archive.metadata().unwrap().len() < 1 << 20);
+        let into = folder.path().join("into");
+        let most = Most { bytes: 12 << 20, why: "as a test wants it" };
+        let refused = unpack(&archive, &into, most).unwrap_err().to_string();
+        assert!(refused.contains("more than 12 MiB, as a test wants it"), "{refused}");
+        let staged = into.join("sessions/7d0a3f0e-0f6a-4b5e-9a55-3a4c7d5a1c11");
+        let sizes = fs::read_dir(staged).unwrap().map(|file| file.unwrap().metadata().unwrap());
+        assert_eq!(sizes.map(|file| file.len()).sum::<u64>(), 10 << 20);
+    }
 
     #[test]
     fn only_names_of_a_servers_files_are_taken() {

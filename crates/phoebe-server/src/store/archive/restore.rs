@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::read::{move_to, sync_folder, unpack};
+use super::read::{Most, move_to, sync_folder, unpack};
 use super::{ArchiveError, DATABASE, Kind, SESSIONS, at};
 use crate::store::data_directory::{create_private_folder, names_in};
 use crate::store::snapshots::{Rules, SessionRecord, SnapshotStore};
@@ -44,7 +44,7 @@ pub fn restore(
         return Err(ArchiveError::NotEmpty(data.root().display().to_string(), what.1));
     }
     let staging = staging(data)?;
-    let manifest = unpack(archive, staging.path())?;
+    let manifest = unpack(archive, staging.path(), Most::within(None, data.root())?)?;
     if manifest.kind != Kind::Backup {
         let kind = "one session: use `phoebe-server import-session`";
         return Err(ArchiveError::OtherKind(archive.display().to_string(), kind));
@@ -82,7 +82,7 @@ fn what_is_there(
 }
 
 /// Brings one session into `data`, with a new id if its own is taken, and as another's if there is an `owner`. The next server
-/// that starts there has it, asleep.
+/// that starts there has it, asleep. It has `most` bytes at the most, where that is set.
 ///
 /// # Errors
 /// Then nothing has changed.
@@ -91,10 +91,11 @@ pub fn import_session(
     data: &DataDirectory,
     rules: Rules,
     owner: Option<NewOwner>,
+    most: Option<u64>,
 ) -> Result<SessionRecord, ArchiveError> {
     let unusable = |why: String| ArchiveError::Unusable(archive.display().to_string(), why);
     let staging = staging(data)?;
-    let manifest = unpack(archive, staging.path())?;
+    let manifest = unpack(archive, staging.path(), Most::within(most, data.root())?)?;
     if manifest.kind != Kind::Session {
         let kind = "a backup of a whole server: use `phoebe-server restore`";
         return Err(ArchiveError::OtherKind(archive.display().to_string(), kind));

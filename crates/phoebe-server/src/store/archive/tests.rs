@@ -69,7 +69,7 @@ impl Place {
 
     fn import(&self, archive: &Path) -> Result<SessionRecord, ArchiveError> {
         let data = DataDirectory::open(&self.database()).unwrap();
-        import_session(archive, &data, RULES, None)
+        import_session(archive, &data, RULES, None, None)
     }
 }
 

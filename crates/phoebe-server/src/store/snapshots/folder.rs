@@ -19,7 +19,7 @@ pub use checkpoints::Checkpoint;
 use super::Rules;
 use super::file::{self, Format, Header, Snapshot, SnapshotError, Versions, write_atomically};
 use super::journal::{Interrupted, Journal, Origin, Step, Way, WayError};
-use crate::store::data_directory::{create_private_folder, names_in};
+use crate::store::data_directory::{create_private_folder_in_place, names_in};
 
 pub(in crate::store) const RECORD: &str = "session.json";
 pub(in crate::store) const HEAD: &str = "head";
@@ -167,7 +167,7 @@ impl SessionFolder {
     /// # Errors
     /// Then what was kept before stays.
     pub fn write_record(&self, record: &SessionRecord) -> io::Result<()> {
-        create_private_folder(&self.path)?;
+        create_private_folder_in_place(&self.path)?;
         let text = serde_json::to_vec_pretty(record)?;
         write_atomically(&self.path.join(RECORD), &[&text], self.rules.fsync)
     }
@@ -185,7 +185,7 @@ impl SessionFolder {
     /// # Errors
     /// `NotFound` if one of them is missing.
     pub fn begin_with(&self, exact: &Path, portable: &Path) -> io::Result<()> {
-        create_private_folder(&self.path)?;
+        create_private_folder_in_place(&self.path)?;
         link(exact, &self.snapshot_path(0))?;
         link(portable, &self.path.join(PORTABLE))
     }
@@ -247,7 +247,7 @@ impl SessionFolder {
         payload: &Payload,
         taken_at: f64,
     ) -> io::Result<()> {
-        create_private_folder(&self.path)?;
+        create_private_folder_in_place(&self.path)?;
         let numbers = self.numbers()?;
         let snapshot = payload.snapshot(step, taken_at);
         file::write(&self.snapshot_path(step), &snapshot, self.rules.fsync)?;
@@ -387,7 +387,7 @@ impl SessionFolder {
     /// # Errors
     /// Then `other` may hold a part.
     pub fn copy_to(&mut self, other: &mut Self, checkpoint: Option<&str>) -> io::Result<bool> {
-        create_private_folder(&other.path)?;
+        create_private_folder_in_place(&other.path)?;
         let forms = match checkpoint {
             Some(id) => self.checkpoint_forms(id),
             None => self.whole_forms().map(|recovered| recovered.forms),

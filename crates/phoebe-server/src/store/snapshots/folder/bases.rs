@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tracing::warn;
 
 use super::{Changed, Imported, SessionFolder, one_line};
-use crate::store::data_directory::{create_private_folder, names_in};
+use crate::store::data_directory::{create_private_folder_in_place, names_in};
 use crate::store::snapshots::file::write_atomically;
 use crate::store::snapshots::journal::{Act, Base, Repeatable, Step, Way, WayError};
 
@@ -128,7 +128,7 @@ impl SessionFolder {
             return Err(io::Error::other(text));
         }
         let sha256 = hex::encode(Sha256::digest(bytes));
-        create_private_folder(&self.path.join(FOLDER))?;
+        create_private_folder_in_place(&self.path.join(FOLDER))?;
         write_atomically(&self.base_path(&sha256), &[bytes], self.rules.fsync)?;
         Ok(sha256)
     }

@@ -11,7 +11,7 @@ use super::{
     Format, Header, SessionFolder, Snapshot, SnapshotError, Versions, best_first, file,
     remove_if_there,
 };
-use crate::store::data_directory::{create_private_folder, names_in};
+use crate::store::data_directory::{create_private_folder_in_place, names_in};
 
 pub(in crate::store) const FOLDER: &str = "checkpoints";
 
@@ -35,7 +35,7 @@ impl SessionFolder {
         name: String,
         note: Option<String>,
     ) -> Result<Checkpoint, SnapshotError> {
-        create_private_folder(&self.path.join(FOLDER))?;
+        create_private_folder_in_place(&self.path.join(FOLDER))?;
         let id = uuid::Uuid::new_v4().simple().to_string();
         let forms = self.whole_forms()?.forms.into_iter();
         let nothing = || SnapshotError::Damaged("there is no state of the session");
