@@ -23,7 +23,8 @@ const RETRY_AFTER_SECONDS: u64 = 2;
 pub struct HttpError {
     status: StatusCode,
     detail: Detail,
-    header: Option<(HeaderName, HeaderValue)>,
+    code: Option<&'static str>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -86,7 +87,7 @@ impl From<usize> for Place {
 impl HttpError {
     /// An answer with this status and text.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: Detail::Text(detail.into()), header: None }
+        Self { status, detail: Detail::Text(detail.into()), code: None, header: None }
     }
 
     /// 404.
@@ -100,6 +101,7 @@ impl HttpError {
         Self {
             status: StatusCode::UNPROCESSABLE_ENTITY,
             detail: Detail::Validation(problems),
+            code: None,
             header: None,
         }
     }
@@ -125,11 +127,19 @@ impl HttpError {
     }
 
     fn retry_after(self, seconds: u64) -> Self {
-        Self { header: Some((RETRY_AFTER, HeaderValue::from(seconds))), ..self }
+        Self { header: Some(Box::new((RETRY_AFTER, HeaderValue::from(seconds)))), ..self }
+    }
+
+    /// Names the error for programs.
+    fn named(self, code: &'static str) -> Self {
+        Self { code: Some(code), ..self }
     }
 
     fn challenge(self, scheme: &'static str) -> Self {
-        Self { header: Some((WWW_AUTHENTICATE, HeaderValue::from_static(scheme))), ..self }
+        Self {
+            header: Some(Box::new((WWW_AUTHENTICATE, HeaderValue::from_static(scheme)))),
+            ..self
+        }
     }
 
     /// `detail` as it is sent.
@@ -149,15 +159,17 @@ impl HttpError {
 #[derive(Serialize)]
 struct ErrorBody<'a> {
     detail: &'a Detail,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
 }
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        let body = serde_json::to_vec(&ErrorBody { detail: &self.detail })
+        let body = serde_json::to_vec(&ErrorBody { detail: &self.detail, code: self.code })
             .unwrap_or_else(|_| br#"{"detail":"Internal server error"}"#.to_vec());
         let json = HeaderValue::from_static("application/json");
         let mut response = (self.status, [(header::CONTENT_TYPE, json)], body).into_response();
-        if let Some((name, value)) = self.header {
+        if let Some((name, value)) = self.header.map(|header| *header) {
             response.headers_mut().insert(name, value);
         }
         response
@@ -172,6 +184,15 @@ impl From<SessionError> for HttpError {
             SessionError::UserLimit { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, text),
             SessionError::QueueFull { .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, text).retry_later()
+            }
+            SessionError::CommandTooLarge { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, text).named("command_too_large")
+            }
+            SessionError::JournalFull { .. } => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, text).named("journal_full")
+            }
+            SessionError::DiskFull(_) => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, text).named("disk_quota")
             }
             SessionError::Conflict(_) => Self::new(StatusCode::CONFLICT, text),
             SessionError::BadBundle(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, text),

@@ -232,7 +232,11 @@ async fn a_deleted_database_is_made_anew() {
     assert_eq!(one::<i64>(&path, "SELECT count(*) FROM session_commands"), 1);
     assert_eq!(store.user_by_id(1).await.unwrap(), None);
 
+    // Its folder is not: that may have been moved, and come back.
     std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    assert!(store.user_by_id(1).await.is_err() && store.check().await.is_err());
+    assert!(!path.parent().unwrap().exists());
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
     assert_eq!(store.user_by_id(1).await.unwrap(), None);
     store.check().await.unwrap();
     assert_eq!(store.create_user(account("ada@x.org")).await.unwrap().id, 1);

@@ -186,6 +186,10 @@ pub(crate) struct ErrorBody {
     /// What went wrong and the way out.
     #[schema(example = "Session not found")]
     detail: String,
+    /// The error's name, where programs may want to tell it from others of its status:
+    /// `command_too_large`, `journal_full` or `disk_quota`.
+    #[schema(example = "disk_quota")]
+    code: Option<String>,
 }
 
 /// What a 422 looks like.

@@ -62,6 +62,7 @@ pub(super) struct CommandAnswer {
         (status = 413, description = "The command is too large", body = ErrorBody),
         (status = 422, description = "The body is no JSON object", body = ValidationBody),
         (status = 429, description = "Too many commands wait in this session", body = ErrorBody),
+        (status = 507, description = "There is no room on disk for it within what you may take", body = ErrorBody),
     )
 )]
 pub(super) async fn send(

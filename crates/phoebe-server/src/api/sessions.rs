@@ -91,6 +91,7 @@ pub(super) struct StartMetadata {
         (status = 422, description = "The body is no JSON object, or more than is kept of it", body = ValidationBody),
         (status = 429, description = "You have as many sessions as allowed", body = ErrorBody),
         (status = 503, description = "No port is free, or the worker could not be started", body = ErrorBody),
+        (status = 507, description = "There is no room on disk for it within what you may take", body = ErrorBody),
     )
 )]
 pub(super) async fn start(

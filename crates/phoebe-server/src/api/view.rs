@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::caller::Caller;
 use super::sessions::METADATA;
 use crate::config::SessionSettings;
-use crate::session::{SessionView, Status};
+use crate::session::{DiskView, SessionView, Status};
 
 /// A session as it is now. Times are Unix seconds.
 #[derive(Debug, Serialize, ToSchema)]
@@ -57,9 +57,34 @@ pub(super) struct Session {
     /// `GET /v1/sessions/{session_id}` shows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata_omitted: Option<bool>,
+    /// Bytes that it takes on the server's disk; only where one session is shown, and kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk_bytes: Option<u64>,
+    /// Bytes that it may take; missing where there is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk_limit_bytes: Option<u64>,
+    /// Bytes that all sessions of its user take; only where the server knows its users.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_disk_bytes: Option<u64>,
+    /// Bytes that they may take; missing where there is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_disk_limit_bytes: Option<u64>,
 }
 
 impl Session {
+    /// The same with what it takes on disk.
+    pub(super) fn with_disk(self, disk: Option<DiskView>) -> Self {
+        let Some(DiskView { bytes, user_bytes, bounds }) = disk else { return self };
+        let limit = |bound: u64| (bound > 0).then_some(bound);
+        Self {
+            disk_bytes: Some(bytes),
+            disk_limit_bytes: limit(bounds.session),
+            user_disk_bytes: user_bytes,
+            user_disk_limit_bytes: user_bytes.and_then(|_| limit(bounds.user)),
+            ..self
+        }
+    }
+
     /// The same without what would make a list heavy.
     pub(super) fn in_a_list(mut self) -> Self {
         let bytes = serde_json::to_vec(&self.metadata).map_or(0, |json| json.len());
@@ -97,6 +122,10 @@ impl Session {
             expires_at: view.expires_at.filter(|end| *end <= warned_from),
             metadata: view.metadata,
             metadata_omitted: None,
+            disk_bytes: None,
+            disk_limit_bytes: None,
+            user_disk_bytes: None,
+            user_disk_limit_bytes: None,
         }
     }
 }

@@ -11,6 +11,7 @@ use phoebe_protocol::kinds::CommandKind;
 use tokio::time::{Instant, timeout};
 
 use super::SessionError;
+use super::admission::Admission;
 use super::cores::{CoreGrant, CoreWait, Cores};
 use super::keeper::{Keeper, Pending};
 use super::memory::MemoryWatch;
@@ -166,13 +167,15 @@ impl Awake {
         self.connection.next().now_or_never()?.ok()
     }
 
-    /// Sends what may go. `journal` writes down that a command begins; with `snapshots` changes bring their Bundle back.
+    /// Sends what may go. `keeper` writes down that a command begins; with `snapshots` changes bring their Bundle back.
+    /// What has no room on disk is refused.
     pub(super) async fn send_what_may_go(
         &mut self,
         queue: &mut CommandQueue<Queued>,
         cores: &Cores,
         keeper: Option<&Keeper>,
         snapshots: bool,
+        admission: Option<&Admission>,
     ) -> Result<(), Lost> {
         loop {
             let wants_cores = queue.ready(true) == Some(CommandKind::Long);
@@ -180,6 +183,12 @@ impl Awake {
             let Some((kind, mut queued)) = queue.next(grant.is_some()) else {
                 return Ok(());
             };
+            let admitted =
+                admission.map_or(Ok(()), |admission| admission.check(&queued.work, kind));
+            if let Err(error) = admitted {
+                queued.work.refuse(error);
+                continue;
+            }
             queued.sent = Some(Instant::now());
             let cores = grant.as_ref().map(CoreGrant::cores);
             queued.cores = grant;

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use super::admission::Admission;
 use super::awake::{Awake, Event, Lost, Queued};
 use super::keeper::Keeper;
 use super::manager::Shared;
@@ -32,6 +33,7 @@ use super::strikes::Strikes;
 use super::{EndReason, SessionError, SessionView, StartRequest, Status, now};
 use crate::config::OnIdle;
 use crate::store::LogRecord;
+use crate::store::snapshots::DiskUse;
 
 /// Writing down what is not on disk yet may take so long.
 const SAVE_LIMIT: Duration = Duration::from_secs(5);
@@ -49,6 +51,7 @@ pub(super) struct Driver {
     queue: CommandQueue<Queued>,
     /// The session's files; `None` where nothing is kept.
     keeper: Option<Keeper>,
+    admission: Option<Admission>,
     saved: Saved,
     strikes: Strikes,
 }
@@ -74,9 +77,18 @@ impl Driver {
         shared: Arc<Shared>,
         requests: mpsc::Receiver<Request>,
         view: watch::Sender<SessionView>,
+        disk: Arc<DiskUse>,
     ) -> Self {
         let session = view.borrow().session_id.clone();
-        let keeper = shared.snapshots.as_ref().map(|store| Keeper::new(store.session(&session)));
+        let (keeper, admission) = shared
+            .snapshots
+            .as_ref()
+            .map(|store| {
+                let folder = store.session(&session).counted_in(Arc::clone(&disk));
+                let admission = Admission::new(&folder, disk, shared.disk_bounds());
+                (Keeper::new(folder), admission)
+            })
+            .unzip();
         Self {
             queue: CommandQueue::new(shared.settings.resources.queue_depth),
             saved: Saved::new(shared.settings.session.durability),
@@ -86,6 +98,7 @@ impl Driver {
             session,
             used: Instant::now(),
             keeper,
+            admission,
             strikes: Strikes::default(),
         }
     }
@@ -125,6 +138,7 @@ impl Driver {
     pub(super) async fn run_kept(self) {
         if let Some(keeper) = &self.keeper {
             let interrupted = keeper.run(|folder| {
+                folder.measure();
                 let interrupted = folder.interrupted().ok().flatten();
                 if let Some(interrupted) = &interrupted {
                     // It is told once. If that cannot be noted it is told again.
@@ -230,7 +244,8 @@ impl Driver {
         loop {
             let snapshots = self.keeper.is_some() && self.saved.with_every_change();
             let (queue, keeper) = (&mut self.queue, self.keeper.as_ref());
-            let sent = awake.send_what_may_go(queue, &self.shared.cores, keeper, snapshots);
+            let (cores, admission) = (&self.shared.cores, self.admission.as_ref());
+            let sent = awake.send_what_may_go(queue, cores, keeper, snapshots, admission);
             if let Err(lost) = sent.await {
                 return Leave::Lost(lost);
             }

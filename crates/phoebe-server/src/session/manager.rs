@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::io;
 use std::num::NonZero;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use phoebe_protocol::command::SnapshotFormat;
 use phoebe_protocol::packet::Info;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -21,17 +22,21 @@ use super::keeper::Keeper;
 use super::ports::PortPool;
 use super::request::{Command, Request, Source, Work};
 use super::{
-    Answer, EndReason, Owner, PortStatus, SessionError, SessionView, StartRequest, Status,
-    UserInfo, now,
+    Answer, DiskView, EndReason, Owner, PortStatus, SessionError, SessionView, StartRequest,
+    Status, UserInfo, now,
 };
 use crate::config::Settings;
 use crate::store::Store;
-use crate::store::snapshots::{SessionFolder, SessionRecord, SnapshotStore};
+use crate::store::snapshots::{DiskBounds, DiskUse, SessionFolder, SessionRecord, SnapshotStore};
 use crate::worker::Launcher;
 use crate::worker::connection::Memory;
 
 /// Requests that may wait for a driver. It takes them at once; commands wait in its own bounded queue.
 const MAILBOX: usize = 64;
+/// Sessions with so many bytes to be read at once are read one after the other.
+const LARGE: u64 = 4 << 20;
+/// Who waits for that turn is told after this time to come back.
+const TURN: Duration = Duration::from_secs(60);
 
 /// Handle to all sessions; cheap to clone.
 #[derive(Clone)]
@@ -50,6 +55,8 @@ pub(super) struct Shared {
     pub(super) cores: Cores,
     /// What answers occupy while they are received.
     pub(super) answers: Memory,
+    /// One permit: for work on files that takes much memory.
+    large: Arc<Semaphore>,
     sessions: Mutex<Sessions>,
     pub(super) drivers: TaskTracker,
     /// Cancelled when the manager shuts down: what is being started need not get ready any more.
@@ -61,7 +68,16 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct Sessions {
     known: HashMap<String, Session>,
+    /// What the sessions of each user take on disk.
+    users: HashMap<String, Arc<AtomicU64>>,
     closed: bool,
+}
+
+impl Sessions {
+    /// What the sessions of a user take on disk.
+    fn of_user(&mut self, id: &str) -> Arc<AtomicU64> {
+        Arc::clone(self.users.entry(id.to_owned()).or_default())
+    }
 }
 
 /// What others need of a session: where to send requests, where to look.
@@ -71,6 +87,8 @@ pub(super) struct Session {
     pub(super) view: watch::Receiver<SessionView>,
     /// One permit: for whoever asks it to make room.
     pub(super) asking: Arc<Semaphore>,
+    /// What it takes on disk.
+    disk: Arc<DiskUse>,
 }
 
 impl SessionManager {
@@ -96,6 +114,7 @@ impl SessionManager {
             store,
             launcher,
             snapshots,
+            large: Arc::new(Semaphore::new(1)),
             sessions: Mutex::default(),
             drivers: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -217,7 +236,29 @@ impl SessionManager {
     /// # Errors
     /// [`SessionError::Conflict`] with PHOEBE's reason, or why no script makes the Bundle.
     pub async fn export(&self, id: &str, format: SnapshotFormat) -> Result<Bytes, SessionError> {
-        self.ask(id, |answer| Request::Work(Work::Export { format, answer })).await?
+        let turn = match format {
+            SnapshotFormat::Script => self.shared.turn(id).await?,
+            _ => None,
+        };
+        self.ask(id, |answer| Request::Work(Work::Export { format, answer, turn })).await?
+    }
+
+    /// What a session takes on disk; `None` where nothing is kept, or there is no such session.
+    #[must_use]
+    pub fn disk(&self, id: &str) -> Option<DiskView> {
+        self.shared.snapshots.as_ref()?;
+        let disk = self.shared.find(id).ok()?.disk;
+        let (bytes, user_bytes) = (disk.bytes(), disk.user_bytes());
+        Some(DiskView { bytes, user_bytes, bounds: self.shared.disk_bounds() })
+    }
+
+    /// Whether a session has room for another copy of its Bundle.
+    ///
+    /// # Errors
+    /// [`SessionError::DiskFull`].
+    pub fn admit_copy(&self, id: &str) -> Result<(), SessionError> {
+        let disk = self.shared.find(id)?.disk;
+        disk.admit(2 * disk.snapshot(), self.shared.disk_bounds()).map_err(SessionError::DiskFull)
     }
 
     /// Works on a session's files, in turn with everything else that does, and with all changes on them.
@@ -386,6 +427,7 @@ impl Shared {
         if limited && sessions.known.values().filter(owned).count() >= limit {
             return Err(SessionError::UserLimit { limit });
         }
+        self.admit_to_disk(&mut sessions, request)?;
         let at = now();
         let view = SessionView {
             session_id: Uuid::new_v4().to_string(),
@@ -415,8 +457,55 @@ impl Shared {
         let (publish, view) = watch::channel(view);
         let (requests, mailbox) = mpsc::channel(MAILBOX);
         let asking = Arc::new(Semaphore::new(1));
-        sessions.known.insert(id, Session { requests, view, asking });
-        Driver::new(Arc::clone(self), mailbox, publish)
+        let user = view.borrow().owner.as_ref().map(|owner| sessions.of_user(&owner.user_id));
+        let disk = Arc::new(DiskUse::new(user));
+        let session = Session { requests, view, asking, disk: Arc::clone(&disk) };
+        sessions.known.insert(id, session);
+        Driver::new(Arc::clone(self), mailbox, publish, disk)
+    }
+
+    /// Whether there is room on disk for what a new session begins with.
+    fn admit_to_disk(
+        &self,
+        sessions: &mut Sessions,
+        request: &StartRequest,
+    ) -> Result<(), SessionError> {
+        let original = request.copy_of.as_ref().and_then(|copy| sessions.known.get(&copy.session));
+        let need = original
+            .map_or(0, |session| session.disk.script_source() + 2 * session.disk.snapshot());
+        let user = request.owner.as_ref().map(|owner| sessions.of_user(&owner.user_id));
+        // A session takes something in any case.
+        let fresh = DiskUse::new(user);
+        fresh.admit(need.max(1), self.disk_bounds()).map_err(SessionError::DiskFull)
+    }
+
+    /// What sessions may take on disk.
+    pub(super) fn disk_bounds(&self) -> DiskBounds {
+        let resources = &self.settings.resources;
+        let bytes = |mebibytes: u64| mebibytes.saturating_mul(1 << 20);
+        DiskBounds {
+            session: bytes(resources.max_disk_mb_per_session),
+            user: bytes(resources.max_disk_mb_per_user),
+        }
+    }
+
+    /// The turn of work that has a session's journal and what it begins with in memory; `None` where
+    /// that is little.
+    pub(super) async fn turn(
+        &self,
+        id: &str,
+    ) -> Result<Option<OwnedSemaphorePermit>, SessionError> {
+        let disk = self.find(id)?.disk;
+        if disk.script_source() + disk.snapshot() < LARGE {
+            return Ok(None);
+        }
+        let turn = timeout(TURN, Arc::clone(&self.large).acquire_owned()).await;
+        match turn {
+            Ok(Ok(turn)) => Ok(Some(turn)),
+            _ => Err(SessionError::Overloaded(
+                "Other large sessions are being copied or written as scripts".to_owned(),
+            )),
+        }
     }
 
     /// A session's files, with everything on them that is acknowledged.
@@ -444,7 +533,9 @@ impl Shared {
 
     /// Makes a session unknown: nobody can send it anything from now on.
     pub(super) fn forget(&self, id: &str) {
-        self.lock().known.remove(id);
+        let mut sessions = self.lock();
+        sessions.known.remove(id);
+        sessions.users.retain(|_, bytes| Arc::strong_count(bytes) > 1);
     }
 
     /// How long a command may take, if there is a limit.

@@ -14,6 +14,7 @@
 //! [`SessionManager`] knows all sessions and nothing of Bundles. Each session has a driver, a task that alone changes
 //! the session's state; everybody else sends it requests and reads what it publishes. Nothing here knows HTTP.
 
+mod admission;
 mod awake;
 mod cores;
 mod driver;
@@ -39,6 +40,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::store::snapshots::{DiskBounds, OverBound};
 
 /// The user that a session belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,6 +218,28 @@ pub enum SessionError {
         /// The bound.
         depth: usize,
     },
+    /// A command is longer than what the journal keeps of one.
+    #[error(
+        "The command has more than {most_mb} MiB without its blanks, and changes nothing: send data \
+         in parts, or upload a Bundle that holds them (PUT /v1/sessions/{{session_id}}/bundle)"
+    )]
+    CommandTooLarge {
+        /// The bound in MiB.
+        most_mb: usize,
+    },
+    /// The session's journal holds no more.
+    #[error(
+        "The session's journal has {most_mb} MiB, which is the limit, and takes no such change any \
+         more. Reading, undo and export work: download the Bundle (GET \
+         /v1/sessions/{{session_id}}/bundle) and upload it (PUT …/bundle) into a new session"
+    )]
+    JournalFull {
+        /// The bound in MiB.
+        most_mb: u64,
+    },
+    /// A session or a user has taken the disk that it may take.
+    #[error("{}", disk_full(.0))]
+    DiskFull(OverBound),
     /// The worker did not become ready.
     #[error("The session's worker could not be started: {0}")]
     StartFailed(String),
@@ -236,6 +261,33 @@ pub enum SessionError {
     /// The server is stopping.
     #[error("The server is shutting down")]
     ShuttingDown,
+}
+
+fn disk_full(OverBound { of_user, taken, bound }: &OverBound) -> String {
+    let (whose, setting) = match of_user {
+        false => ("This session takes", "per_session"),
+        true => ("Your sessions together take", "per_user"),
+    };
+    let mebibytes = |bytes: &u64| (*bytes as f64 / f64::from(1 << 20) * 10.0).round() / 10.0;
+    format!(
+        "{whose} {} MiB on the server's disk, and this needs more than the rest of {} MiB \
+         ([resources] max_disk_mb_{setting}). Nothing has changed: remove checkpoints, end sessions \
+         that you do not need, or go on in a new session with the downloaded Bundle. Reading, undo \
+         and export still work",
+        mebibytes(taken),
+        mebibytes(bound)
+    )
+}
+
+/// What a session and its user take on disk, and may take, in bytes; a bound of 0 is none.
+#[derive(Debug, Clone, Copy)]
+pub struct DiskView {
+    /// The session's own.
+    pub bytes: u64,
+    /// The sessions of its user together, if it has one.
+    pub user_bytes: Option<u64>,
+    /// What they may take.
+    pub bounds: DiskBounds,
 }
 
 /// What a command's execution gave.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use phoebe_protocol::command::SnapshotFormat;
 use phoebe_protocol::kinds::{self, CommandKind};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::keeper::Keeper;
 use super::{Answer, EndReason, SessionError, UserInfo};
@@ -37,7 +37,13 @@ pub(super) enum Work {
     /// Replace the Bundle by one that is kept or brought.
     Load { source: Source, answer: oneshot::Sender<Result<(), SessionError>> },
     /// Give the Bundle in some form, or the script that makes it.
-    Export { format: SnapshotFormat, answer: oneshot::Sender<Result<Bytes, SessionError>> },
+    Export {
+        format: SnapshotFormat,
+        answer: oneshot::Sender<Result<Bytes, SessionError>>,
+        /// Kept until it is done, where it takes much memory.
+        #[allow(dead_code, reason = "held, not read")]
+        turn: Option<OwnedSemaphorePermit>,
+    },
 }
 
 /// Where another Bundle comes from.

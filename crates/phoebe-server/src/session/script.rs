@@ -3,14 +3,11 @@
 
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::SessionError;
 use super::awake::nothing_is_kept;
 use super::keeper::Keeper;
-use crate::store::snapshots::{
-    Origin, Repeatable, ScriptSource, SessionFolder, Versions, WayError,
-};
+use crate::store::snapshots::{Origin, ScriptSource, Versions, WayError};
 
 /// What the worker makes a script from: the journal, and the Bundle that it begins with.
 pub(super) async fn source(
@@ -18,46 +15,32 @@ pub(super) async fn source(
     versions: &Versions,
 ) -> Result<(Bytes, Vec<Bytes>), SessionError> {
     let keeper = keeper.ok_or_else(nothing_is_kept)?;
-    let source = keeper.run(SessionFolder::script_source).await.map_err(WayError::Io);
-    let ScriptSource { base, commands } = source.and_then(|source| source).map_err(no_script)?;
+    let begun = br#"{"entries":"#.to_vec();
+    let source = keeper.run(|folder| folder.script_source(begun)).await.map_err(WayError::Io);
+    let ScriptSource { base, commands: mut journal } =
+        source.and_then(|source| source).map_err(no_script)?;
     if let Some((base, _)) = &base
         && base.phoebe != versions.phoebe
     {
         let why = format!("its state is of PHOEBE {}, this is {}", base.phoebe, versions.phoebe);
         return Err(no_script(WayError::Unrepeatable(why)));
     }
-    let entries = commands.into_iter().map(|(Repeatable { command, parameter }, success)| Entry {
-        command,
-        parameter,
-        success,
-    });
     let (base, bytes) = base.unzip();
-    let journal = Journal {
-        base: base.map(|base| base.origin),
-        entries: entries.collect(),
-        phoebe: versions.phoebe.clone(),
-    };
-    let journal =
-        serde_json::to_vec(&journal).map_err(|error| no_script(WayError::Io(error.into())))?;
+    let rest = Rest { base: base.map(|base| base.origin), phoebe: &versions.phoebe };
+    // An object's fields without its bracket.
+    let rest =
+        serde_json::to_string(&rest).map_err(|error| no_script(WayError::Io(error.into())))?;
+    journal.push(b',');
+    journal.extend(rest.trim_start_matches('{').bytes());
     Ok((journal.into(), bytes.into_iter().collect()))
 }
 
-/// A session's journal as the worker takes it.
+/// What the worker is told beside the journal's entries.
 #[derive(Serialize)]
-struct Journal {
+struct Rest<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     base: Option<Origin>,
-    entries: Vec<Entry>,
-    phoebe: String,
-}
-
-/// One command that changed the Bundle.
-#[derive(Serialize)]
-struct Entry {
-    command: Box<RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parameter: Option<Box<RawValue>>,
-    success: bool,
+    phoebe: &'a str,
 }
 
 fn no_script(why: WayError) -> SessionError {

@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(20);
 const HEALTHY: Duration = Duration::from_secs(3);
 
 /// A number of KiB from the server's `/proc/PID/status`, in MiB.
-fn status_mb(server: &TestServer, field: &str) -> f64 {
+pub(crate) fn status_mb(server: &TestServer, field: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     let number: f64 = line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap();

@@ -11,6 +11,7 @@ mod checkpoints;
 mod cli;
 mod contract;
 mod death;
+mod disk;
 mod durability;
 mod escape;
 mod files;

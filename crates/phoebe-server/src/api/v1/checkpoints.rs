@@ -91,6 +91,7 @@ impl Checkpoint {
         (status = 404, description = "There is no such session", body = ErrorBody),
         (status = 409, description = "The session has as many as allowed, or nothing is kept of sessions", body = ErrorBody),
         (status = 422, description = "The name is missing or too long, or the note is", body = ValidationBody),
+        (status = 507, description = "There is no room on disk for it within what you may take", body = ErrorBody),
     )
 )]
 pub(super) async fn create_checkpoint(
@@ -106,6 +107,7 @@ pub(super) async fn create_checkpoint(
     fields.bound("note", note.as_deref().unwrap_or_default(), NOTE);
     fields.rest()?;
     let limit = context.app.settings.session.max_checkpoints;
+    context.app.sessions.admit_copy(&session.session_id)?;
     let made = context.app.sessions.with_all_forms(&session.session_id, move |folder| {
         if folder.checkpoints()?.len() >= limit {
             return Ok(None);
@@ -164,6 +166,7 @@ pub(super) async fn list_checkpoints(
         (status = 404, description = "There is no such session or checkpoint", body = ErrorBody),
         (status = 409, description = "Nothing is kept of sessions, or the checkpoint is damaged", body = ErrorBody),
         (status = 422, description = "PHOEBE cannot read it any more", body = ErrorBody),
+        (status = 507, description = "There is no room on disk for it within what you may take", body = ErrorBody),
     )
 )]
 pub(super) async fn restore_checkpoint(

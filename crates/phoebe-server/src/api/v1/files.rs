@@ -1,12 +1,18 @@
 //! Bundles and scripts as files to take away or to bring.
 
+use std::fs::File;
+use std::io::{self, Seek, Write};
+
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
+use futures::stream;
 use phoebe_protocol::command::SnapshotFormat;
 use serde::Deserialize;
+use tokio::io::AsyncReadExt;
 
 use super::history::History;
 use super::on_files;
@@ -15,7 +21,12 @@ use crate::api::caller::OwnedSession;
 use crate::api::{ErrorBody, Shared};
 use crate::error::HttpError;
 use crate::session::SessionView;
-use crate::store::snapshots::Format;
+use crate::store::snapshots::{Format, OnDisk, SnapshotError};
+
+/// Bytes of a file that are in memory until they are sent.
+const PIECE: usize = 64 << 10;
+/// Downloads of more bytes are in a file while they are sent.
+const SMALL: usize = 1 << 20;
 
 /// The kept form that a path names.
 #[derive(Deserialize)]
@@ -43,7 +54,8 @@ pub(super) async fn download_bundle(
 ) -> Result<Response, HttpError> {
     let sessions = &context.app.sessions;
     let file = sessions.export(&session.session_id, SnapshotFormat::File).await?;
-    Ok(attachment(&session, "phoebe", "application/octet-stream", file))
+    let content = Content::of(file, &context).await?;
+    Ok(attachment(&session, "phoebe", "application/octet-stream", content))
 }
 
 /// Upload a Bundle
@@ -62,6 +74,7 @@ pub(super) async fn download_bundle(
         (status = 413, description = "The file is too large", body = ErrorBody),
         (status = 422, description = "PHOEBE cannot read it, and says why", body = ErrorBody),
         (status = 503, description = "The session cannot be woken now", body = ErrorBody),
+        (status = 507, description = "There is no room on disk for it within what you may take", body = ErrorBody),
     )
 )]
 pub(super) async fn upload_bundle(
@@ -98,7 +111,8 @@ pub(super) async fn download_script(
 ) -> Result<Response, HttpError> {
     let sessions = &context.app.sessions;
     let script = sessions.export(&session.session_id, SnapshotFormat::Script).await?;
-    Ok(attachment(&session, "py", "text/x-python; charset=utf-8", script))
+    let content = Content::of(script, &context).await?;
+    Ok(attachment(&session, "py", "text/x-python; charset=utf-8", content))
 }
 
 /// Download what is kept
@@ -129,8 +143,9 @@ pub(super) async fn download_snapshot(
         "portable" => (Format::Portable, "portable.json", "application/json"),
         _ => return Err(HttpError::not_found("There are two forms: pickle and portable")),
     };
-    let kept = on_files(&context, &session.session_id, move |folder| folder.raw(format)).await?;
-    Ok(attachment(&session, extension, kind, kept.payload))
+    let kept = on_files(&context, &session.session_id, move |folder| folder.raw_on_disk(format));
+    let OnDisk { file, length, .. } = kept.await?;
+    Ok(attachment(&session, extension, kind, Content::File(file, length)))
 }
 
 /// A file to be saved under the project's name.
@@ -138,7 +153,7 @@ fn attachment(
     session: &SessionView,
     extension: &str,
     kind: &'static str,
-    content: Bytes,
+    content: Content,
 ) -> Response {
     let name = file_name(session.project_name.as_deref(), &session.session_id);
     let disposition =
@@ -146,7 +161,45 @@ fn attachment(
             .unwrap_or_else(|_| HeaderValue::from_static("attachment"));
     let headers =
         [(CONTENT_TYPE, HeaderValue::from_static(kind)), (CONTENT_DISPOSITION, disposition)];
-    (headers, content).into_response()
+    match content {
+        Content::Small(bytes) => (headers, bytes).into_response(),
+        Content::File(file, length) => {
+            let file = tokio::fs::File::from_std(file).take(length);
+            let pieces = stream::try_unfold(file, async |mut file| {
+                let mut piece = BytesMut::with_capacity(PIECE);
+                let read = file.read_buf(&mut piece).await?;
+                Ok::<_, io::Error>((read > 0).then(|| (piece.freeze(), file)))
+            });
+            let length = [(CONTENT_LENGTH, HeaderValue::from(length))];
+            (headers, length, Body::from_stream(pieces)).into_response()
+        }
+    }
+}
+
+/// What is sent: little, or what lies in a file and is read as the client takes it. A slow client
+/// holds no memory.
+enum Content {
+    Small(Bytes),
+    /// From where it is read now, so many bytes.
+    File(File, u64),
+}
+
+impl Content {
+    /// What a worker gave; where it is large, in a file that nobody else sees.
+    async fn of(bytes: Bytes, context: &Shared) -> Result<Self, HttpError> {
+        if bytes.len() <= SMALL {
+            return Ok(Self::Small(bytes));
+        }
+        let folder = context.app.data.root().to_owned();
+        let written = tokio::task::spawn_blocking(move || {
+            let mut file = tempfile::tempfile_in(folder)?;
+            file.write_all(&bytes)?;
+            file.rewind()?;
+            Ok(Self::File(file, bytes.len() as u64))
+        });
+        let written = written.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        written.map_err(|error| SnapshotError::Io(error).into())
+    }
 }
 
 /// Letters, digits and `-` of the project's name, else of the session's id: a name that no shell and no file system minds.

@@ -61,7 +61,8 @@ async fn session(
     OwnedSession(session): OwnedSession,
 ) -> Json<Session> {
     let settings: &SessionSettings = &context.app.settings.session;
-    Json(Session::seen_by(&caller, session, settings))
+    let disk = context.app.sessions.disk(&session.session_id);
+    Json(Session::seen_by(&caller, session, settings).with_disk(disk))
 }
 
 /// Works on a session's files.

@@ -44,12 +44,14 @@ impl Driver {
         let mut other = store.session(&self.session);
         let checkpoint = copy_of.checkpoint.clone();
         let original = self.shared.files(&copy_of.session, true).await?;
+        let _turn = self.shared.turn(&copy_of.session).await?;
         let copied =
             original.run(move |folder| folder.copy_to(&mut other, checkpoint.as_deref())).await;
+        keeper.run(|folder| folder.measure()).await.map_err(copy_failed)?;
         match written.and_then(|written| written).and_then(|()| copied?) {
             Ok(true) => Ok(()),
             Ok(false) => Err(SessionError::NoCheckpoint),
-            Err(error) => Err(SessionError::Conflict(format!("It cannot be copied: {error}"))),
+            Err(error) => Err(copy_failed(error)),
         }
     }
 
@@ -372,6 +374,10 @@ impl Driver {
             error!(session = self.session, %error, "the files of an ended session stay");
         }
     }
+}
+
+fn copy_failed(error: io::Error) -> SessionError {
+    SessionError::Conflict(format!("It cannot be copied: {error}"))
 }
 
 /// How the disk calls what a worker gives.

@@ -108,7 +108,7 @@ fn everything_is_brought_back() {
     assert_eq!(restored.record().unwrap(), folder.record().unwrap());
     assert_eq!(state(&mut restored), "b");
     assert_eq!(restored.history().unwrap(), folder.history().unwrap());
-    assert_eq!(restored.way().unwrap().steps.len(), 2);
+    assert_eq!(restored.commands().len(), 2);
     assert_eq!(restored.checkpoints().unwrap(), std::slice::from_ref(&checkpoint));
     assert!(restored.shared(&checkpoint.id, "hash").unwrap().is_some());
     crate::store::create(&there.database()).unwrap();
@@ -238,7 +238,7 @@ fn what_is_copied_amid_changes_is_a_state_that_once_was() {
             let mut turn = 0_u64;
             while !done.load(Ordering::Relaxed) {
                 turn += 1;
-                let content = folder.way().unwrap().steps.len() + 1;
+                let content = folder.commands().len() + 1;
                 push(&mut folder, &content.to_string());
                 if turn.is_multiple_of(3) {
                     let before = folder.before().unwrap().unwrap().header.step;
@@ -254,7 +254,7 @@ fn what_is_copied_amid_changes_is_a_state_that_once_was() {
             let recovered = copied.recover(&payload("").versions).unwrap();
             assert_eq!(recovered.notice, None);
             // Each state is the number of changes that led to it, and the journal tells them.
-            assert_eq!(state(&mut copied), copied.way().unwrap().steps.len().to_string());
+            assert_eq!(state(&mut copied), copied.commands().len().to_string());
         }
         done.store(true, Ordering::Relaxed);
     });

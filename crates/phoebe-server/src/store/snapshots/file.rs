@@ -9,7 +9,7 @@
 //! It reads and writes bytes. A payload is never interpreted: it may be code, and only a worker of its session may read it.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 const MAGIC: &str = "phoebe-snapshot 1 ";
+const LONGEST_HEADER: u64 = 1 << 20;
 
 /// How a payload is written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +121,58 @@ pub(super) fn read(path: &Path) -> Result<Snapshot, SnapshotError> {
     parse(Bytes::from(fs::read(path)?))
 }
 
+/// A snapshot whose payload is still in its file.
+#[derive(Debug)]
+pub struct OnDisk {
+    /// What is known of it.
+    pub header: Header,
+    /// At the beginning of the payload.
+    pub file: File,
+    /// Bytes of the payload.
+    pub length: u64,
+}
+
+/// Checks that a snapshot is whole, piece by piece.
+///
+/// # Errors
+/// [`SnapshotError`] says what is wrong with it.
+pub(super) fn open(path: &Path) -> Result<OnDisk, SnapshotError> {
+    let mut file = File::open(path)?;
+    let mut reader = BufReader::new(&file);
+    let first = line(&mut reader)?.ok_or(SnapshotError::Damaged("it is cut short"))?;
+    let expected = std::str::from_utf8(&first).ok().and_then(|line| line.strip_prefix(MAGIC));
+    let expected = expected.ok_or(SnapshotError::Damaged("it is not a snapshot"))?;
+    let header = line(&mut reader)?.ok_or(SnapshotError::Damaged("it has no header"))?;
+    let mut hash = Sha256::new();
+    hash.update(&header);
+    let mut length = 0;
+    loop {
+        let piece = reader.fill_buf()?;
+        if piece.is_empty() {
+            break;
+        }
+        hash.update(piece);
+        let read = piece.len();
+        length += read as u64;
+        reader.consume(read);
+    }
+    if hex::encode(hash.finalize()) != expected.trim_end() {
+        return Err(SnapshotError::Damaged("its checksum is wrong: it is torn or damaged"));
+    }
+    let start = first.len() + header.len();
+    let header = serde_json::from_slice(&header)
+        .map_err(|_| SnapshotError::Damaged("its header is of another version"))?;
+    file.seek(SeekFrom::Start(start as u64))?;
+    Ok(OnDisk { header, file, length })
+}
+
+/// The next line with its end; `None` if there is none, or it is longer than ours are.
+fn line(reader: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    reader.take(LONGEST_HEADER).read_until(b'\n', &mut line)?;
+    Ok(line.ends_with(b"\n").then_some(line))
+}
+
 /// Whether these bytes are a whole snapshot.
 ///
 /// # Errors
@@ -213,15 +266,20 @@ mod tests {
             let written = snapshot(payload);
             write(&path, &written, false).unwrap();
             prop_assert_eq!(&read(&path).unwrap(), &written);
+            let mut on_disk = open(&path).unwrap();
+            let mut payload = Vec::new();
+            on_disk.file.read_to_end(&mut payload).unwrap();
+            prop_assert_eq!((&on_disk.header, on_disk.length), (&written.header, payload.len() as u64));
+            prop_assert_eq!(&payload, &written.payload);
             prop_assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 
             let whole = fs::read(&path).unwrap();
             fs::write(&path, &whole[..cut.index(whole.len())]).unwrap();
-            prop_assert!(read(&path).is_err());
+            prop_assert!(read(&path).is_err() && open(&path).is_err());
             let mut damaged = whole.clone();
             damaged[flip.index(whole.len())] ^= 1 << bit;
             fs::write(&path, &damaged).unwrap();
-            prop_assert!(read(&path).is_err());
+            prop_assert!(read(&path).is_err() && open(&path).is_err());
         }
     }
 

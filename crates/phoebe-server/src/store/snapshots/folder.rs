@@ -7,18 +7,21 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use tracing::{error, warn};
 
-pub use bases::ScriptSource;
+pub use bases::{ScriptSource, compact_length};
 pub use checkpoints::Checkpoint;
 
 use super::Rules;
-use super::file::{self, Format, Header, Snapshot, SnapshotError, Versions, write_atomically};
-use super::journal::{Interrupted, Journal, Origin, Step, Way, WayError};
+use super::file::{
+    self, Format, Header, OnDisk, Snapshot, SnapshotError, Versions, write_atomically,
+};
+use super::journal::{Interrupted, Journal, Origin, Step};
+use super::usage::DiskUse;
 use crate::store::data_directory::{create_private_folder_in_place, names_in};
 
 pub(in crate::store) const RECORD: &str = "session.json";
@@ -129,6 +132,7 @@ pub struct SessionFolder {
     journal: Journal,
     /// The step that counts and the last that there was, once they are known.
     steps: Option<Steps>,
+    usage: Arc<DiskUse>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -140,7 +144,31 @@ struct Steps {
 impl SessionFolder {
     pub(super) fn new(path: PathBuf, id: &str, rules: Rules) -> Self {
         let journal = Journal::new(path.join(JOURNAL));
-        Self { path, id: id.to_owned(), rules, journal, steps: None }
+        let usage = Arc::default();
+        Self { path, id: id.to_owned(), rules, journal, steps: None, usage }
+    }
+
+    /// Counts what it takes in `usage`.
+    #[must_use]
+    pub fn counted_in(self, usage: Arc<DiskUse>) -> Self {
+        Self { usage, ..self }
+    }
+
+    /// What it takes, as far as it was written or measured by this.
+    #[must_use]
+    pub fn usage(&self) -> &DiskUse {
+        &self.usage
+    }
+
+    /// Counts all files anew.
+    pub fn measure(&self) {
+        self.usage.measure(&self.path);
+    }
+
+    /// Where its journal is.
+    #[must_use]
+    pub fn journal_path(&self) -> &Path {
+        self.journal.path()
     }
 
     /// Where it is.
@@ -169,7 +197,7 @@ impl SessionFolder {
     pub fn write_record(&self, record: &SessionRecord) -> io::Result<()> {
         create_private_folder_in_place(&self.path)?;
         let text = serde_json::to_vec_pretty(record)?;
-        write_atomically(&self.path.join(RECORD), &[&text], self.rules.fsync)
+        self.write_text(&self.path.join(RECORD), &text)
     }
 
     /// Unix seconds of the last sign of life that the files give.
@@ -186,8 +214,11 @@ impl SessionFolder {
     /// `NotFound` if one of them is missing.
     pub fn begin_with(&self, exact: &Path, portable: &Path) -> io::Result<()> {
         create_private_folder_in_place(&self.path)?;
-        link(exact, &self.snapshot_path(0))?;
-        link(portable, &self.path.join(PORTABLE))
+        for (from, to) in [(exact, self.snapshot_path(0)), (portable, self.path.join(PORTABLE))] {
+            link(from, &to)?;
+            self.usage.note(&to);
+        }
+        Ok(())
     }
 
     /// Notes that a command goes to the worker.
@@ -195,7 +226,8 @@ impl SessionFolder {
     /// # Errors
     /// When it cannot be noted now; it is noted later.
     pub fn begin(&mut self, command: &str, at: f64) -> io::Result<()> {
-        self.journal.begin(command, at)
+        let noted = self.journal.begin(command, at);
+        self.counted(noted)
     }
 
     /// Notes that a command is over and changed nothing.
@@ -203,7 +235,8 @@ impl SessionFolder {
     /// # Errors
     /// When it cannot be noted now; it is noted later.
     pub fn end(&mut self, command: &str, at: f64) -> io::Result<()> {
-        self.journal.end(command, at)
+        let noted = self.journal.end(command, at);
+        self.counted(noted)
     }
 
     /// Notes a change, and keeps the Bundle after it if there is a payload: it counts from now on, and what was undone before
@@ -220,6 +253,7 @@ impl SessionFolder {
         let parent = parent.unwrap_or(steps.head);
         let act = self.act(changed);
         let noted = self.journal.step(Step { step, parent, at, success, act });
+        let noted = self.counted(noted);
         if let Some(payload) = payload {
             self.write_step(step, steps.head, payload, at)?;
         }
@@ -236,7 +270,8 @@ impl SessionFolder {
     pub fn save(&mut self, payload: &Payload, at: f64) -> io::Result<()> {
         let step = self.steps()?.head;
         let before = self.head_among(&self.numbers()?).unwrap_or(step);
-        self.journal.flush()?;
+        let flushed = self.journal.flush();
+        self.counted(flushed)?;
         self.write_step(step, before, payload, at)
     }
 
@@ -250,14 +285,14 @@ impl SessionFolder {
         create_private_folder_in_place(&self.path)?;
         let numbers = self.numbers()?;
         let snapshot = payload.snapshot(step, taken_at);
-        file::write(&self.snapshot_path(step), &snapshot, self.rules.fsync)?;
-        remove_if_there(&self.path.join(HEAD))?;
+        self.write_snapshot(&self.snapshot_path(step), &snapshot)?;
+        self.remove_file(&self.path.join(HEAD))?;
         // Undone ones first; then the oldest, but for so many as can be undone.
         let (kept, undone): (Vec<u64>, Vec<u64>) =
             numbers.iter().filter(|other| **other != step).partition(|other| **other <= before);
         let excess = kept.len().saturating_sub(self.rules.history.max(1));
         for old in undone.iter().chain(&kept[..excess]) {
-            if let Err(error) = fs::remove_file(self.snapshot_path(*old)) {
+            if let Err(error) = self.remove_file(&self.snapshot_path(*old)) {
                 warn!(session = self.id, step = old, %error, "an old snapshot stays");
             }
         }
@@ -270,7 +305,7 @@ impl SessionFolder {
     /// Then the portable copy that was kept before stays.
     pub fn save_portable(&mut self, payload: &Payload, at: f64) -> io::Result<()> {
         let snapshot = payload.snapshot(self.steps()?.head, at);
-        file::write(&self.path.join(PORTABLE), &snapshot, self.rules.fsync)
+        self.write_snapshot(&self.path.join(PORTABLE), &snapshot)
     }
 
     fn portable(&self) -> Result<Snapshot, SnapshotError> {
@@ -358,18 +393,9 @@ impl SessionFolder {
     pub fn go_to(&mut self, step: u64) -> io::Result<()> {
         let steps = self.steps()?;
         let text = step.to_string();
-        write_atomically(&self.path.join(HEAD), &[text.as_bytes()], self.rules.fsync)?;
+        self.write_text(&self.path.join(HEAD), text.as_bytes())?;
         self.steps = Some(Steps { head: step, last: steps.last });
         Ok(())
-    }
-
-    /// How the state that counts came to be.
-    ///
-    /// # Errors
-    /// [`WayError::Unrepeatable`] where that is not known.
-    pub fn way(&mut self) -> Result<Way, WayError> {
-        let head = self.steps()?.head;
-        self.journal.ways()?.to(head)
     }
 
     /// The command that had begun when the server ended.
@@ -398,9 +424,9 @@ impl SessionFolder {
         }
         let Some(first) = forms.first() else { return Ok(checkpoint.is_none()) };
         let step = first.header.step;
-        file::write(&other.snapshot_path(step), first, self.rules.fsync)?;
+        other.write_snapshot(&other.snapshot_path(step), first)?;
         if let Some(portable) = forms.get(1) {
-            file::write(&other.path.join(PORTABLE), portable, self.rules.fsync)?;
+            other.write_snapshot(&other.path.join(PORTABLE), portable)?;
         }
         self.copy_way(step, other)?;
         Ok(true)
@@ -420,13 +446,29 @@ impl SessionFolder {
         }
     }
 
+    /// The same, with the payload still in the file.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none.
+    pub fn raw_on_disk(&mut self, format: Format) -> Result<OnDisk, SnapshotError> {
+        match format {
+            Format::Portable => file::open(&self.path.join(PORTABLE)),
+            Format::Pickle => {
+                let head = self.head_among(&self.numbers()?).unwrap_or(0);
+                file::open(&self.snapshot_path(head))
+            }
+        }
+    }
+
     /// Removes everything that is kept of the session.
     ///
     /// # Errors
     /// Then some of it may stay, but not its record: the session is not found again.
     pub fn remove(&self) -> io::Result<()> {
         remove_if_there(&self.path.join(RECORD))?;
-        match fs::remove_dir_all(&self.path) {
+        let removed = fs::remove_dir_all(&self.path);
+        self.measure();
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -457,6 +499,30 @@ impl SessionFolder {
         Ok(numbers)
     }
 
+    fn write_snapshot(&self, path: &Path, snapshot: &Snapshot) -> io::Result<()> {
+        let written = file::write(path, snapshot, self.rules.fsync);
+        self.usage.note(path);
+        written
+    }
+
+    fn write_text(&self, path: &Path, text: &[u8]) -> io::Result<()> {
+        let written = write_atomically(path, &[text], self.rules.fsync);
+        self.usage.note(path);
+        written
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let removed = remove_if_there(path);
+        self.usage.note(path);
+        removed
+    }
+
+    /// Counts what was just done to the journal.
+    fn counted<T>(&self, outcome: T) -> T {
+        self.usage.note(self.journal.path());
+        outcome
+    }
+
     fn snapshot_path(&self, step: u64) -> PathBuf {
         self.path.join(format!("{step}.snapshot"))
     }
@@ -476,15 +542,6 @@ impl From<Snapshot> for Payload {
         let Header { format, versions, .. } = snapshot.header;
         Self { format, versions, bytes: snapshot.payload }
     }
-}
-
-/// The command without line breaks, which JSON has between its words only.
-fn one_line(command: &Bytes) -> Option<Box<RawValue>> {
-    let mut text = String::from_utf8(command.to_vec()).ok()?;
-    if text.contains(['\n', '\r']) {
-        text = text.replace(['\n', '\r'], " ");
-    }
-    RawValue::from_string(text).ok()
 }
 
 fn link(from: &Path, to: &Path) -> io::Result<()> {

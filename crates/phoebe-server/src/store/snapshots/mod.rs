@@ -19,14 +19,19 @@
 mod file;
 mod folder;
 mod journal;
+mod usage;
 
-pub use file::{Format, Header, Snapshot, SnapshotError, Versions, verify};
+pub use file::{Format, Header, OnDisk, Snapshot, SnapshotError, Versions, verify};
 pub use folder::{
     Change, Changed, Checkpoint, Imported, Payload, Recovered, ScriptSource, SessionFolder,
-    SessionRecord,
+    SessionRecord, compact_length,
 };
-pub use journal::{Act, Base, Interrupted, Origin, Repeatable, Step, Way, WayError};
+pub use journal::{
+    Act, Base, COMMAND_BYTES, FILE_BYTES, Interrupted, Origin, Repeatable, Step, WayError,
+};
+pub use usage::{DiskBounds, DiskUse, OverBound};
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -34,7 +39,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use super::data_directory::create_private_folder;
+use super::data_directory::{create_private_folder, names_in};
 
 /// What the files of a session are called, for whoever copies them.
 pub(super) mod files {
@@ -53,6 +58,25 @@ const TEMPLATES: &str = "templates";
 pub struct SnapshotStore {
     root: PathBuf,
     rules: Rules,
+}
+
+/// Bytes that the sessions of each user take in the data directory `root`, and how many sessions;
+/// `None` is nobody.
+///
+/// # Errors
+/// When the folder of sessions cannot be read.
+pub fn usage_by_user(root: &Path) -> io::Result<HashMap<Option<String>, (u64, usize)>> {
+    let mut users: HashMap<_, (u64, usize)> = HashMap::new();
+    let sessions = root.join(SESSIONS);
+    let rules = Rules { fsync: false, history: 1 };
+    for id in names_in(&sessions)? {
+        let folder = SessionFolder::new(sessions.join(&id), &id, rules);
+        folder.measure();
+        let user = folder.record().ok().and_then(|record| record.user_id);
+        let (bytes, sessions) = users.entry(user).or_default();
+        (*bytes, *sessions) = (*bytes + folder.usage().bytes(), *sessions + 1);
+    }
+    Ok(users)
 }
 
 /// How snapshots are kept.

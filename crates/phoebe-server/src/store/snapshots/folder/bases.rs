@@ -11,13 +11,13 @@ use std::io;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use super::{Changed, Imported, SessionFolder, one_line};
+use super::{Changed, Imported, SessionFolder};
 use crate::store::data_directory::{create_private_folder_in_place, names_in};
-use crate::store::snapshots::file::write_atomically;
-use crate::store::snapshots::journal::{Act, Base, Repeatable, Step, Way, WayError};
+use crate::store::snapshots::journal::{Act, Base, COMMAND_BYTES, Repeatable, Step, WayError};
 
 pub(in crate::store) const FOLDER: &str = "bases";
 
@@ -29,20 +29,31 @@ pub(super) const MAXIMUM_BYTES: usize = 64 << 20;
 pub struct ScriptSource {
     /// The Bundle that it begins with and its bytes; `None` for the one that fresh sessions have.
     pub base: Option<(Base, Bytes)>,
-    /// The commands that changed it since, in order, and whether each succeeded.
-    pub commands: Vec<(Repeatable, bool)>,
+    /// The commands that changed it since, in order, and whether each succeeded: a JSON list, behind
+    /// what was there before.
+    pub commands: Vec<u8>,
 }
 
 impl SessionFolder {
-    /// What repeats the state that counts.
+    /// What repeats the state that counts. The commands are written behind what `commands` holds.
     ///
     /// # Errors
     /// [`WayError::Unrepeatable`] says why nothing does.
-    pub fn script_source(&mut self) -> Result<ScriptSource, WayError> {
+    pub fn script_source(&mut self, mut commands: Vec<u8>) -> Result<ScriptSource, WayError> {
         let head = self.steps()?.head;
-        let Way { base, commands, .. } = self.journal.ways()?.to(head)?;
-        let base = base.map(|base| Ok::<_, WayError>((base.clone(), self.read_base(&base)?)));
+        let ways = self.journal.ways()?;
+        let way = ways.to(head)?;
+        way.write_commands(&mut commands)?;
+        let base = way.base.map(|base| Ok::<_, WayError>((base.clone(), self.read_base(&base)?)));
         Ok(ScriptSource { base: base.transpose()?, commands })
+    }
+
+    /// The commands on the way to the state that counts.
+    #[cfg(test)]
+    pub(in crate::store) fn commands(&mut self) -> Vec<String> {
+        let source = self.script_source(Vec::new()).unwrap();
+        let entries: Vec<serde_json::Value> = serde_json::from_slice(&source.commands).unwrap();
+        entries.into_iter().map(|entry| entry["command"].to_string()).collect()
     }
 
     /// Notes that the state that counts, brought back by another version of PHOEBE than wrote it,
@@ -54,6 +65,7 @@ impl SessionFolder {
         let step = self.steps()?.head;
         let act = self.act(Changed::Replaced(imported));
         let noted = self.journal.step(Step { step, parent: step, at, success: true, act });
+        let noted = self.counted(noted);
         self.remove_unused_bases();
         noted
     }
@@ -64,9 +76,12 @@ impl SessionFolder {
             Changed::Command { command, parameter } => {
                 let parameter =
                     parameter.and_then(|tags| serde_json::value::to_raw_value(&tags).ok());
-                match one_line(&command) {
+                match compact(&command) {
                     Some(command) => Act::Command(Repeatable { command, parameter }),
-                    None => Act::Unrepeatable("a command was not text that can be kept".to_owned()),
+                    None => Act::Unrepeatable(format!(
+                        "a command was too long to be kept: it has more than {} MiB",
+                        COMMAND_BYTES >> 20
+                    )),
                 }
             }
             Changed::Returned => Act::Return,
@@ -87,15 +102,20 @@ impl SessionFolder {
     /// Copies the way to the state of `step` into another session's journal, with the base that it
     /// begins with.
     pub(super) fn copy_way(&self, step: u64, other: &mut Self) -> io::Result<()> {
-        let way = self.journal.ways()?.to(step);
-        if let Ok(Way { base: Some(base), .. }) = &way {
+        let ways = self.journal.ways()?;
+        let way = ways.to(step);
+        if let Some(base) = way.as_ref().ok().and_then(|way| way.base.as_ref()) {
             match self.read_base(base) {
                 Ok(bytes) => drop(other.write_base(&bytes)?),
                 // The copy's script says so, as the original's does.
                 Err(problem) => warn!(session = self.id, %problem, "a copy has no base"),
             }
         }
-        other.journal.begin_as(step, way)
+        let noted = match way {
+            Ok(way) => other.journal.begin_as(step, Ok(&way)),
+            Err(why) => other.journal.begin_as(step, Err(why)),
+        };
+        other.counted(noted)
     }
 
     /// Removes the bases that no state begins with that can still be reached.
@@ -116,8 +136,9 @@ impl SessionFolder {
         let ways = self.journal.ways()?;
         let bases = steps.into_iter().filter_map(|step| ways.to(step).ok()?.base);
         let used: HashSet<String> = bases.map(|base| base.sha256).collect();
+        drop(ways);
         for name in names.iter().filter(|name| !used.contains(*name)) {
-            fs::remove_file(self.base_path(name))?;
+            self.remove_file(&self.base_path(name))?;
         }
         Ok(())
     }
@@ -129,7 +150,7 @@ impl SessionFolder {
         }
         let sha256 = hex::encode(Sha256::digest(bytes));
         create_private_folder_in_place(&self.path.join(FOLDER))?;
-        write_atomically(&self.base_path(&sha256), &[bytes], self.rules.fsync)?;
+        self.write_text(&self.base_path(&sha256), bytes)?;
         Ok(sha256)
     }
 
@@ -152,4 +173,33 @@ impl SessionFolder {
         let name: String = sha256.chars().filter(char::is_ascii_hexdigit).collect();
         self.path.join(FOLDER).join(name)
     }
+}
+
+/// A command without the blanks between its words. `None` if it is no JSON, or too long to be kept.
+fn compact(command: &Bytes) -> Option<Box<RawValue>> {
+    if compact_length(command) > COMMAND_BYTES {
+        return None;
+    }
+    let text: Vec<u8> = without_blanks(command).collect();
+    RawValue::from_string(String::from_utf8(text).ok()?).ok()
+}
+
+/// Bytes of a command without the blanks between its words, as it is kept.
+#[must_use]
+pub fn compact_length(command: &[u8]) -> usize {
+    without_blanks(command).count()
+}
+
+/// The bytes of JSON without the blanks outside its texts.
+fn without_blanks(json: &[u8]) -> impl Iterator<Item = u8> {
+    let (mut in_text, mut is_escaped) = (false, false);
+    json.iter().copied().filter(move |byte| {
+        if in_text {
+            in_text = is_escaped || *byte != b'"';
+            is_escaped = !is_escaped && *byte == b'\\';
+            return true;
+        }
+        in_text = *byte == b'"';
+        !byte.is_ascii_whitespace()
+    })
 }

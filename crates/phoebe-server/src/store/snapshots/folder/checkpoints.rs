@@ -1,16 +1,12 @@
 //! States that a user gave a name. Each lies in the session's folder in the forms that there were of it: `<id>.snapshot`, exact,
 //! and `<id>.portable.snapshot`, which survives an upgrade.
 
-use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tracing::error;
 
-use super::{
-    Format, Header, SessionFolder, Snapshot, SnapshotError, Versions, best_first, file,
-    remove_if_there,
-};
+use super::{Format, Header, SessionFolder, Snapshot, SnapshotError, Versions, best_first, file};
 use crate::store::data_directory::{create_private_folder_in_place, names_in};
 
 pub(in crate::store) const FOLDER: &str = "checkpoints";
@@ -46,7 +42,7 @@ impl SessionFolder {
             snapshot.header.taken_at = at;
             snapshot.header.name = Some(name.clone());
             snapshot.header.note.clone_from(&note);
-            file::write(&self.checkpoint_path(&id, form), &snapshot, self.rules.fsync)?;
+            self.write_snapshot(&self.checkpoint_path(&id, form), &snapshot)?;
             header = Some(snapshot.header);
         }
         Ok(Checkpoint { id, header: header.ok_or_else(nothing)? })
@@ -60,9 +56,9 @@ impl SessionFolder {
         let mut checkpoints = Vec::new();
         for name in names_in(&self.path.join(FOLDER))? {
             let Some(id) = name.strip_suffix(".snapshot").filter(|id| is_id(id)) else { continue };
-            match self.whole_checkpoint(id) {
-                Ok(form) => checkpoints
-                    .extend(form.map(|form| Checkpoint { id: id.to_owned(), header: form.header })),
+            match self.checkpoint_header(id) {
+                Ok(header) => checkpoints
+                    .extend(header.map(|header| Checkpoint { id: id.to_owned(), header })),
                 Err(problem) => {
                     error!(session = self.id, checkpoint = id, %problem, "a checkpoint is damaged");
                 }
@@ -101,15 +97,31 @@ impl SessionFolder {
     ///
     /// # Errors
     /// When there is one and no form of it is whole.
-    pub(super) fn whole_checkpoint(&self, id: &str) -> Result<Option<Snapshot>, SnapshotError> {
+    fn whole_checkpoint(&self, id: &str) -> Result<Option<Snapshot>, SnapshotError> {
+        self.checkpoint_by(id, file::read)
+    }
+
+    /// What is known of a checkpoint, of which one form is whole.
+    ///
+    /// # Errors
+    /// When there is one and no form of it is whole.
+    pub(super) fn checkpoint_header(&self, id: &str) -> Result<Option<Header>, SnapshotError> {
+        self.checkpoint_by(id, |path| file::open(path).map(|form| form.header))
+    }
+
+    fn checkpoint_by<T>(
+        &self,
+        id: &str,
+        read: impl Fn(&Path) -> Result<T, SnapshotError>,
+    ) -> Result<Option<T>, SnapshotError> {
         if !is_id(id) {
             return Ok(None);
         }
-        match file::read(&self.checkpoint_path(id, Format::Pickle)) {
+        match read(&self.checkpoint_path(id, Format::Pickle)) {
             // Written last and removed first: without it there is no checkpoint.
             Err(SnapshotError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(problem) => {
-                let portable = file::read(&self.checkpoint_path(id, Format::Portable));
+                let portable = read(&self.checkpoint_path(id, Format::Portable));
                 portable.map(Some).map_err(|_| problem)
             }
             exact => exact.map(Some),
@@ -125,11 +137,12 @@ impl SessionFolder {
             return Ok(false);
         }
         self.unshare(id)?;
-        match fs::remove_file(self.checkpoint_path(id, Format::Pickle)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            removed => removed?,
+        let exact = self.checkpoint_path(id, Format::Pickle);
+        if !exact.try_exists()? {
+            return Ok(false);
         }
-        remove_if_there(&self.checkpoint_path(id, Format::Portable))?;
+        self.remove_file(&exact)?;
+        self.remove_file(&self.checkpoint_path(id, Format::Portable))?;
         Ok(true)
     }
 

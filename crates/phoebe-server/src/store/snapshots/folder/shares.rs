@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::checkpoints::is_id;
-use super::{Header, SessionFolder, SnapshotError, remove_if_there, write_atomically};
+use super::{Header, SessionFolder, SnapshotError};
 
 impl SessionFolder {
     /// Lets whoever knows the secret with this hash copy a checkpoint; a secret from before is none any more. False if there is
@@ -15,10 +15,10 @@ impl SessionFolder {
     /// # Errors
     /// Then the secret from before stays.
     pub fn share(&self, checkpoint: &str, hash: &str) -> Result<bool, SnapshotError> {
-        if self.whole_checkpoint(checkpoint)?.is_none() {
+        if self.checkpoint_header(checkpoint)?.is_none() {
             return Ok(false);
         }
-        write_atomically(&self.share_path(checkpoint), &[hash.as_bytes()], self.rules.fsync)?;
+        self.write_text(&self.share_path(checkpoint), hash.as_bytes())?;
         Ok(true)
     }
 
@@ -29,7 +29,7 @@ impl SessionFolder {
     pub fn unshare(&self, checkpoint: &str) -> io::Result<bool> {
         let shared = self.is_shared(checkpoint);
         if shared {
-            remove_if_there(&self.share_path(checkpoint))?;
+            self.remove_file(&self.share_path(checkpoint))?;
         }
         Ok(shared)
     }
@@ -49,9 +49,7 @@ impl SessionFolder {
             return Ok(None);
         }
         match fs::read_to_string(self.share_path(checkpoint)) {
-            Ok(kept) if kept == hash => {
-                Ok(self.whole_checkpoint(checkpoint)?.map(|form| form.header))
-            }
+            Ok(kept) if kept == hash => self.checkpoint_header(checkpoint),
             Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),

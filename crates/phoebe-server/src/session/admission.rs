@@ -1,0 +1,62 @@
+//! Whether there is room on disk for what a session is asked to do: decided from what is counted,
+//! before anything is done, so that what is refused changes nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use phoebe_protocol::kinds::CommandKind;
+
+use super::SessionError;
+use super::request::{Command, Source, Work};
+use crate::store::snapshots::{
+    COMMAND_BYTES, DiskBounds, DiskUse, FILE_BYTES, SessionFolder, compact_length,
+};
+
+/// The journal names the Bundle that this command carries, and does not keep the command itself.
+const CARRIES_A_BUNDLE: &str = "load_bundle";
+/// What a line of the journal has beside its command, generously.
+const LINE: u64 = 4096;
+
+/// What one session may still write.
+pub(super) struct Admission {
+    disk: Arc<DiskUse>,
+    bounds: DiskBounds,
+    journal: PathBuf,
+}
+
+impl Admission {
+    /// For the session in `folder`.
+    pub(super) fn new(folder: &SessionFolder, disk: Arc<DiskUse>, bounds: DiskBounds) -> Self {
+        Self { disk, bounds, journal: folder.journal_path().to_owned() }
+    }
+
+    /// Whether the work may go to the worker.
+    ///
+    /// # Errors
+    /// The bound that it is beyond, and what to do.
+    pub(super) fn check(&self, work: &Work, kind: CommandKind) -> Result<(), SessionError> {
+        let (line, body) = match work {
+            Work::Command(Command { name, body, .. }) if kind != CommandKind::Read => {
+                let line = match name.as_str() {
+                    CARRIES_A_BUNDLE => 0,
+                    _ => compact_length(body),
+                };
+                (line, body.len())
+            }
+            Work::Load { source: Source::File(file), .. } => (0, file.len()),
+            Work::Load { source: Source::Checkpoint(_), .. } => (0, 0),
+            // These write next to nothing.
+            Work::Load { source: Source::Undo | Source::Redo, .. }
+            | Work::Command(_)
+            | Work::Export { .. } => return Ok(()),
+        };
+        if line > COMMAND_BYTES {
+            return Err(SessionError::CommandTooLarge { most_mb: COMMAND_BYTES >> 20 });
+        }
+        if self.disk.file(&self.journal) + line as u64 + LINE > FILE_BYTES {
+            return Err(SessionError::JournalFull { most_mb: FILE_BYTES >> 20 });
+        }
+        let need = self.disk.snapshot() + body as u64;
+        self.disk.admit(need, self.bounds).map_err(SessionError::DiskFull)
+    }
+}
