@@ -230,10 +230,9 @@ async fn closing_the_terminal_stops_in_order_though_nothing_can_be_logged_any_mo
     session.result(json!({"command": "set_value", "twig": "a", "value": 1})).await;
     on_terminal.close();
     until("nothing of it is left", SOON, async || server.workers().is_empty().then_some(())).await;
-    // A server that is ended otherwise leaves its records of them.
+    // A server that is ended otherwise leaves its number there.
     until("it stopped in order", SOON, async || {
-        let mut records = fs::read_dir(server.data().join("run")).unwrap();
-        records.all(|record| record.unwrap().path().is_dir()).then_some(())
+        fs::read(server.data().join("server.lock")).unwrap().is_empty().then_some(())
     })
     .await;
     server.start_again().await;
