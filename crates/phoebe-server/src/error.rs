@@ -269,7 +269,7 @@ impl From<AuthError> for HttpError {
             AuthError::WrongCredentials | AuthError::WrongGatePassword => {
                 Self::new(StatusCode::UNAUTHORIZED, text)
             }
-            AuthError::NoKeys => Self::unavailable(text),
+            AuthError::NoKeys | AuthError::Busy => Self::unavailable(text),
             AuthError::BadCredentials(_) => Self::new(StatusCode::BAD_REQUEST, text),
             AuthError::NoRegistration
             | AuthError::NoLogin

@@ -1,12 +1,16 @@
 //! Reading a request's body: bounded in size, in time, and in what it occupies while it arrives; and what all bodies occupy together.
+//! One that is compressed is unpacked here, within the same bounds.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
+use axum::http::header::{CONTENT_ENCODING, HeaderMap};
 use bytes::BytesMut;
+use flate2::write::MultiGzDecoder;
 use futures::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -101,6 +105,7 @@ async fn read(
     grace: Duration,
     room: &mut Room,
 ) -> Result<Bytes, HttpError> {
+    let mut content = Content::of(request.headers(), limit)?;
     let body = request.into_body();
     // Exact where the client said a length, the frames so far otherwise.
     if body.size_hint().lower() > limit {
@@ -108,8 +113,6 @@ async fn read(
     }
     let start = Instant::now();
     let mut stream = body.into_data_stream();
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
     let mut received: u64 = 0;
     loop {
         let deadline = start + grace + Duration::from_secs(received / SLOWEST);
@@ -120,25 +123,118 @@ async fn read(
             Ok(Some(Ok(frame))) => frame,
         };
         received += frame.len() as u64;
-        if received > limit {
+        let length = content.add(frame)?;
+        if length > limit {
             return Err(too_large(limit));
         }
-        if !room.grow(received) {
+        if !room.grow(length) {
             return Err(HttpError::unavailable(
                 "The server holds as many large request bodies as it can; try again in a moment",
             ));
         }
-        // A body in one frame, as nearly all are, is passed on without a copy.
-        if first.is_empty() {
-            first = frame;
-            continue;
-        }
-        if rest.is_empty() {
-            rest.extend_from_slice(&first);
-        }
-        rest.extend_from_slice(&frame);
     }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
+    content.finish()
+}
+
+/// What has arrived of a body.
+enum Content {
+    /// As it is. A body in one frame, as nearly all are, is passed on without a copy.
+    Plain { first: Bytes, rest: BytesMut },
+    /// Compressed by gzip.
+    Gzip(Box<MultiGzDecoder<Unpacked>>),
+}
+
+impl Content {
+    /// Nothing yet, of a body with these headers.
+    fn of(headers: &HeaderMap, limit: u64) -> Result<Self, HttpError> {
+        let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+        match (encodings.next().map(|encoding| encoding.as_bytes()), encodings.next()) {
+            (None, _) => Ok(Self::plain()),
+            (Some(one), None) if one.eq_ignore_ascii_case(b"identity") => Ok(Self::plain()),
+            (Some(one), None)
+                if one.eq_ignore_ascii_case(b"gzip") || one.eq_ignore_ascii_case(b"x-gzip") =>
+            {
+                let unpacked = Unpacked { bytes: BytesMut::new(), limit };
+                Ok(Self::Gzip(Box::new(MultiGzDecoder::new(unpacked))))
+            }
+            _ => Err(HttpError::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "The request body has a Content-Encoding that is not known here; send it with gzip, or as it is",
+            )),
+        }
+    }
+
+    fn plain() -> Self {
+        Self::Plain { first: Bytes::new(), rest: BytesMut::new() }
+    }
+
+    /// Adds a frame. Returns how long all is by now; of what is unpacked beyond the limit, no more than that.
+    fn add(&mut self, frame: Bytes) -> Result<u64, HttpError> {
+        match self {
+            Self::Plain { first, rest } => {
+                if first.is_empty() {
+                    *first = frame;
+                } else {
+                    if rest.is_empty() {
+                        rest.extend_from_slice(first);
+                    }
+                    rest.extend_from_slice(&frame);
+                }
+                Ok(first.len().max(rest.len()) as u64)
+            }
+            Self::Gzip(decoder) => match decoder.write_all(&frame) {
+                Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                    Err(too_large(decoder.get_ref().limit))
+                }
+                Err(error) => Err(not_gzip(&error)),
+                Ok(()) => Ok(decoder.get_ref().bytes.len() as u64),
+            },
+        }
+    }
+
+    fn finish(self) -> Result<Bytes, HttpError> {
+        match self {
+            Self::Plain { first, rest } if rest.is_empty() => Ok(first),
+            Self::Plain { rest, .. } => Ok(rest.freeze()),
+            Self::Gzip(decoder) => {
+                let limit = decoder.get_ref().limit;
+                match decoder.finish() {
+                    Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                        Err(too_large(limit))
+                    }
+                    Err(error) => Err(not_gzip(&error)),
+                    Ok(unpacked) => Ok(unpacked.bytes.freeze()),
+                }
+            }
+        }
+    }
+}
+
+/// What a decoder writes to, up to the limit.
+struct Unpacked {
+    bytes: BytesMut,
+    limit: u64,
+}
+
+impl Write for Unpacked {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        if (self.bytes.len() + piece.len()) as u64 > self.limit {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn not_gzip(error: &io::Error) -> HttpError {
+    HttpError::new(
+        StatusCode::BAD_REQUEST,
+        format!("The request body is not what its Content-Encoding, gzip, says: {error}"),
+    )
 }
 
 fn too_large(limit: u64) -> HttpError {
@@ -164,6 +260,8 @@ fn broken(error: &axum::Error) -> HttpError {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
 
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -224,6 +322,39 @@ mod tests {
         assert_eq!(small.unwrap(), "{}", "a small one finds room");
         drop((first, third));
         assert_eq!(room.available_permits(), 3 * MIB / PIECE as usize);
+    }
+
+    fn packed(content: &[u8], encoding: &'static str) -> Request {
+        let mut writer = GzEncoder::new(Vec::new(), Compression::best());
+        writer.write_all(content).unwrap();
+        let body = Body::from(writer.finish().unwrap());
+        Request::builder().header(CONTENT_ENCODING, encoding).body(body).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_compressed_body_is_unpacked_up_to_the_limit() {
+        let limit = 2 * MIB as u64;
+        for encoding in ["gzip", "GZIP", "x-gzip"] {
+            let got = read(packed(b"{\"a\": 1}", encoding), limit, GRACE, &mut plenty()).await;
+            assert_eq!(got.unwrap(), "{\"a\": 1}");
+        }
+        let most = vec![b' '; 2 * MIB];
+        assert_eq!(read(packed(&most, "gzip"), limit, GRACE, &mut plenty()).await.unwrap(), most);
+        let bomb = packed(&vec![0; 64 * MIB], "gzip");
+        let refused = read(bomb, limit, GRACE, &mut plenty()).await.unwrap_err();
+        assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_packed_otherwise_or_damaged_is_told() {
+        for encoding in ["br", "gzip, gzip", "deflate", ""] {
+            let refused = read(packed(b"{}", encoding), 100, GRACE, &mut plenty()).await;
+            assert_eq!(refused.unwrap_err().status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        }
+        let damaged = Request::builder().header(CONTENT_ENCODING, "gzip");
+        let refused =
+            read(damaged.body(Body::from("{}")).unwrap(), 100, GRACE, &mut plenty()).await;
+        assert_eq!(refused.unwrap_err().status(), StatusCode::BAD_REQUEST);
     }
 
     #[tokio::test]

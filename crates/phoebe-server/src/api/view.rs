@@ -133,11 +133,21 @@ impl Session {
 /// What a session's user is called, for its own user.
 fn display_name(view: &SessionView) -> Option<String> {
     let email = view.user_info.email.clone().filter(|email| !email.is_empty());
-    public_name(view).or(email)
+    given_name(view).or(account_name(view)).or(email)
 }
 
-/// What a session's user is called, for others: not by an address.
+/// What a session's user is called, for others: not by an address, and by the account's name before
+/// one that they gave themselves, which could be anybody's.
 pub(super) fn public_name(view: &SessionView) -> Option<String> {
+    account_name(view).or(given_name(view))
+}
+
+fn account_name(view: &SessionView) -> Option<String> {
+    view.owner.as_ref().map(|owner| owner.full_name.clone()).filter(|name| !name.is_empty())
+}
+
+/// What the session's user said of themselves.
+fn given_name(view: &SessionView) -> Option<String> {
     let info = &view.user_info;
     let names: Vec<&str> = [&info.first_name, &info.last_name]
         .into_iter()
@@ -145,8 +155,7 @@ pub(super) fn public_name(view: &SessionView) -> Option<String> {
         .map(str::trim)
         .filter(|name| !name.is_empty())
         .collect();
-    let owner = view.owner.as_ref().map(|owner| owner.full_name.clone());
-    [Some(names.join(" ")), owner].into_iter().flatten().find(|name| !name.is_empty())
+    Some(names.join(" ")).filter(|name| !name.is_empty())
 }
 
 /// Unix seconds.
@@ -234,5 +243,16 @@ mod tests {
         assert_eq!(name(None, Some("L"), None).as_deref(), Some("L"));
         assert_eq!(name(Some(""), None, Some("a@x")).as_deref(), Some("a@x"));
         assert_eq!(name(None, None, None), None);
+    }
+
+    #[test]
+    fn others_see_the_accounts_name_before_one_that_its_user_gave() {
+        let named = UserInfo { first_name: Some("Prof. Curie".to_owned()), ..UserInfo::default() };
+        let owner = Owner { user_id: "1".to_owned(), full_name: "Bob B".to_owned() };
+        let of_account = SessionView { user_info: named.clone(), owner: Some(owner), ..view() };
+        assert_eq!(public_name(&of_account).as_deref(), Some("Bob B"));
+        let of_nobody = SessionView { user_info: named, ..view() };
+        assert_eq!(public_name(&of_nobody).as_deref(), Some("Prof. Curie"));
+        assert_eq!(display_name(&of_account).as_deref(), Some("Prof. Curie"));
     }
 }

@@ -172,7 +172,8 @@ impl Authenticator {
         if self.shared.store.user_by_email(&wish.email).await?.is_some() {
             return Err(StoreError::EmailTaken.into());
         }
-        let hashed_password = self.shared.passwords.turn().await?.hash(wish.password).await?;
+        let turn = self.shared.passwords.turn_to_register().await?;
+        let hashed_password = turn.hash(wish.password).await?;
         let user = NewUser {
             email: wish.email,
             hashed_password,
@@ -215,7 +216,7 @@ impl Authenticator {
                 check()?;
                 let user = self.shared.store.user_by_email(email).await?;
                 let hash = user.as_ref().map(|user| user.hashed_password.clone());
-                let turn = self.shared.passwords.turn().await?;
+                let turn = self.shared.passwords.turn_to_log_in().await?;
                 // Again: those who were before in the line may have used up the attempts.
                 check()?;
                 throttle.count(email, address, Instant::now());

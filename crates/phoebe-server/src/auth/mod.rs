@@ -132,6 +132,9 @@ pub enum AuthError {
         /// When the next one is accepted.
         seconds: u64,
     },
+    /// As many wait to log in or to register as may.
+    #[error("Too many people log in or register at this moment; try again in a moment")]
+    Busy,
     /// The API key was good once.
     #[error("API key has expired")]
     ExpiredApiKey,

@@ -1,4 +1,5 @@
-//! Passwords: bcrypt, off the runtime's threads and few at a time, so that logins cannot starve everything else.
+//! Passwords: bcrypt, off the runtime's threads and few at a time, so that logins cannot starve everything else, nor registrations
+//! logins.
 //!
 //! bcrypt reads 72 bytes. A longer password is hashed before, and its hash carries a mark; shorter ones are plain bcrypt,
 //! as earlier servers made them and can read.
@@ -24,26 +25,72 @@ const COST: u32 = 12;
 /// A hash nobody knows the password of: an unknown account costs as much time as a known one.
 const NOBODY: &str = "$2b$12$4tsFBgZT9C1EHxoWRLNPduGi3FpX4TH8eG3NKcpzoHEsTXmzFuhPi";
 
+/// How many may wait for each core that logins have. A hash takes a quarter of a second, so that nobody waits for much longer than a
+/// minute, which most proxies allow.
+const LOGINS_WAITING: usize = 256;
+/// The same of registrations.
+const REGISTRATIONS_WAITING: usize = 64;
+
 /// Hashes and compares passwords.
 #[derive(Clone)]
 pub(super) struct Passwords {
+    logins: Queue,
+    registrations: Queue,
+}
+
+/// What takes turns: so many at once, and so many who wait.
+#[derive(Clone)]
+struct Queue {
     at_once: Arc<Semaphore>,
+    room: Arc<Semaphore>,
 }
 
 /// One's turn to hash or compare.
-pub(super) struct Turn(OwnedSemaphorePermit);
+pub(super) struct Turn {
+    _at_once: OwnedSemaphorePermit,
+    _room: OwnedSemaphorePermit,
+}
 
 impl Passwords {
-    /// Uses at most half of the cores.
+    /// Uses half of the cores for logins, and a quarter for registrations: at least one each.
     pub(super) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { at_once: Arc::new(Semaphore::new((cores / 2).max(1))) }
+        Self {
+            logins: Queue::new((cores / 2).max(1), LOGINS_WAITING),
+            registrations: Queue::new((cores / 4).max(1), REGISTRATIONS_WAITING),
+        }
     }
 
-    /// Waits for a turn.
-    pub(super) async fn turn(&self) -> Result<Turn, AuthError> {
-        let permit = Arc::clone(&self.at_once).acquire_owned().await;
-        permit.map(Turn).map_err(|error| AuthError::Internal(error.to_string()))
+    /// Waits for a turn to log in.
+    ///
+    /// # Errors
+    /// [`AuthError::Busy`] where too many wait.
+    pub(super) async fn turn_to_log_in(&self) -> Result<Turn, AuthError> {
+        self.logins.turn().await
+    }
+
+    /// Waits for a turn to register.
+    ///
+    /// # Errors
+    /// [`AuthError::Busy`] where too many wait.
+    pub(super) async fn turn_to_register(&self) -> Result<Turn, AuthError> {
+        self.registrations.turn().await
+    }
+}
+
+impl Queue {
+    fn new(at_once: usize, waiting: usize) -> Self {
+        Self {
+            at_once: Arc::new(Semaphore::new(at_once)),
+            room: Arc::new(Semaphore::new(at_once * (1 + waiting))),
+        }
+    }
+
+    async fn turn(&self) -> Result<Turn, AuthError> {
+        let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| AuthError::Busy)?;
+        let at_once = Arc::clone(&self.at_once).acquire_owned().await;
+        let at_once = at_once.map_err(|error| AuthError::Internal(error.to_string()))?;
+        Ok(Turn { _at_once: at_once, _room: room })
     }
 }
 
@@ -72,7 +119,7 @@ impl Turn {
         // The permit lives in the closure: a client that leaves does not free a core that is still hashing.
         tokio::task::spawn_blocking(move || {
             let result = work();
-            drop(self.0);
+            drop(self);
             result
         })
         .await
@@ -109,12 +156,15 @@ pub(crate) fn hash_now(password: &str) -> Result<String, AuthError> {
 
 #[cfg(test)]
 mod tests {
+    use futures::future::poll_immediate;
+
     use super::*;
 
     #[tokio::test]
     async fn passwords_fit_their_own_hash_only() {
         let passwords = Passwords::new();
-        let hash = passwords.turn().await.unwrap().hash("s3cret!".to_owned()).await.unwrap();
+        let hash =
+            passwords.turn_to_log_in().await.unwrap().hash("s3cret!".to_owned()).await.unwrap();
         assert!(hash.starts_with("$2b$12$"));
         for (password, hash, expected) in [
             ("s3cret!", Some(hash.clone()), true),
@@ -123,7 +173,7 @@ mod tests {
             ("x", Some("!locked".to_owned()), false),
             ("", Some(String::new()), false),
         ] {
-            let turn = passwords.turn().await.unwrap();
+            let turn = passwords.turn_to_log_in().await.unwrap();
             assert_eq!(turn.matches(password.to_owned(), hash).await.unwrap(), expected);
         }
     }
@@ -150,5 +200,34 @@ mod tests {
         let hash = bcrypt::hash("é".repeat(36), 4).unwrap();
         assert!(fits(&"é".repeat(40), Some(&hash)));
         assert!(!fits(&"é".repeat(35), Some(&hash)));
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_bounded_and_who_leaves_makes_room() {
+        let queue = Queue::new(1, 2);
+        let first = queue.turn().await.unwrap();
+        let mut second = Box::pin(queue.turn());
+        let mut third = Box::pin(queue.turn());
+        for waiting in [&mut second, &mut third] {
+            assert!(poll_immediate(waiting).await.is_none());
+        }
+        assert!(matches!(queue.turn().await, Err(AuthError::Busy)));
+        drop(third);
+        let mut fourth = Box::pin(queue.turn());
+        assert!(poll_immediate(&mut fourth).await.is_none());
+        drop(first);
+        drop(second.await.unwrap());
+        fourth.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn registrations_take_no_turn_of_a_login() {
+        let passwords = Passwords::new();
+        let mut taken = Vec::new();
+        while let Ok(permit) = Arc::clone(&passwords.registrations.room).try_acquire_owned() {
+            taken.push(permit);
+        }
+        assert!(matches!(passwords.turn_to_register().await, Err(AuthError::Busy)));
+        passwords.turn_to_log_in().await.unwrap();
     }
 }

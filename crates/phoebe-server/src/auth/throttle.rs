@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
+use crate::store::users::account_name;
+
 /// Buckets of one kind; beyond, those that lack least are forgotten.
 const MOST_BUCKETS: usize = 10_000;
 
@@ -139,7 +141,7 @@ impl Throttle {
 }
 
 fn account(email: &str) -> Account {
-    let hash = Sha256::digest(email.trim().to_lowercase());
+    let hash = Sha256::digest(account_name(email));
     let mut account = Account::default();
     account.copy_from_slice(&hash[..16]);
     account

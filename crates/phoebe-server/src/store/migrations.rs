@@ -6,13 +6,22 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use thiserror::Error;
 
+use tracing::warn;
+
 use super::error::explain;
+use super::users::account_name;
 
 type Step = fn(&Transaction<'_>) -> Result<(), MigrationError>;
 
 /// The steps; the first is number 1. Append only.
-const STEPS: &[Step] =
-    &[first_tables, project_and_email, owners_and_users, indexes, groups_keys_and_audit];
+const STEPS: &[Step] = &[
+    first_tables,
+    project_and_email,
+    owners_and_users,
+    indexes,
+    groups_keys_and_audit,
+    account_names,
+];
 
 /// The number of the last step.
 const CURRENT: i64 = STEPS.len() as i64;
@@ -241,6 +250,33 @@ fn groups_keys_and_audit(transaction: &Transaction<'_>) -> Result<(), MigrationE
              detail TEXT NOT NULL DEFAULT ''
          );",
     )?;
+    Ok(())
+}
+
+/// One name for all spellings of an address. Earlier servers told them apart: of accounts whose
+/// addresses have one name the oldest gets it, and the others are found as they are spelled.
+fn account_names(transaction: &Transaction<'_>) -> Result<(), MigrationError> {
+    add_column(transaction, "users", "account_name", "TEXT")?;
+    transaction.execute_batch(
+        "CREATE UNIQUE INDEX IF NOT EXISTS phoebe_users_by_account_name ON users (account_name)",
+    )?;
+    let mut accounts = transaction.prepare("SELECT id, email FROM users ORDER BY id")?;
+    let accounts: Vec<(i64, String)> =
+        accounts.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    for (id, email) in accounts {
+        let named = transaction.execute(
+            "UPDATE OR IGNORE users SET account_name = ?2 WHERE id = ?1",
+            rusqlite::params![id, account_name(&email)],
+        )?;
+        if named == 0 {
+            warn!(
+                id,
+                email,
+                "an earlier account has the same address, spelled otherwise; this one is found by \
+                 its exact spelling only"
+            );
+        }
+    }
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Local accounts.
 
+use icu_normalizer::ComposingNormalizerBorrowed;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::api_keys;
@@ -44,6 +45,13 @@ pub struct NewUser {
 const COLUMNS: &str = "id, email, CAST(COALESCE(hashed_password, '') AS TEXT), COALESCE(first_name, ''), \
                        COALESCE(last_name, ''), COALESCE(role, 'student'), COALESCE(is_active, 1)";
 
+/// What all spellings of an address have in common: it is composed (NFC) and in lower case, of any
+/// script. An account has one name.
+pub(crate) fn account_name(email: &str) -> String {
+    let normalizer = ComposingNormalizerBorrowed::new_nfc();
+    normalizer.normalize(&normalizer.normalize(email.trim()).to_lowercase()).into_owned()
+}
+
 /// Creates an account, stamped with SQLite's clock.
 pub(crate) fn create(connection: &Connection, user: NewUser) -> Result<User, Fault> {
     if by_email(connection, &user.email)?.is_some() {
@@ -52,9 +60,10 @@ pub(crate) fn create(connection: &Connection, user: NewUser) -> Result<User, Fau
     let NewUser { email, hashed_password, first_name, last_name, role } = user;
     connection.execute(
         "INSERT INTO users
-             (email, hashed_password, first_name, last_name, role, created_at, is_active)
-         VALUES (?1, ?2, ?3, ?4, ?5, unixepoch('subsec'), 1)",
-        params![email, hashed_password, first_name, last_name, role],
+             (email, hashed_password, first_name, last_name, role, created_at, is_active,
+              account_name)
+         VALUES (?1, ?2, ?3, ?4, ?5, unixepoch('subsec'), 1, ?6)",
+        params![email, hashed_password, first_name, last_name, role, account_name(&email)],
     )?;
     let id = connection.last_insert_rowid();
     // Tables of earlier servers may give the number of a deleted account again.
@@ -92,15 +101,15 @@ pub(crate) fn set_password(
     connection.execute("UPDATE users SET hashed_password = ?2 WHERE id = ?1", params![id, hash])
 }
 
-/// The account with this address. Earlier servers told upper from lower case, so two accounts may differ in it
-/// alone: the exact one comes first, then the older.
+/// The account with this address, however it is spelled. Earlier servers told spellings apart, so several accounts may have one name:
+/// the one that is spelled exactly so comes first, then the older.
 pub(crate) fn by_email(connection: &Connection, email: &str) -> rusqlite::Result<Option<User>> {
     connection
         .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM users WHERE email = ?1 COLLATE NOCASE
+            "SELECT {COLUMNS} FROM users WHERE account_name = ?2 OR email = ?1 COLLATE NOCASE
              ORDER BY email = ?1 COLLATE BINARY DESC, id LIMIT 1"
         ))?
-        .query_row([email], user)
+        .query_row([email, &account_name(email)], user)
         .optional()
 }
 
@@ -121,4 +130,24 @@ fn user(row: &Row<'_>) -> rusqlite::Result<User> {
         role: row.get(5)?,
         is_active: row.get(6)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_spellings_of_an_address_are_one_name() {
+        let name = "j\u{fc}rgen@uni.edu";
+        for spelling in
+            [name, "ju\u{308}rgen@uni.edu", "J\u{dc}RGEN@UNI.EDU", " JU\u{308}rgen@Uni.edu "]
+        {
+            assert_eq!(account_name(spelling), name);
+        }
+        assert_eq!(
+            account_name("\u{418}\u{412}\u{410}\u{41d}@x"),
+            "\u{438}\u{432}\u{430}\u{43d}@x"
+        );
+        assert_ne!(account_name("jurgen@uni.edu"), name);
+    }
 }

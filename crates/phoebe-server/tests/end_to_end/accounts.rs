@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::support::{Client, Finished, Program, Reply, TestServer, until};
 
@@ -280,5 +281,74 @@ async fn a_guesser_is_told_to_wait_and_the_class_is_not() {
     let basic = server.request(Method::GET, "/dash/sessions");
     let basic = basic.basic_auth("anybody", Some("open sesame"));
     Reply::of(basic.header("X-Forwarded-For", "192.0.2.2")).await.expect(200);
+    server.finish().await;
+}
+
+async fn register(client: &Client, email: &str) -> Reply {
+    let wish = json!({
+        "email": email, "password": "password-1", "first_name": "Ada", "last_name": "L",
+    });
+    client.post("/auth/register", &wish).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_registrations_holds_up_no_login() {
+    let server = server().await;
+    register(&server.client(), "ada@x.org").await.expect(200);
+    let mut flood = JoinSet::new();
+    for number in 0..120 {
+        let client = server.client();
+        flood.spawn(async move { register(&client, &format!("{number}@x.org")).await });
+    }
+    // At least one is in the line.
+    until("a registration is over", SOON, async || flood.try_join_next()).await.unwrap();
+    log_in(&server, "ada@x.org", "password-1").await.expect(200);
+    while flood.try_join_next().is_some() {}
+    assert!(!flood.is_empty(), "the login came behind the flood");
+    while let Some(reply) = flood.join_next().await {
+        let reply = reply.unwrap();
+        if reply.status != 200 {
+            assert!(reply.header("retry-after").is_some(), "{}", reply.body);
+            reply.expect(503);
+        }
+    }
+    server.finish().await;
+}
+
+const COMPOSED: &str = "j\u{fc}rgen@uni.edu";
+const DECOMPOSED: &str = "ju\u{308}rgen@uni.edu";
+const CAPITALS: &str = "J\u{dc}RGEN@UNI.EDU";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_one_account_however_it_is_spelled() {
+    let mut server = server().await;
+    let id = |reply: Reply| reply.expect(200)["user"]["user_id"].clone();
+    let first = id(register(&server.client(), DECOMPOSED).await);
+    for spelling in [COMPOSED, CAPITALS, DECOMPOSED] {
+        register(&server.client(), spelling).await.expect(409);
+        assert_eq!(id(log_in(&server, spelling, "password-1").await), first, "{spelling}");
+    }
+
+    // As an earlier server left it, which told spellings apart.
+    server.stop().await;
+    for statement in [
+        "DROP INDEX phoebe_users_by_account_name",
+        "UPDATE users SET account_name = NULL",
+        &format!(
+            "INSERT INTO users (email, hashed_password, role, created_at)
+             SELECT '{CAPITALS}', hashed_password, role, created_at FROM users"
+        ),
+        "PRAGMA user_version = 5",
+    ] {
+        server.database().execute(statement);
+    }
+    server.start_again().await;
+    let second = id(log_in(&server, CAPITALS, "password-1").await);
+    assert_ne!(second, first);
+    for spelling in [COMPOSED, DECOMPOSED] {
+        assert_eq!(id(log_in(&server, spelling, "password-1").await), first, "{spelling}");
+    }
+    let told = |entry: &Value| entry["email"] == CAPITALS;
+    server.log().wait_for("what the second account is", SOON, told).await;
     server.finish().await;
 }

@@ -6,6 +6,9 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use reqwest::Method;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
@@ -188,5 +191,30 @@ async fn a_half_sent_request_holds_nobody_up() {
     session.ping().await;
     assert_healthy(&server).await;
     // The end of the server waits for requests in flight, but not for one that never comes.
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_body_is_unpacked_within_the_bounds() {
+    let server = TestServer::builder().fake().start().await;
+    let session = server.start_session().await;
+    let send = async |body: Vec<u8>, encoding: &str| {
+        let request = server.request(Method::POST, &format!("/send/{}", session.id));
+        let headers = request.header("content-encoding", encoding);
+        Reply::of(headers.header("content-type", "application/json").body(body)).await
+    };
+    let pack = |pieces: usize, piece: &[u8]| {
+        let mut writer = GzEncoder::new(Vec::new(), Compression::best());
+        (0..pieces).for_each(|_| writer.write_all(piece).unwrap());
+        writer.finish().unwrap()
+    };
+    let ping = pack(1, br#"{"command": "ping"}"#);
+    assert_eq!(send(ping.clone(), "gzip").await.expect(200)["success"], true);
+    send(ping, "zstd").await.expect(415);
+    let before = status_mb(&server, "VmHWM");
+    send(pack(2048, &[b' '; 1 << 20]), "gzip").await.expect(413);
+    let more = status_mb(&server, "VmHWM") - before;
+    assert!(more < 300.0, "2 GiB of blanks took {more} MB");
+    assert_healthy(&server).await;
     server.finish().await;
 }
