@@ -93,22 +93,23 @@ impl Watch {
             return last;
         }
         let groups = census::groups();
+        let disk_filled = last.is_none_or(|last| now.lost_space_since(&last));
         for one in watched {
-            one.look(&groups);
+            one.look(&groups, disk_filled);
         }
         Some(now)
     }
 }
 
 impl Watched {
-    /// Looks at it, where all processes are in these groups.
-    fn look(&self, groups: &HashMap<i32, Group>) {
+    /// Looks at it, where all processes are in these groups, and somebody may have taken much of the disk.
+    fn look(&self, groups: &HashMap<i32, Group>, disk_filled: bool) {
         let Some(process) = self.process.upgrade() else { return };
         let most = most_processes();
         let Some(group) = groups.get(&process.pid()) else { return };
         let bound = if group.threads > most {
             Bound::Processes(most)
-        } else if self.takes_too_much(group) {
+        } else if self.takes_too_much(group, disk_filled) {
             Bound::Scratch(SCRATCH_MB)
         } else {
             return;
@@ -118,9 +119,10 @@ impl Watched {
         process.signal(Signal::KILL);
     }
 
-    /// Whether it takes more of the disk than it may. Who has used no processor since the last look has taken nothing.
-    fn takes_too_much(&self, group: &Group) -> bool {
-        if self.used.swap(group.used, Ordering::Relaxed) == group.used {
+    /// Whether it takes more of the disk than it may. Who has used no processor since the last look has taken little: `fallocate` takes
+    /// much in less than a clock tick, but then the disk has lost that.
+    fn takes_too_much(&self, group: &Group, disk_filled: bool) -> bool {
+        if self.used.swap(group.used, Ordering::Relaxed) == group.used && !disk_filled {
             return false;
         }
         let most = SCRATCH_MB * MEBIBYTE;
@@ -147,7 +149,11 @@ impl Machine {
     fn is_worth_a_look_since(&self, last: &Self) -> bool {
         self.at.duration_since(last.at) >= LOOK
             || self.threads > last.threads + THREADS_JUMP
-            || self.space + SPACE_DROP < last.space
+            || self.lost_space_since(last)
+    }
+
+    fn lost_space_since(&self, last: &Self) -> bool {
+        self.space + SPACE_DROP < last.space
     }
 }
 
@@ -191,7 +197,9 @@ mod tests {
         let last = Machine { at: Instant::now(), threads: 100, space: 1 << 40 };
         assert!(!last.is_worth_a_look_since(&last));
         assert!(Machine { threads: 200, ..last }.is_worth_a_look_since(&last));
-        assert!(Machine { space: 1 << 39, ..last }.is_worth_a_look_since(&last));
+        let filled = Machine { space: 1 << 39, ..last };
+        assert!(filled.is_worth_a_look_since(&last) && filled.lost_space_since(&last));
+        assert!(!last.lost_space_since(&last));
         assert!(Machine { at: last.at + LOOK, ..last }.is_worth_a_look_since(&last));
         assert!(threads().unwrap() > 1);
     }
