@@ -340,6 +340,11 @@ mod tests {
         }
     }
 
+    /// An instance id of one test: another's processes are not its own.
+    fn instance(test: &str) -> String {
+        format!("{test}-{}", std::process::id())
+    }
+
     fn sleeper(instance: &str) -> Child {
         let mut command = Command::new("sleep");
         command.arg("600").env(INSTANCE_VARIABLE, instance).process_group(0).spawn().unwrap()
@@ -356,8 +361,8 @@ mod tests {
 
     #[test]
     fn ends_only_what_agrees_in_id_start_time_and_instance() {
-        let run = tempfile::tempdir().unwrap();
-        let mut ours = sleeper("this");
+        let (run, this) = (tempfile::tempdir().unwrap(), instance("agrees"));
+        let mut ours = sleeper(&this);
         let mut other_instance = sleeper("other");
         let mut reused_id = sleeper("other");
         // Between fork and exec a child still has its parent's environment.
@@ -374,7 +379,7 @@ mod tests {
         record(run.path(), reused_id.id(), started(&reused_id) - 1);
         fs::create_dir(run.path().join("another-boot")).unwrap();
 
-        let ended = clean(run.path(), "this").unwrap();
+        let ended = clean(run.path(), &this).unwrap();
 
         assert_eq!(ended, [Orphan { pid: i32::try_from(ours.id()).unwrap() }]);
         assert!(!ours.wait().unwrap().success());
@@ -383,7 +388,7 @@ mod tests {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        assert_eq!(clean(run.path(), "this").unwrap(), []);
+        assert_eq!(clean(run.path(), &this).unwrap(), []);
         assert!(!run.path().join("another-boot").exists());
     }
 
@@ -417,7 +422,8 @@ mod tests {
         record(run.path(), ending.id(), started(&ending));
         let input = ending.stdin.take();
         let folder = run.path().to_owned();
-        let cleaning = std::thread::spawn(move || clean_within(&folder, "this", A_MINUTE));
+        let cleaning =
+            std::thread::spawn(move || clean_within(&folder, &instance("ends"), A_MINUTE));
         while !cleaning.is_finished() && !is_held(ending.id()) {
             std::thread::yield_now();
         }
@@ -431,17 +437,17 @@ mod tests {
 
     #[test]
     fn a_process_that_cannot_be_examined_is_left_alone_and_looked_at_again_later() {
-        let run = tempfile::tempdir().unwrap();
+        let (run, this) = (tempfile::tempdir().unwrap(), instance("stuck"));
         let mut stuck = unexaminable();
         record(run.path(), stuck.id(), started(&stuck));
         let records = Records::open(run.path()).unwrap().folder;
 
-        assert_eq!(clean_within(run.path(), "this", Duration::ZERO).unwrap(), []);
+        assert_eq!(clean_within(run.path(), &this, Duration::ZERO).unwrap(), []);
 
         assert!(stuck.try_wait().unwrap().is_none(), "it was ended");
         assert_eq!(entries(&records).unwrap().len(), 1);
         drop(stuck.stdin.take());
-        assert_eq!(clean_within(run.path(), "this", A_MINUTE).unwrap(), []);
+        assert_eq!(clean_within(run.path(), &this, A_MINUTE).unwrap(), []);
         assert!(entries(&records).unwrap().is_empty());
         stuck.wait().unwrap();
     }
