@@ -192,9 +192,10 @@ impl OnTerminal {
     async fn start(server: &TestServer, nohup: bool) -> Self {
         let path: PathBuf = server.root().join("terminal.log");
         let _ = fs::remove_file(&path);
+        // The tests may run under `nohup` themselves, which the server would inherit.
         let program = format!(
-            "{}exec {SERVER} run --port 0 --config {}{}",
-            if nohup { "trap '' HUP; " } else { "" },
+            "exec env {} {SERVER} run --port 0 --config {}{}",
+            if nohup { "--ignore-signal=HUP" } else { "--default-signal=HUP" },
             server.config().display(),
             if nohup { format!(" 2>>{}", path.display()) } else { String::new() },
         );
