@@ -130,7 +130,7 @@ pub async fn serve(
         0 => {}
         sessions => info!(sessions, "sessions of an earlier run are asleep; work wakes them"),
     }
-    let idle_watch = tokio::spawn(sessions.clone().look_after_idle_sessions());
+    let idle_watch = tokio::spawn(sessions.clone().retire_idle_sessions());
     let authenticator = Authenticator::from_settings(&settings.auth, store.clone())?;
     let app = App {
         settings,

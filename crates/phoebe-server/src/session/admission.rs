@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use phoebe_protocol::kinds::CommandKind;
 
-use super::SessionError;
+use super::error::SessionError;
 use super::request::{Command, Source, Work};
 use crate::store::snapshots::{
     COMMAND_BYTES, DiskBounds, DiskUse, FILE_BYTES, SessionFolder, compact_length,

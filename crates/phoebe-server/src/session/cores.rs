@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// All cores. Cheap to clone.
@@ -61,38 +60,32 @@ impl Drop for CoreGrant {
     }
 }
 
-/// The wait of the long command that is next for its turn on the machine's cores.
+/// The wait for a turn on the machine's cores.
 #[derive(Default)]
 pub(super) struct CoreWait {
     wait: Option<Pin<Box<dyn Future<Output = CoreGrant> + Send>>>,
-    granted: Option<CoreGrant>,
 }
 
 impl CoreWait {
-    /// The grant, if its turn has come; else it is waited for.
-    pub(super) fn take_or_ask(&mut self, cores: &Cores) -> Option<CoreGrant> {
-        if self.granted.is_none() && self.wait.is_none() {
-            let cores = cores.clone();
-            let mut wait: Pin<Box<dyn Future<Output = _> + Send>> =
-                Box::pin(async move { cores.grant().await });
-            match (&mut wait).now_or_never() {
-                Some(grant) => self.granted = Some(grant),
-                None => self.wait = Some(wait),
-            }
-        }
-        self.granted.take()
+    /// Begins to wait.
+    pub(super) fn ask(&mut self, cores: &Cores) {
+        let cores = cores.clone();
+        self.wait = Some(Box::pin(async move { cores.grant().await }));
     }
 
-    /// Waits until the turn has come; for ever if none is waited for.
-    pub(super) async fn turn(&mut self) {
+    /// Waits until the turn has come; for ever if none is waited for. Cancel-safe.
+    pub(super) async fn turn(&mut self) -> CoreGrant {
         let Some(wait) = &mut self.wait else { return std::future::pending().await };
-        self.granted = Some(wait.await);
+        let grant = wait.await;
         self.wait = None;
+        grant
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     #[tokio::test]

@@ -1,42 +1,39 @@
-//! All sessions by id. It creates drivers, finds them, and ends them all at shutdown; it changes no session's state itself.
+//! All sessions by id. It creates drivers, finds them, and ends them all at shutdown. It changes no
+//! session's state itself.
 
 use std::collections::HashMap;
 use std::io;
 use std::num::NonZero;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use phoebe_protocol::command::SnapshotFormat;
 use phoebe_protocol::packet::Info;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use super::cores::Cores;
 use super::driver::Driver;
-use super::keeper::Keeper;
+use super::error::SessionError;
 use super::ports::PortPool;
 use super::request::{Command, Request, Source, Work};
-use super::{
-    Answer, DiskView, EndReason, Owner, PortStatus, SessionError, SessionView, StartRequest,
-    Status, UserInfo, now,
+use super::shared::{Session, Sessions, Shared};
+use super::view::{
+    Answer, DiskView, EndReason, Owner, PortStatus, SessionView, StartRequest, Status, UserInfo,
+    now,
 };
 use crate::config::Settings;
 use crate::store::Store;
-use crate::store::snapshots::{DiskBounds, DiskUse, SessionFolder, SessionRecord, SnapshotStore};
+use crate::store::snapshots::{DiskUse, SessionFolder, SessionRecord, SnapshotStore};
 use crate::worker::Launcher;
 use crate::worker::connection::Memory;
 
-/// Requests that may wait for a driver. It takes them at once; commands wait in its own bounded queue.
+/// Requests that may wait for a driver. It takes them at once; commands wait in its own queue.
 const MAILBOX: usize = 64;
-/// Sessions with so many bytes to be read at once are read one after the other.
-const LARGE: u64 = 4 << 20;
-/// Who waits for that turn is told after this time to come back.
-const TURN: Duration = Duration::from_secs(60);
+/// Bounds of how often idle sessions are looked for.
+const SHORTEST_LOOK: Duration = Duration::from_millis(100);
+const LONGEST_LOOK: Duration = Duration::from_secs(30);
 
 /// Handle to all sessions; cheap to clone.
 #[derive(Clone)]
@@ -44,55 +41,9 @@ pub struct SessionManager {
     shared: Arc<Shared>,
 }
 
-/// What the manager and all drivers have in common.
-pub(super) struct Shared {
-    pub(super) settings: Arc<Settings>,
-    pub(super) store: Store,
-    pub(super) launcher: Launcher,
-    /// Where sessions are kept; `None` where nothing is kept of them.
-    pub(super) snapshots: Option<SnapshotStore>,
-    pub(super) ports: PortPool,
-    pub(super) cores: Cores,
-    /// What answers occupy while they are received.
-    pub(super) answers: Memory,
-    /// One permit: for work on files that takes much memory.
-    large: Arc<Semaphore>,
-    sessions: Mutex<Sessions>,
-    pub(super) drivers: TaskTracker,
-    /// Cancelled when the manager shuts down: what is being started need not get ready any more.
-    pub(super) closing: CancellationToken,
-    /// When sessions were last asked to make room for others.
-    pub(super) looked_for_room: Mutex<Option<Instant>>,
-}
-
-#[derive(Default)]
-struct Sessions {
-    known: HashMap<String, Session>,
-    /// What the sessions of each user take on disk.
-    users: HashMap<String, Arc<AtomicU64>>,
-    closed: bool,
-}
-
-impl Sessions {
-    /// What the sessions of a user take on disk.
-    fn of_user(&mut self, id: &str) -> Arc<AtomicU64> {
-        Arc::clone(self.users.entry(id.to_owned()).or_default())
-    }
-}
-
-/// What others need of a session: where to send requests, where to look.
-#[derive(Clone)]
-pub(super) struct Session {
-    pub(super) requests: mpsc::Sender<Request>,
-    pub(super) view: watch::Receiver<SessionView>,
-    /// One permit: for whoever asks it to make room.
-    pub(super) asking: Arc<Semaphore>,
-    /// What it takes on disk.
-    disk: Arc<DiskUse>,
-}
-
 impl SessionManager {
-    /// A manager without sessions, whose workers come from `launcher` and whose files go to `snapshots`, if anything is to be kept.
+    /// A manager without sessions. Its workers come from `launcher` and its files go to
+    /// `snapshots`, if anything is to be kept.
     #[must_use]
     pub fn new(
         settings: Arc<Settings>,
@@ -106,24 +57,15 @@ impl SessionManager {
             0 => cores,
             bound => bound,
         };
-        let shared = Shared {
-            ports: PortPool::new(pool.start..pool.end),
-            cores: Cores::new(cores, computes),
-            answers: Memory::new(mebibytes(settings.resources.max_answer_mb)),
-            settings,
-            store,
-            launcher,
-            snapshots,
-            large: Arc::new(Semaphore::new(1)),
-            sessions: Mutex::default(),
-            drivers: TaskTracker::new(),
-            closing: CancellationToken::new(),
-            looked_for_room: Mutex::default(),
-        };
+        let ports = PortPool::new(pool.start..pool.end);
+        let cores = Cores::new(cores, computes);
+        let answers = Memory::new(mebibytes(settings.resources.max_answer_mb));
+        let shared = Shared::new(settings, store, launcher, snapshots, ports, cores, answers);
         Self { shared: Arc::new(shared) }
     }
 
-    /// Takes over the sessions that an earlier server left, asleep. `last_activity` is what the log knows of it.
+    /// Takes over the sessions that an earlier server left, asleep. `last_activity` is what the log
+    /// has of each.
     ///
     /// # Errors
     /// When the folder of sessions cannot be read.
@@ -137,19 +79,20 @@ impl SessionManager {
             // A clock that was set back makes no session older than it is.
             let latest =
                 [changed, logged].into_iter().flatten().fold(record.last_activity, f64::max);
-            let driver = self.shared.know(view_of(record, latest.min(now())));
+            let driver = self.insert(view_of(record, latest.min(now())));
             self.shared.drivers.spawn(driver.run_kept());
         }
         Ok(count)
     }
 
-    /// Starts a session and waits until its worker answered a ping. A caller who does not wait for the end gets no session.
+    /// Starts a session and waits until its worker answered a ping. Where the caller stops waiting,
+    /// the session is not started.
     ///
     /// # Errors
     /// Limits, ports, or the worker; everything is undone then.
     pub async fn start(&self, request: StartRequest) -> Result<SessionView, SessionError> {
         let (answer, started) = oneshot::channel();
-        let driver = self.shared.admit(&request)?;
+        let driver = self.admit(&request)?;
         self.shared.drivers.spawn(driver.run(request, answer));
         started.await.unwrap_or(Err(SessionError::ShuttingDown))
     }
@@ -171,7 +114,7 @@ impl SessionManager {
     /// All sessions as they are now, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<SessionView> {
-        let known = self.shared.all();
+        let known = self.shared.sessions();
         let mut views: Vec<_> = known.iter().map(|session| session.view.borrow().clone()).collect();
         views.retain(|view| view.status != Status::Starting);
         views.sort_by(|left, right| left.created_at.total_cmp(&right.created_at));
@@ -195,23 +138,23 @@ impl SessionManager {
         self.ask(id, |answer| Request::Work(Work::Command(Command { name, body, answer }))).await?
     }
 
-    /// Takes the last change back.
+    /// Reverts the last change.
     ///
     /// # Errors
-    /// [`SessionError::Conflict`] where there is nothing to take back.
+    /// [`SessionError::Conflict`] where there is nothing to revert.
     pub async fn undo(&self, id: &str) -> Result<(), SessionError> {
         self.load(id, Source::Undo).await
     }
 
-    /// Makes the change again that was taken back last.
+    /// Makes the last reverted change again.
     ///
     /// # Errors
-    /// [`SessionError::Conflict`] where nothing was taken back.
+    /// [`SessionError::Conflict`] where nothing was reverted.
     pub async fn redo(&self, id: &str) -> Result<(), SessionError> {
         self.load(id, Source::Redo).await
     }
 
-    /// Goes back to a checkpoint; that is a change like others.
+    /// Brings a checkpoint's state back, as a change like others.
     ///
     /// # Errors
     /// [`SessionError::NoCheckpoint`].
@@ -261,7 +204,8 @@ impl SessionManager {
         disk.admit(2 * disk.snapshot(), self.shared.disk_bounds()).map_err(SessionError::DiskFull)
     }
 
-    /// Works on a session's files, in turn with everything else that does, and with all changes on them.
+    /// Works on a session's files, in turn with everything else that does. All acknowledged changes
+    /// are on disk then.
     ///
     /// # Errors
     /// [`SessionError::Conflict`] where nothing is kept, or not now.
@@ -270,10 +214,10 @@ impl SessionManager {
         id: &str,
         job: impl FnOnce(&mut SessionFolder) -> T + Send + 'static,
     ) -> Result<T, SessionError> {
-        on_files(self.shared.files(id, false).await?, job).await
+        self.on_files(id, false, job).await
     }
 
-    /// Like [`Self::with_files`], where the Bundle is also on disk in the form that survives an upgrade, if PHOEBE can write it.
+    /// Like [`Self::with_files`]. The portable copy is on disk too, if PHOEBE can write it.
     ///
     /// # Errors
     /// [`SessionError::Conflict`] where nothing is kept, or not now.
@@ -282,7 +226,17 @@ impl SessionManager {
         id: &str,
         job: impl FnOnce(&mut SessionFolder) -> T + Send + 'static,
     ) -> Result<T, SessionError> {
-        on_files(self.shared.files(id, true).await?, job).await
+        self.on_files(id, true, job).await
+    }
+
+    async fn on_files<T: Send + 'static>(
+        &self,
+        id: &str,
+        all_forms: bool,
+        job: impl FnOnce(&mut SessionFolder) -> T + Send + 'static,
+    ) -> Result<T, SessionError> {
+        let files = self.shared.files(id, all_forms).await?;
+        files.run(job).await.map_err(|error| SessionError::Conflict(error.to_string()))
     }
 
     /// Replaces the fields of the user's information that are given.
@@ -316,8 +270,8 @@ impl SessionManager {
         passbands.map_err(|error| SessionError::StartFailed(error.to_string()))
     }
 
-    /// Looks after sessions that nobody uses, as long as the manager lives: they go to sleep or end. To be run as a task.
-    pub async fn look_after_idle_sessions(self) {
+    /// Lets unused sessions sleep or end, as long as the manager lives. To be run as a task.
+    pub async fn retire_idle_sessions(self) {
         let settings = &self.shared.settings.session;
         let limit = |seconds: f64| (seconds > 0.0).then(|| Duration::from_secs_f64(seconds));
         let idle_timeout = limit(settings.idle_timeout_seconds);
@@ -328,22 +282,24 @@ impl SessionManager {
         let mut look = tokio::time::interval(every);
         loop {
             look.tick().await;
-            self.shared.relieve_memory().await;
-            for session in self.shared.all() {
+            self.shared.evict_for_memory().await;
+            for session in self.shared.sessions() {
                 // A driver whose mailbox is full is not idle.
-                let _busy = session.requests.try_send(Request::Look { idle_timeout });
+                let _ = session.requests.try_send(Request::Look { idle_timeout });
             }
         }
     }
 
-    /// Leaves all sessions, kept or ended, starts no more, and waits until every process is gone.
+    /// Starts no more sessions, keeps or ends those that there are, and waits until every process is
+    /// gone.
     pub async fn shut_down(&self) {
         self.shared.lock().closed = true;
         self.shared.closing.cancel();
-        let ends = self.shared.all().into_iter().map(|session| async move {
+        let ends = self.shared.sessions().into_iter().map(|session| async move {
             let (done, ended) = oneshot::channel();
             if session.requests.send(Request::ShutDown { done }).await.is_ok() {
-                let _gone = ended.await;
+                // A driver that drops the sender has ended too.
+                let _ = ended.await;
             }
         });
         futures::future::join_all(ends).await;
@@ -367,13 +323,6 @@ impl SessionManager {
 
 fn mebibytes(count: u64) -> usize {
     usize::try_from(count).map_or(usize::MAX, |count| count.saturating_mul(1024 * 1024))
-}
-
-async fn on_files<T: Send + 'static>(
-    keeper: Keeper,
-    job: impl FnOnce(&mut SessionFolder) -> T + Send + 'static,
-) -> Result<T, SessionError> {
-    keeper.run(job).await.map_err(|error| SessionError::Conflict(error.to_string()))
 }
 
 /// A session that an earlier server left, as it is before anybody uses it.
@@ -400,15 +349,11 @@ fn view_of(record: SessionRecord, last_activity: f64) -> SessionView {
     }
 }
 
-/// Bounds of how often idle sessions are looked for.
-const SHORTEST_LOOK: Duration = Duration::from_millis(100);
-const LONGEST_LOOK: Duration = Duration::from_secs(30);
-
-impl Shared {
-    /// Makes a session known, in the state `starting`, if the limits allow it.
-    fn admit(self: &Arc<Self>, request: &StartRequest) -> Result<Driver, SessionError> {
-        let limit = self.settings.resources.max_workers_per_user;
-        let mut sessions = self.lock();
+impl SessionManager {
+    /// Creates a session in the state `starting`, if the limits allow it.
+    fn admit(&self, request: &StartRequest) -> Result<Driver, SessionError> {
+        let limit = self.shared.settings.resources.max_workers_per_user;
+        let mut sessions = self.shared.lock();
         if sessions.closed {
             return Err(SessionError::ShuttingDown);
         }
@@ -416,7 +361,7 @@ impl Shared {
             let view = session.view.borrow();
             view.owner == request.owner && view.status != Status::Asleep
         };
-        let all = self.settings.resources.max_sessions_per_user;
+        let all = self.shared.settings.resources.max_sessions_per_user;
         let owned_at_all = |session: &&Session| {
             request.owner.is_some() && session.view.borrow().owner == request.owner
         };
@@ -444,24 +389,24 @@ impl Shared {
             notice: None,
             expires_at: None,
         };
-        Ok(self.know_among(&mut sessions, view))
+        Ok(self.insert_among(&mut sessions, view))
     }
 
-    /// Makes a session known that begins as `view` says.
-    fn know(self: &Arc<Self>, view: SessionView) -> Driver {
-        self.know_among(&mut self.lock(), view)
+    /// Creates the driver of a session that begins as `view` says.
+    fn insert(&self, view: SessionView) -> Driver {
+        self.insert_among(&mut self.shared.lock(), view)
     }
 
-    fn know_among(self: &Arc<Self>, sessions: &mut Sessions, view: SessionView) -> Driver {
+    fn insert_among(&self, sessions: &mut Sessions, view: SessionView) -> Driver {
         let id = view.session_id.clone();
         let (publish, view) = watch::channel(view);
         let (requests, mailbox) = mpsc::channel(MAILBOX);
-        let asking = Arc::new(Semaphore::new(1));
+        let eviction = Arc::new(Semaphore::new(1));
         let user = view.borrow().owner.as_ref().map(|owner| sessions.of_user(&owner.user_id));
         let disk = Arc::new(DiskUse::new(user));
-        let session = Session { requests, view, asking, disk: Arc::clone(&disk) };
+        let session = Session { requests, view, eviction, disk: Arc::clone(&disk) };
         sessions.known.insert(id, session);
-        Driver::new(Arc::clone(self), mailbox, publish, disk)
+        Driver::new(Arc::clone(&self.shared), mailbox, publish, disk)
     }
 
     /// Whether there is room on disk for what a new session begins with.
@@ -476,75 +421,6 @@ impl Shared {
         let user = request.owner.as_ref().map(|owner| sessions.of_user(&owner.user_id));
         // A session takes something in any case.
         let fresh = DiskUse::new(user);
-        fresh.admit(need.max(1), self.disk_bounds()).map_err(SessionError::DiskFull)
-    }
-
-    /// What sessions may take on disk.
-    pub(super) fn disk_bounds(&self) -> DiskBounds {
-        let resources = &self.settings.resources;
-        let bytes = |mebibytes: u64| mebibytes.saturating_mul(1 << 20);
-        DiskBounds {
-            session: bytes(resources.max_disk_mb_per_session),
-            user: bytes(resources.max_disk_mb_per_user),
-        }
-    }
-
-    /// The turn of work that has a session's journal and what it begins with in memory; `None` where
-    /// that is little.
-    pub(super) async fn turn(
-        &self,
-        id: &str,
-    ) -> Result<Option<OwnedSemaphorePermit>, SessionError> {
-        let disk = self.find(id)?.disk;
-        if disk.script_source() + disk.snapshot() < LARGE {
-            return Ok(None);
-        }
-        let turn = timeout(TURN, Arc::clone(&self.large).acquire_owned()).await;
-        match turn {
-            Ok(Ok(turn)) => Ok(Some(turn)),
-            _ => Err(SessionError::Overloaded(
-                "Other large sessions are being copied or written as scripts".to_owned(),
-            )),
-        }
-    }
-
-    /// A session's files, with everything on them that is acknowledged.
-    pub(super) async fn files(&self, id: &str, in_all_forms: bool) -> Result<Keeper, SessionError> {
-        let session = self.find(id)?;
-        let (keeper, given) = oneshot::channel();
-        let request = Request::Files { in_all_forms, keeper };
-        session.requests.send(request).await.map_err(|_| SessionError::NotFound)?;
-        given.await.unwrap_or(Err(SessionError::NotFound))
-    }
-
-    pub(super) fn all(&self) -> Vec<Session> {
-        self.lock().known.values().cloned().collect()
-    }
-
-    /// See [`SessionManager::python_info`].
-    pub(super) async fn python_info(&self) -> Result<Arc<Info>, SessionError> {
-        let info = self.launcher.info().await;
-        info.map_err(|error| SessionError::StartFailed(error.to_string()))
-    }
-
-    fn find(&self, id: &str) -> Result<Session, SessionError> {
-        self.lock().known.get(id).cloned().ok_or(SessionError::NotFound)
-    }
-
-    /// Makes a session unknown: nobody can send it anything from now on.
-    pub(super) fn forget(&self, id: &str) {
-        let mut sessions = self.lock();
-        sessions.known.remove(id);
-        sessions.users.retain(|_, bytes| Arc::strong_count(bytes) > 1);
-    }
-
-    /// How long a command may take, if there is a limit.
-    pub(super) fn command_timeout(&self) -> Option<Duration> {
-        let seconds = self.settings.resources.command_timeout_seconds;
-        (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Sessions> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        fresh.admit(need.max(1), self.shared.disk_bounds()).map_err(SessionError::DiskFull)
     }
 }

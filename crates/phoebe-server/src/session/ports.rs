@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::PortStatus;
+use super::view::PortStatus;
 
 /// All ports that workers may bind. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -7,8 +7,9 @@ use phoebe_protocol::command::SnapshotFormat;
 use phoebe_protocol::kinds::{self, CommandKind};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::keeper::Keeper;
-use super::{Answer, EndReason, SessionError, UserInfo};
+use super::error::SessionError;
+use super::file_queue::FileQueue;
+use super::view::{Answer, EndReason, UserInfo};
 
 /// What a driver can be asked.
 pub(super) enum Request {
@@ -18,14 +19,14 @@ pub(super) enum Request {
     End { reason: EndReason, done: oneshot::Sender<()> },
     /// Look whether the session is idle or kept long enough.
     Look { idle_timeout: Option<Duration> },
-    /// Go to sleep, if it is awake and has nothing to do; the answer says whether it did.
+    /// Go to sleep, if it is awake and has nothing to do. The answer says whether it did.
     Sleep { done: oneshot::Sender<bool> },
     /// Measure the memory now.
     Measure { done: oneshot::Sender<f64> },
     /// Replace the fields of the user's information that are given.
     UserInfo { info: UserInfo, done: oneshot::Sender<()> },
-    /// Keep every change on disk, also in the form that survives an upgrade if that is wanted, and hand out the files' keeper.
-    Files { in_all_forms: bool, keeper: oneshot::Sender<Result<Keeper, SessionError>> },
+    /// Write every change to disk, with `all_forms` also the portable copy, and hand out the files.
+    Files { all_forms: bool, files: oneshot::Sender<Result<FileQueue, SessionError>> },
     /// The server stops.
     ShutDown { done: oneshot::Sender<()> },
 }
@@ -109,9 +110,9 @@ impl Work {
 }
 
 impl Command {
-    /// Whoever asked may have left; the command counts all the same.
+    /// Answers the command. Its client may have left.
     pub(super) fn answer(self, body: Bytes) {
-        let _gone = self.answer.send(Ok(Answer { body }));
+        let _ = self.answer.send(Ok(Answer { body }));
     }
 }
 

@@ -4,19 +4,18 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::SessionError;
-use super::awake::nothing_is_kept;
-use super::keeper::Keeper;
+use super::error::SessionError;
+use super::file_queue::FileQueue;
 use crate::store::snapshots::{Origin, ScriptSource, Versions, WayError};
 
 /// What the worker makes a script from: the journal, and the Bundle that it begins with.
 pub(super) async fn source(
-    keeper: Option<&Keeper>,
+    files: Option<&FileQueue>,
     versions: &Versions,
 ) -> Result<(Bytes, Vec<Bytes>), SessionError> {
-    let keeper = keeper.ok_or_else(nothing_is_kept)?;
+    let files = files.ok_or_else(SessionError::nothing_is_kept)?;
     let begun = br#"{"entries":"#.to_vec();
-    let source = keeper.run(|folder| folder.script_source(begun)).await.map_err(WayError::Io);
+    let source = files.submit(|folder| folder.script_source(begun)).await.map_err(WayError::Io);
     let ScriptSource { base, commands: mut journal } =
         source.and_then(|source| source).map_err(no_script)?;
     if let Some((base, _)) = &base

@@ -1,24 +1,26 @@
-//! From a session's id to a worker that answers: room, port, process, connection, Bundle. All of it or nothing.
+//! From a session's id to a worker that answers: port, process, connection, Bundle. A failure leaves
+//! nothing behind.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use phoebe_protocol::command::{Message, SnapshotFormat};
+use phoebe_protocol::command::SnapshotFormat;
 use phoebe_protocol::packet::Info;
 use phoebe_protocol::sign::Key;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
-use super::SessionError;
-use super::keeper::Keeper;
-use super::manager::Shared;
+use super::error::SessionError;
+use super::file_queue::FileQueue;
 use super::ports::PortLease;
+use super::reply::{logged_reason, no_base, problem_of, take_base};
+use super::shared::Shared;
 use crate::store::snapshots::{Format, Snapshot, Versions};
 use crate::worker::connection::{Connection, ConnectionError, Wanted};
 use crate::worker::{LaunchError, Worker, WorkerSpec};
 
-/// Where every session is at work, and no port was given to anybody for so long, there is none.
+/// Where no port was given to anybody for this long, there is none.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// After this time another session may have nothing to do.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -47,15 +49,15 @@ pub(super) struct BroughtUp {
 pub(super) async fn bring_up(
     shared: &Arc<Shared>,
     session: &str,
-    keeper: Option<&Keeper>,
+    files: Option<&FileQueue>,
 ) -> Result<BroughtUp, SessionError> {
-    let Some(keeper) = keeper else {
+    let Some(files) = files else {
         let started = start(shared, session, Vec::new()).await?;
         return Ok(BroughtUp { started, notice: None, portable: true });
     };
     let info = shared.python_info().await?;
     let versions = versions_of(&info);
-    let recovered = keeper.run(move |folder| folder.recover(&versions)).await;
+    let recovered = files.submit(move |folder| folder.recover(&versions)).await;
     let recovered = recovered
         .map_err(|error| SessionError::Unreadable(error.to_string()))?
         .map_err(|error| SessionError::Unreadable(error.to_string()))?;
@@ -177,7 +179,7 @@ async fn lease(shared: &Arc<Shared>) -> Result<PortLease, SessionError> {
         if Instant::now() >= give_up {
             return Err(SessionError::NoPort { total: shared.ports.total() });
         }
-        shared.look_for_room(LOOK_AGAIN);
+        shared.evict_for_ports(LOOK_AGAIN);
         if let Ok(Ok(lease)) = timeout(LOOK_AGAIN, &mut asked).await {
             return Ok(lease);
         }
@@ -227,7 +229,7 @@ async fn make_ready(
             return Ok(Ready { connection, migrated, notice });
         }
         let problem = problem_of(&reply);
-        let reason = super::driver::reason(&reply.header);
+        let reason = logged_reason(&reply.header);
         warn!(session, ?format, reason, "a kept Bundle cannot be read");
         let (phoebe, python) = (header.versions.phoebe, header.versions.python);
         problems
@@ -241,28 +243,10 @@ pub(super) fn versions_of(info: &Info) -> Versions {
     Versions { phoebe: info.phoebe.clone(), python: info.python.clone() }
 }
 
-/// Takes what scripts begin with out of a reply that has it, or has a reason why it has none.
-pub(super) fn take_base(reply: &mut Message) -> Option<Result<Bytes, String>> {
-    if reply.header.base == Some(true) {
-        return reply.attachments.pop().map(Ok);
-    }
-    reply.header.base_error.take().map(Err)
-}
-
-/// For a worker that gives neither.
-pub(super) fn no_base() -> Result<Bytes, String> {
-    Err("the worker gave none".to_owned())
-}
-
 /// How a kept payload travels.
 pub(super) fn wire_format(format: Format) -> SnapshotFormat {
     match format {
         Format::Pickle => SnapshotFormat::Pickle,
         Format::Portable => SnapshotFormat::Portable,
     }
-}
-
-/// Why a reply is a failure, in short.
-pub(super) fn problem_of(reply: &Message) -> String {
-    reply.header.error.clone().unwrap_or_else(|| "it says nothing more".to_owned())
 }

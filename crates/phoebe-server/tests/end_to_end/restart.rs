@@ -100,6 +100,10 @@ async fn what_changes_a_bundle_is_called_interrupted_and_nothing_else() {
         sessions.keys().all(|name| told(name)).then_some(())
     })
     .await;
+    // The journal's line about a command goes to the disk beside the command itself.
+    for session in sessions.values() {
+        have_looked(&server, session).await;
+    }
 
     let interrupted = interrupted_by_a_kill(&mut server, &sessions).await;
 

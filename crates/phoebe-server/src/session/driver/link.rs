@@ -1,0 +1,178 @@
+//! A session's worker and the connection to it: which request each reply belongs to, whose turn it is
+//! on the machine's cores, when its memory is measured. It decides nothing about the session.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use phoebe_protocol::command::{Kind, Message};
+use tokio::time::timeout;
+
+use super::at;
+use crate::session::cores::{CoreGrant, CoreWait};
+use crate::session::memory::MemoryWatch;
+use crate::session::ports::PortLease;
+use crate::session::start::{Started, versions_of};
+use crate::session::state::TaskId;
+use crate::store::snapshots::{Format, Payload, Versions};
+use crate::worker::connection::{Connection, ConnectionError};
+use crate::worker::{Exit, Worker};
+
+/// After its connection broke, a worker gets this long to show how it ended.
+const EXIT_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What a reply answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    Task(TaskId),
+    /// The Bundle, for the server itself.
+    Bundle,
+}
+
+/// What the worker did.
+#[expect(clippy::large_enum_variant, reason = "it is moved once and not stored")]
+pub(super) enum LinkEvent {
+    Replied(Asked, Message),
+    StrayReply(u64),
+    Progress,
+    Measured(Option<f64>),
+    CoresGranted(CoreGrant),
+    /// It is of no more use, for this reason.
+    Lost(String),
+}
+
+/// A worker that has its Bundle.
+pub(super) struct WorkerLink {
+    pub(super) worker: Worker,
+    connection: Connection,
+    pub(super) cores: CoreWait,
+    pub(super) memory: MemoryWatch,
+    port: PortLease,
+    /// What it runs, and writes snapshots with.
+    versions: Versions,
+    /// The requests that are not answered, by their number on the wire.
+    asked: HashMap<u64, Asked>,
+    /// Why nothing more can be sent.
+    broken: Option<ConnectionError>,
+}
+
+impl WorkerLink {
+    pub(super) fn new(started: Started) -> Self {
+        let Started { worker, connection, port, .. } = started;
+        let versions = versions_of(worker.info());
+        Self {
+            worker,
+            connection,
+            cores: CoreWait::default(),
+            memory: MemoryWatch::new(),
+            port,
+            versions,
+            asked: HashMap::new(),
+            broken: None,
+        }
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port.port()
+    }
+
+    pub(super) fn versions(&self) -> &Versions {
+        &self.versions
+    }
+
+    /// A Bundle that the worker gave, as it is kept.
+    pub(super) fn payload(&self, format: Format, bytes: Bytes) -> Payload {
+        Payload { format, versions: self.versions.clone(), bytes }
+    }
+
+    /// Sends a request. Where that fails, [`Self::next`] reports the worker as lost.
+    pub(super) fn ask(
+        &mut self,
+        what: Asked,
+        send: impl FnOnce(&mut Connection) -> Result<u64, ConnectionError>,
+    ) {
+        match send(&mut self.connection) {
+            Ok(number) => drop(self.asked.insert(number, what)),
+            Err(error) => self.broken = Some(error),
+        }
+    }
+
+    /// Ends the runner of a task.
+    pub(super) fn cancel(&mut self, task: TaskId, reason: &str) {
+        let number = self.asked.iter().find(|(_, asked)| **asked == Asked::Task(task));
+        if let Some((number, _)) = number
+            && let Err(error) = self.connection.cancel(*number, reason)
+        {
+            self.broken = Some(error);
+        }
+    }
+
+    /// The next thing that happens. With `listens` false nothing of the worker's is read any more.
+    /// Cancel-safe.
+    pub(super) async fn next(&mut self, listens: bool) -> LinkEvent {
+        let measure = self.memory.due();
+        loop {
+            tokio::select! {
+                message = self.connection.next(), if listens && self.broken.is_none() => {
+                    return match message {
+                        Ok(message) => self.receive(message),
+                        Err(error) => {
+                            self.broken = Some(error);
+                            continue;
+                        }
+                    };
+                }
+                lost = lost(&self.worker, self.broken.as_ref()), if listens => {
+                    return LinkEvent::Lost(lost);
+                }
+                measured = self.memory.measured() => return LinkEvent::Measured(measured),
+                grant = self.cores.turn() => return LinkEvent::CoresGranted(grant),
+                () = at(measure) => {
+                    self.memory.start(self.worker.memory());
+                    return LinkEvent::Progress;
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, message: Message) -> LinkEvent {
+        if message.header.kind != Kind::Reply {
+            return LinkEvent::Progress;
+        }
+        let number = message.header.seq;
+        match self.asked.remove(&number) {
+            Some(asked) => LinkEvent::Replied(asked, message),
+            None => LinkEvent::StrayReply(number),
+        }
+    }
+
+    /// What the worker answered before it ended and nobody has read yet.
+    pub(super) fn last_reply(&mut self) -> Option<LinkEvent> {
+        if self.broken.is_some() {
+            return None;
+        }
+        let message = self.connection.next().now_or_never()?.ok()?;
+        Some(self.receive(message))
+    }
+
+    /// Ends the worker, and then frees its port.
+    pub(super) async fn stop(self, grace: Duration) -> Exit {
+        let exit = self.worker.stop(grace).await;
+        drop(self.port);
+        exit
+    }
+}
+
+/// Waits until the worker cannot be used, and returns why. A connection breaks when its worker dies;
+/// how that happened says more.
+async fn lost(worker: &Worker, broken: Option<&ConnectionError>) -> String {
+    let exited = |exit: Exit| format!("its process ended ({exit})");
+    match broken {
+        None => exited(worker.ended().await),
+        Some(error) => match timeout(EXIT_PATIENCE, worker.ended()).await {
+            Ok(exit) => exited(exit),
+            Err(_) => error.to_string(),
+        },
+    }
+}

@@ -1,0 +1,175 @@
+//! What the manager and all drivers have in common: the settings, the pools, and which sessions there
+//! are. It changes no session's state.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use phoebe_protocol::packet::Info;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::cores::Cores;
+use super::error::SessionError;
+use super::file_queue::FileQueue;
+use super::ports::PortPool;
+use super::request::Request;
+use super::view::SessionView;
+use crate::config::Settings;
+use crate::store::Store;
+use crate::store::snapshots::{DiskBounds, DiskUse, SnapshotStore};
+use crate::worker::Launcher;
+use crate::worker::connection::Memory;
+
+/// Sessions with more bytes than this to be read at once are read one after the other.
+const LARGE: u64 = 4 << 20;
+/// Who waits longer than this for that turn is told to come back.
+const TURN: Duration = Duration::from_secs(60);
+
+/// What the manager and all drivers have in common.
+pub(super) struct Shared {
+    pub(super) settings: Arc<Settings>,
+    pub(super) store: Store,
+    pub(super) launcher: Launcher,
+    /// Where sessions are kept; `None` where nothing is kept of them.
+    pub(super) snapshots: Option<SnapshotStore>,
+    pub(super) ports: PortPool,
+    pub(super) cores: Cores,
+    /// What answers occupy while they are received.
+    pub(super) answers: Memory,
+    /// One permit: for work on files that takes much memory.
+    large: Arc<Semaphore>,
+    sessions: Mutex<Sessions>,
+    pub(super) drivers: TaskTracker,
+    /// Cancelled when the manager shuts down: what is being started need not get ready any more.
+    pub(super) closing: CancellationToken,
+    /// When sessions were last evicted for want of ports.
+    pub(super) last_eviction: Mutex<Option<Instant>>,
+}
+
+/// The sessions that there are.
+#[derive(Default)]
+pub(super) struct Sessions {
+    pub(super) known: HashMap<String, Session>,
+    /// What the sessions of each user take on disk.
+    users: HashMap<String, Arc<AtomicU64>>,
+    /// No session is started any more.
+    pub(super) closed: bool,
+}
+
+impl Sessions {
+    /// What the sessions of a user take on disk.
+    pub(super) fn of_user(&mut self, id: &str) -> Arc<AtomicU64> {
+        Arc::clone(self.users.entry(id.to_owned()).or_default())
+    }
+}
+
+/// What others need of a session: where to send requests, where to look.
+#[derive(Clone)]
+pub(super) struct Session {
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) view: watch::Receiver<SessionView>,
+    /// One permit: held while the session is asked to sleep for others.
+    pub(super) eviction: Arc<Semaphore>,
+    /// What it takes on disk.
+    pub(super) disk: Arc<DiskUse>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        settings: Arc<Settings>,
+        store: Store,
+        launcher: Launcher,
+        snapshots: Option<SnapshotStore>,
+        ports: PortPool,
+        cores: Cores,
+        answers: Memory,
+    ) -> Self {
+        Self {
+            settings,
+            store,
+            launcher,
+            snapshots,
+            ports,
+            cores,
+            answers,
+            large: Arc::new(Semaphore::new(1)),
+            sessions: Mutex::default(),
+            drivers: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            last_eviction: Mutex::default(),
+        }
+    }
+
+    /// What sessions may take on disk.
+    pub(super) fn disk_bounds(&self) -> DiskBounds {
+        let resources = &self.settings.resources;
+        let bytes = |mebibytes: u64| mebibytes.saturating_mul(1 << 20);
+        DiskBounds {
+            session: bytes(resources.max_disk_mb_per_session),
+            user: bytes(resources.max_disk_mb_per_user),
+        }
+    }
+
+    /// The turn of work that holds a session's journal and the Bundle that it begins with in memory.
+    /// `None` where both are small.
+    pub(super) async fn turn(
+        &self,
+        id: &str,
+    ) -> Result<Option<OwnedSemaphorePermit>, SessionError> {
+        let disk = self.find(id)?.disk;
+        if disk.script_source() + disk.snapshot() < LARGE {
+            return Ok(None);
+        }
+        let turn = timeout(TURN, Arc::clone(&self.large).acquire_owned()).await;
+        match turn {
+            Ok(Ok(turn)) => Ok(Some(turn)),
+            _ => Err(SessionError::Overloaded(
+                "Other large sessions are being copied or written as scripts".to_owned(),
+            )),
+        }
+    }
+
+    /// A session's files, with all acknowledged changes on them.
+    pub(super) async fn files(&self, id: &str, all_forms: bool) -> Result<FileQueue, SessionError> {
+        let session = self.find(id)?;
+        let (files, given) = oneshot::channel();
+        let request = Request::Files { all_forms, files };
+        session.requests.send(request).await.map_err(|_| SessionError::NotFound)?;
+        given.await.unwrap_or(Err(SessionError::NotFound))
+    }
+
+    pub(super) fn sessions(&self) -> Vec<Session> {
+        self.lock().known.values().cloned().collect()
+    }
+
+    /// What the Python side says of itself. Waits until PHOEBE is imported.
+    pub(super) async fn python_info(&self) -> Result<Arc<Info>, SessionError> {
+        let info = self.launcher.info().await;
+        info.map_err(|error| SessionError::StartFailed(error.to_string()))
+    }
+
+    pub(super) fn find(&self, id: &str) -> Result<Session, SessionError> {
+        self.lock().known.get(id).cloned().ok_or(SessionError::NotFound)
+    }
+
+    /// Removes a session from the list: no request reaches it from now on.
+    pub(super) fn forget(&self, id: &str) {
+        let mut sessions = self.lock();
+        sessions.known.remove(id);
+        sessions.users.retain(|_, bytes| Arc::strong_count(bytes) > 1);
+    }
+
+    /// How long a command may take, if there is a limit.
+    pub(super) fn command_timeout(&self) -> Option<Duration> {
+        let seconds = self.settings.resources.command_timeout_seconds;
+        (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
