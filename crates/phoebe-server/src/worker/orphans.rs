@@ -14,9 +14,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, unlinkat};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use tracing::{info, warn};
 
@@ -32,12 +34,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub struct Records {
     folder: PathBuf,
+    /// The same folder, wherever it is moved.
+    opened: Arc<OwnedFd>,
 }
 
 /// The record of a living process; dropping it removes it.
 #[derive(Debug)]
 pub(crate) struct Record {
-    file: PathBuf,
+    folder: Arc<OwnedFd>,
+    name: String,
 }
 
 impl Records {
@@ -48,23 +53,23 @@ impl Records {
     pub fn open(run: &Path) -> io::Result<Self> {
         let folder = run.join(boot_id()?);
         fs::create_dir_all(&folder)?;
-        Ok(Self { folder })
+        let opened = Arc::new(fs::File::open(&folder)?.into());
+        Ok(Self { folder, opened })
     }
 
     /// Records a process of ours, with the program that it runs: in the sandbox nobody can start another.
     pub(crate) fn add(&self, process: &Process) -> io::Result<Record> {
         let name = format!("{}-{}", process.pid(), process.start_time());
-        let file = self.folder.join(name);
         let program = census::program(process.pid()).unwrap_or_default();
-        fs::write(&file, program.as_os_str().as_bytes())?;
-        Ok(Record { file })
+        fs::write(self.folder.join(&name), program.as_os_str().as_bytes())?;
+        Ok(Record { folder: Arc::clone(&self.opened), name })
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
         // A record that stays is looked at in the next start, and found to be of a process that is gone.
-        let _stays = fs::remove_file(&self.file);
+        let _ = unlinkat(&self.folder, &self.name, AtFlags::empty());
     }
 }
 
@@ -357,6 +362,22 @@ mod tests {
 
     fn started(child: &Child) -> u64 {
         start_time(i32::try_from(child.id()).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_record_is_removed_also_where_its_folder_was_moved() {
+        let root = tempfile::tempdir().unwrap();
+        let (run, moved) = (root.path().join("run"), root.path().join("moved"));
+        let mut child = sleeper(&instance("moved"));
+        let process = Process::watch(i32::try_from(child.id()).unwrap()).unwrap();
+        let record = Records::open(&run).unwrap().add(&process).unwrap();
+        fs::rename(&run, &moved).unwrap();
+        let records = || entries(&entries(&moved).unwrap()[0]).unwrap().len();
+        assert_eq!(records(), 1);
+        drop(record);
+        assert_eq!(records(), 0);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]
