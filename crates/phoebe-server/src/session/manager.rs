@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use phoebe_protocol::command::SnapshotFormat;
+use phoebe_protocol::kinds;
 use phoebe_protocol::packet::Info;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
@@ -134,8 +135,9 @@ impl SessionManager {
     /// # Errors
     /// Unknown session, full queue. A command that fails is an `Ok` answer that says so.
     pub async fn send(&self, id: &str, name: &str, body: Bytes) -> Result<Answer, SessionError> {
-        let name = name.to_owned();
-        self.ask(id, |answer| Request::Work(Work::Command(Command { name, body, answer }))).await?
+        let (name, kind) = (name.to_owned(), kinds::kind_of(name));
+        let command = |answer| Work::Command(Command { name, kind, body, answer });
+        self.ask(id, |answer| Request::Work(command(answer))).await?
     }
 
     /// Reverts the last change.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use phoebe_protocol::command::SnapshotFormat;
-use phoebe_protocol::kinds::{self, CommandKind};
+use phoebe_protocol::kinds::CommandKind;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::error::SessionError;
@@ -63,17 +63,19 @@ pub(super) enum Source {
 /// One command and who waits for its answer.
 pub(super) struct Command {
     pub(super) name: String,
+    /// `None`: workers do not know it.
+    pub(super) kind: Option<CommandKind>,
     pub(super) body: Bytes,
     pub(super) answer: oneshot::Sender<Result<Answer, SessionError>>,
 }
 
 impl Work {
-    /// How it touches the Bundle. To be asked once, when the work is accepted.
+    /// How it touches the Bundle.
     pub(super) fn kind(&self) -> CommandKind {
         match self {
             // A worker answers a command that it does not know with an error and leaves the Bundle
             // as it is.
-            Self::Command(command) => kinds::kind_of(&command.name).unwrap_or(CommandKind::Read),
+            Self::Command(command) => command.kind.unwrap_or(CommandKind::Read),
             Self::Load { .. } => CommandKind::Change,
             Self::Export { .. } => CommandKind::Read,
         }

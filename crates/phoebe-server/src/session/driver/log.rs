@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use phoebe_protocol::kinds;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -158,7 +157,7 @@ impl Driver {
 /// The name in the log. A command that workers do not know has a name that its user made up.
 fn logged_name(work: &Work) -> &str {
     match work {
-        Work::Command(command) if kinds::kind_of(&command.name).is_none() => "(unknown)",
+        Work::Command(command) if command.kind.is_none() => "(unknown)",
         work => work.name(),
     }
 }

@@ -137,7 +137,6 @@ impl Machine {
             State::Waking => false,
             _ => return,
         };
-        self.saving.begin_anew();
         if !portable {
             self.saving.want_portable(now);
         }
