@@ -1,5 +1,5 @@
-//! Whether there is room on disk for what a session is asked to do: decided from what is counted,
-//! before anything is done, so that what is refused changes nothing.
+//! Decides whether a session may still write what its next work needs. It uses the counted bytes and
+//! decides before the work begins, so that refused work changes nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use crate::store::snapshots::{
     COMMAND_BYTES, DiskBounds, DiskUse, FILE_BYTES, SessionFolder, compact_length,
 };
 
-/// The journal names the Bundle that this command carries, and does not keep the command itself.
+/// The journal refers to the Bundle in this command and does not keep the command itself.
 const CARRIES_A_BUNDLE: &str = "load_bundle";
-/// What a line of the journal has beside its command, generously.
+/// Upper bound of what a journal line has beside its command, in bytes.
 const LINE: u64 = 4096;
 
-/// What one session may still write.
+/// The disk bounds of one session.
 pub(super) struct Admission {
     disk: Arc<DiskUse>,
     bounds: DiskBounds,
@@ -25,15 +25,15 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// For the session in `folder`.
+    /// Bounds of the session in `folder`.
     pub(super) fn new(folder: &SessionFolder, disk: Arc<DiskUse>, bounds: DiskBounds) -> Self {
         Self { disk, bounds, journal: folder.journal_path().to_owned() }
     }
 
-    /// Whether the work may go to the worker.
+    /// Checks whether the work may begin.
     ///
     /// # Errors
-    /// The bound that it is beyond, and what to do.
+    /// The bound that it exceeds, and the remedy.
     pub(super) fn check(&self, work: &Work, kind: CommandKind) -> Result<(), SessionError> {
         let (line, body) = match work {
             Work::Command(Command { name, body, .. }) if kind != CommandKind::Read => {
@@ -45,7 +45,7 @@ impl Admission {
             }
             Work::Load { source: Source::File(file), .. } => (0, file.len()),
             Work::Load { source: Source::Checkpoint(_), .. } => (0, 0),
-            // These write next to nothing.
+            // These write a few bytes at most.
             Work::Load { source: Source::Undo | Source::Redo, .. }
             | Work::Command(_)
             | Work::Export { .. } => return Ok(()),

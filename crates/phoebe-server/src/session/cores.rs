@@ -1,7 +1,8 @@
-//! The machine's cores, shared by all long commands: who may compute now, and on how many cores.
+//! Shares the machine's cores between all long commands: which may compute now, and on how many
+//! cores.
 //!
-//! A long command gets every core that is free, and one at least: when all are busy, up to a bound of commands go on sharing them.
-//! Beyond the bound, commands wait in the order in which they came. It knows no sessions.
+//! A long command gets all free cores, and at least one: where all are busy, commands share them, up to
+//! a bound of commands. Further commands wait in their order. It knows no sessions.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ impl Cores {
         }
     }
 
-    /// Waits for a turn, and takes the cores that are free then. Giving up the wait takes nothing.
+    /// Waits for a turn, then takes the free cores. Cancel-safe.
     pub(crate) async fn grant(&self) -> CoreGrant {
         let turn = Arc::clone(&self.computes).acquire_owned().await;
         let compute = turn.expect("the semaphore is never closed");
@@ -48,7 +49,7 @@ impl Cores {
 }
 
 impl CoreGrant {
-    /// On how many cores the command may compute.
+    /// Number of cores that the command may use.
     pub(crate) fn cores(&self) -> usize {
         self.cores
     }
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_first_gets_all_later_ones_share_and_beyond_the_bound_they_wait() {
+    async fn the_first_command_gets_all_cores_later_ones_share_and_further_ones_wait() {
         let cores = Cores::new(4, 3);
         let first = cores.grant().await;
         let second = cores.grant().await;

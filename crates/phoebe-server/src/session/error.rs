@@ -31,7 +31,7 @@ pub enum SessionError {
         /// The bound.
         depth: usize,
     },
-    /// A command is longer than what the journal keeps of one.
+    /// A command is longer than a journal line may be.
     #[error(
         "The command has more than {most_mb} MiB without its blanks, and changes nothing: send data \
          in parts, or upload a Bundle that holds them (PUT /v1/sessions/{{session_id}}/bundle)"
@@ -40,7 +40,7 @@ pub enum SessionError {
         /// The bound in MiB.
         most_mb: usize,
     },
-    /// The session's journal holds no more.
+    /// The session's journal is full.
     #[error(
         "The session's journal has {most_mb} MiB, which is the limit, and takes no such change any \
          more. Reading, undo and export work: download the Bundle (GET \
@@ -50,22 +50,22 @@ pub enum SessionError {
         /// The bound in MiB.
         most_mb: u64,
     },
-    /// A session or a user has taken the disk that it may take.
+    /// A session or a user has reached the bound of its disk use.
     #[error("{}", disk_full(.0))]
     DiskFull(OverBound),
     /// The worker did not become ready.
     #[error("The session's worker could not be started: {0}")]
     StartFailed(String),
-    /// The session's Bundle is kept, and no form of it can be read.
+    /// No form of the session's kept Bundle can be read.
     #[error(
         "The session's Bundle cannot be read: {0}. Nothing is lost: GET /v1/sessions/{{session_id}}/snapshots/pickle and \
          …/snapshots/portable give the files"
     )]
     Unreadable(String),
-    /// What is asked does not fit the session's state.
+    /// The request does not fit the session's state.
     #[error("{0}")]
     Conflict(String),
-    /// A Bundle that its user brings cannot be used.
+    /// An uploaded Bundle cannot be used.
     #[error("{0}")]
     BadBundle(String),
     /// No checkpoint of the session has this id.
@@ -98,7 +98,7 @@ impl SessionError {
         Self::Conflict(text.to_owned())
     }
 
-    /// Its text for the log, without what a worker said of a user's Bundle.
+    /// Its text for the log, which leaves out a worker's words about a user's Bundle.
     pub(super) fn without_workers_words(&self) -> String {
         match self {
             Self::Unreadable(_) => "nothing that is kept of it can be read".to_owned(),

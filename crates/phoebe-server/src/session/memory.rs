@@ -1,5 +1,5 @@
-//! When a session's memory is measured: after commands and while long ones work, off their path,
-//! and not too often. It knows neither how memory is measured nor who is told.
+//! Decides when a session's memory is measured: after commands and during long ones, at most a few
+//! times a second, and without delaying them. It does not know how memory is measured.
 
 use std::time::Duration;
 
@@ -7,36 +7,35 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// Measuring holds the worker up for milliseconds: so seldom at most.
+/// Measuring delays the worker by milliseconds, so two measurements are at least this far apart.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// While a long command works, its memory is measured this long after its beginning.
+/// A long command is measured for the first time after this time.
 const FIRST_OF_LONG: Duration = Duration::from_secs(1);
-/// And so long after the measurement before.
+/// The time between further measurements of a long command.
 const NEXT_OF_LONG: Duration = Duration::from_secs(5);
 
 /// When to measure, and who waits for a measurement.
 pub(super) struct MemoryWatch {
     running: Option<JoinHandle<Option<f64>>>,
     due: Option<Instant>,
-    /// The end of the last measurement; at first, the worker's beginning.
+    /// The end of the last measurement; before the first, the start of the worker.
     last: Instant,
     waiting: Vec<oneshot::Sender<f64>>,
 }
 
 impl MemoryWatch {
-    /// For a worker that begins now.
+    /// A watch over a worker that has just started.
     pub(super) fn new() -> Self {
         Self { running: None, due: None, last: Instant::now(), waiting: Vec::new() }
     }
 
-    /// Wants a measurement soon.
+    /// Requests a measurement soon.
     pub(super) fn ask(&mut self) {
         let earliest = (self.last + INTERVAL).max(Instant::now());
         self.due = Some(self.due.map_or(earliest, |due| due.min(earliest)));
     }
 
-    /// Wants a measurement after some seconds. To be called again and again while a long command
-    /// works.
+    /// Requests a measurement some seconds from now. Call it repeatedly during a long command.
     pub(super) fn ask_while_computing(&mut self) {
         if self.running.is_some() {
             return;
@@ -45,17 +44,17 @@ impl MemoryWatch {
         self.due.get_or_insert(due);
     }
 
-    /// When the next measurement shall start.
+    /// When the next measurement is due.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Somebody who is told the measurement under way, or the next.
+    /// Registers a receiver of the current or next measurement.
     pub(super) fn tell(&mut self, waiting: oneshot::Sender<f64>) {
         self.waiting.push(waiting);
     }
 
-    /// Starts a measurement, unless one is under way.
+    /// Starts a measurement, unless one runs.
     pub(super) fn start(
         &mut self,
         measurement: impl Future<Output = Option<f64>> + Send + 'static,
@@ -66,7 +65,7 @@ impl MemoryWatch {
         }
     }
 
-    /// Waits for the measurement under way; for ever if there is none.
+    /// Waits for the running measurement; for ever if there is none.
     pub(super) async fn measured(&mut self) -> Option<f64> {
         let Some(running) = &mut self.running else { return std::future::pending().await };
         let measured = running.await;
@@ -74,12 +73,13 @@ impl MemoryWatch {
         measured.ok().flatten()
     }
 
-    /// Tells everybody who waits, in MiB. Without a measurement they see their channel closed.
+    /// Sends the measurement, in MiB, to all receivers. Without one their channels are closed.
     pub(super) fn finish(&mut self, measured: Option<f64>) {
         self.last = Instant::now();
         for waiting in self.waiting.drain(..) {
             if let Some(mib) = measured {
-                let _gone = waiting.send(mib);
+                // The client may have gone.
+                let _ = waiting.send(mib);
             }
         }
     }
@@ -92,14 +92,14 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_long_command_is_measured_again_and_again_and_a_short_one_soon() {
+    async fn a_long_command_is_measured_repeatedly_and_a_short_one_soon() {
         let mut watch = MemoryWatch::new();
         tokio::time::sleep(Duration::from_secs(9)).await;
         let began = Instant::now();
         let mut measured_after = Vec::new();
         while measured_after.len() < 4 {
             watch.ask_while_computing();
-            // As often as the driver likes.
+            // A second call changes nothing.
             watch.ask_while_computing();
             tokio::time::sleep_until(watch.due().unwrap()).await;
             watch.start(ready(Some(7.0)));

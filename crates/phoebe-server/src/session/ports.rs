@@ -1,7 +1,8 @@
-//! The pool of loopback ports for workers. A lease frees its port whatever happens to whoever held it; whoever asked first gets
-//! it next.
+//! The pool of loopback ports for workers. A lease frees its port when it is dropped, whatever the
+//! reason. Ports are given in the order of the requests.
 //!
-//! Whether something else holds a port is asked of the kernel each time; the pool remembers it only to say so once.
+//! The kernel is asked each time whether another program holds a port. The pool remembers the answer
+//! only to log it once.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, TcpListener};
@@ -25,11 +26,11 @@ struct Taken {
     leased: BTreeSet<u16>,
     foreign: BTreeSet<u16>,
     waiting: VecDeque<oneshot::Sender<PortLease>>,
-    /// How many were given out since the start.
+    /// Number of leases given since the start.
     given: u64,
 }
 
-/// A port that belongs to its holder until it is dropped.
+/// A port, reserved until the lease is dropped.
 #[derive(Debug)]
 pub(crate) struct PortLease {
     port: u16,
@@ -41,12 +42,13 @@ impl PortPool {
         Self { range, taken: Arc::default() }
     }
 
-    /// How many ports there are in all.
+    /// Number of ports in the pool.
     pub(crate) fn total(&self) -> usize {
         self.range.len()
     }
 
-    /// Asks for a port: the lowest that is free and that nothing else on this machine holds, once all who asked before have one.
+    /// Requests a port: the lowest that is free and that no other program holds. Earlier requests
+    /// are served first.
     pub(crate) fn ask(&self) -> oneshot::Receiver<PortLease> {
         let (give, given) = oneshot::channel();
         self.lock().waiting.push_back(give);
@@ -54,7 +56,7 @@ impl PortPool {
         given
     }
 
-    /// Gives what is free to those who wait.
+    /// Gives free ports to waiting requests.
     fn hand_out(&self, is_free: impl Fn(u16) -> bool) {
         loop {
             let mut taken = self.lock();
@@ -65,21 +67,22 @@ impl PortPool {
             let Some(port) = taken.take_lowest(&self.range, &is_free) else { return };
             let first = taken.waiting.pop_front();
             taken.given += 1;
-            // A lease that is dropped locks the pool.
+            // Dropping a lease locks the pool.
             drop(taken);
             let lease = PortLease { port, pool: self.clone() };
-            // Whoever has just gone leaves it to the next.
+            // Where the request was given up meanwhile, the lease is dropped, and the next one gets
+            // the port.
             drop(first.map(|first| first.send(lease)));
         }
     }
 
-    /// How many wait for a port, and how many were given out until now.
+    /// Number of waiting requests, and number of leases given since the start.
     pub(crate) fn demand(&self) -> (usize, u64) {
         let taken = self.lock();
         (taken.waiting.iter().filter(|waiting| !waiting.is_closed()).count(), taken.given)
     }
 
-    /// The pool as it is now.
+    /// The current state of the pool.
     pub(crate) fn status(&self) -> PortStatus {
         let taken = self.lock();
         PortStatus {
@@ -126,8 +129,8 @@ impl PortLease {
         self.port
     }
 
-    /// Notes that something else turned out to hold the port.
-    pub(crate) fn note_stranger(&self) {
+    /// Records that another program holds the port.
+    pub(crate) fn record_foreign(&self) {
         self.pool.lock().note_foreign(self.port);
     }
 }
@@ -160,20 +163,20 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_something_else_holds_is_skipped_and_comes_back() {
-        let stranger = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = stranger.local_addr().unwrap().port();
+    fn a_port_of_another_program_is_skipped_until_it_is_free() {
+        let other_program = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = other_program.local_addr().unwrap().port();
         let pool = PortPool::new(port..port + 1);
         assert!(pool.ask().try_recv().is_err());
         assert_eq!(pool.status().foreign, [port]);
-        drop(stranger);
+        drop(other_program);
         assert_eq!(pool.ask().try_recv().unwrap().port(), port);
         assert!(pool.status().foreign.is_empty());
     }
 
     #[test]
-    fn whoever_asked_first_is_given_the_port_that_is_free_next() {
-        // A free range of the machine's own choice.
+    fn the_first_request_gets_the_next_free_port() {
+        // A free port that the kernel chooses.
         let port =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let pool = PortPool::new(port..port + 1);
@@ -183,7 +186,7 @@ mod tests {
         assert!(first.try_recv().is_err() && second.try_recv().is_err());
         drop(held);
         assert!(second.try_recv().is_err());
-        // Given to somebody who is gone by then, it goes on to the next.
+        // A request that was given up passes the port to the next one.
         drop(first);
         assert_eq!(second.try_recv().unwrap().port(), port);
         assert!(pool.status().reserved.is_empty());
@@ -209,7 +212,8 @@ mod tests {
     }
 
     proptest! {
-        /// No port is leased twice, none to us while a stranger holds it, and every port that is given back can be had again.
+        /// No port is leased twice or while another program holds it, and every port that is given
+        /// back can be leased again.
         #[test]
         fn leases_are_exclusive_and_always_come_back(steps in prop::collection::vec(step(), 0..200)) {
             let pool = PortPool::new(100..108);
@@ -235,7 +239,7 @@ mod tests {
                     Step::LoseToStranger(index) if !held.is_empty() => {
                         let lease = held.swap_remove(index % held.len());
                         strangers.insert(lease.port(), ());
-                        lease.note_stranger();
+                        lease.record_foreign();
                     }
                     Step::Free(_) | Step::LoseToStranger(_) => {}
                     Step::StrangerComes(port) => {

@@ -1,4 +1,4 @@
-//! What a driver can be asked, and how those who ask are answered.
+//! The requests that a driver takes, and how they are answered.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use super::error::SessionError;
 use super::file_queue::FileQueue;
 use super::view::{Answer, EndReason, UserInfo};
 
-/// What a driver can be asked.
+/// A request to a session's driver.
 pub(super) enum Request {
-    /// Do something with the Bundle, in its turn.
+    /// Do work on the Bundle, in its turn.
     Work(Work),
     /// End the session.
     End { reason: EndReason, done: oneshot::Sender<()> },
-    /// Look whether the session is idle or kept long enough.
+    /// Check whether the session is idle or expired.
     Look { idle_timeout: Option<Duration> },
     /// Go to sleep, if it is awake and has nothing to do. The answer says whether it did.
     Sleep { done: oneshot::Sender<bool> },
@@ -31,17 +31,17 @@ pub(super) enum Request {
     ShutDown { done: oneshot::Sender<()> },
 }
 
-/// Something that is done with the Bundle, in order with everything else of the session.
+/// Work on the Bundle, done in the order of the session's queue.
 pub(super) enum Work {
     /// Run a command.
     Command(Command),
-    /// Replace the Bundle by one that is kept or brought.
+    /// Replace the Bundle by a kept or uploaded one.
     Load { source: Source, answer: oneshot::Sender<Result<(), SessionError>> },
-    /// Give the Bundle in some form, or the script that makes it.
+    /// Return the Bundle in some form, or the script that makes it.
     Export {
         format: SnapshotFormat,
         answer: oneshot::Sender<Result<Bytes, SessionError>>,
-        /// Kept until it is done, where it takes much memory.
+        /// Held until it is done, where it takes much memory.
         #[allow(dead_code, reason = "held, not read")]
         turn: Option<OwnedSemaphorePermit>,
     },
@@ -52,15 +52,15 @@ pub(super) enum Work {
 pub(super) enum Source {
     /// The state before the last change.
     Undo,
-    /// The state that was undone last.
+    /// The state before the last undo.
     Redo,
-    /// A state with a name.
+    /// A checkpoint, by its id.
     Checkpoint(String),
-    /// A file that its user brings.
+    /// An uploaded file.
     File(Bytes),
 }
 
-/// One command and who waits for its answer.
+/// One command and the receiver of its answer.
 pub(super) struct Command {
     pub(super) name: String,
     /// `None`: workers do not know it.
@@ -81,7 +81,7 @@ impl Work {
         }
     }
 
-    /// What the log calls it.
+    /// Its name in the log.
     pub(super) fn name(&self) -> &str {
         match self {
             Self::Command(command) => &command.name,
@@ -93,7 +93,7 @@ impl Work {
         }
     }
 
-    /// Tells whoever waits that it was not done. Whoever asked may have left.
+    /// Answers that it has not begun. The client may have left.
     pub(super) fn refuse(self, error: SessionError) {
         match self {
             Self::Command(command) => drop(command.answer.send(Err(error))),
@@ -102,7 +102,7 @@ impl Work {
         }
     }
 
-    /// Tells whoever waits that it was begun and failed.
+    /// Answers that it began and failed.
     pub(super) fn fail(self, message: &str) {
         match self {
             Self::Command(command) => command.answer(failure(message)),
@@ -123,7 +123,7 @@ pub(super) fn failure(message: &str) -> Bytes {
     Bytes::from(serde_json::json!({ "success": false, "error": message }).to_string())
 }
 
-/// The answer with the word that what was done is not on disk yet, and why.
+/// The answer, with the warning that the change is not on disk yet, and why.
 pub(super) fn not_saved(answer: &Bytes, problem: &str) -> Bytes {
     let open = answer.strip_suffix(b"}").unwrap_or(answer);
     let warning = serde_json::Value::from(format!(

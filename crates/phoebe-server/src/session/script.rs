@@ -1,5 +1,5 @@
-//! What a worker makes a session's script from, as it goes to the worker: the journal of the state
-//! that counts, and the Bundle that it begins with. Where none makes the Bundle it says why.
+//! Collects what a worker makes a session's script from: the journal of the current state and the
+//! Bundle that the journal begins with.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -8,7 +8,10 @@ use super::error::SessionError;
 use super::file_queue::FileQueue;
 use crate::store::snapshots::{Origin, ScriptSource, Versions, WayError};
 
-/// What the worker makes a script from: the journal, and the Bundle that it begins with.
+/// Reads the journal, and the Bundle that it begins with, if it begins with one.
+///
+/// # Errors
+/// Why no script makes the Bundle.
 pub(super) async fn source(
     files: Option<&FileQueue>,
     versions: &Versions,
@@ -26,7 +29,7 @@ pub(super) async fn source(
     }
     let (base, bytes) = base.unzip();
     let rest = Rest { base: base.map(|base| base.origin), phoebe: &versions.phoebe };
-    // An object's fields without its bracket.
+    // The rest of the object that was opened above.
     let rest =
         serde_json::to_string(&rest).map_err(|error| no_script(WayError::Io(error.into())))?;
     journal.push(b',');

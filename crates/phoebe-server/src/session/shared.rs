@@ -1,5 +1,5 @@
-//! What the manager and all drivers have in common: the settings, the pools, and which sessions there
-//! are. It changes no session's state.
+//! What the manager and all drivers share: settings, pools, the list of sessions. It changes no
+//! session's state.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -34,17 +34,17 @@ pub(super) struct Shared {
     pub(super) settings: Arc<Settings>,
     pub(super) store: Store,
     pub(super) launcher: Launcher,
-    /// Where sessions are kept; `None` where nothing is kept of them.
+    /// Where sessions are kept; `None` where nothing is kept.
     pub(super) snapshots: Option<SnapshotStore>,
     pub(super) ports: PortPool,
     pub(super) cores: Cores,
-    /// What answers occupy while they are received.
+    /// The memory for answers while they are received.
     pub(super) answers: Memory,
     /// One permit: for work on files that takes much memory.
     large: Arc<Semaphore>,
     sessions: Mutex<Sessions>,
     pub(super) drivers: TaskTracker,
-    /// Cancelled when the manager shuts down: what is being started need not get ready any more.
+    /// Cancelled when the manager shuts down; sessions that are starting are given up then.
     pub(super) closing: CancellationToken,
     /// When sessions were last evicted for want of ports.
     pub(super) last_eviction: Mutex<Option<Instant>>,
@@ -54,27 +54,27 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Sessions {
     pub(super) known: HashMap<String, Session>,
-    /// What the sessions of each user take on disk.
+    /// Bytes on disk of all sessions of each user.
     users: HashMap<String, Arc<AtomicU64>>,
     /// No session is started any more.
     pub(super) closed: bool,
 }
 
 impl Sessions {
-    /// What the sessions of a user take on disk.
+    /// Bytes on disk of all sessions of a user.
     pub(super) fn of_user(&mut self, id: &str) -> Arc<AtomicU64> {
         Arc::clone(self.users.entry(id.to_owned()).or_default())
     }
 }
 
-/// What others need of a session: where to send requests, where to look.
+/// A session as others reach it: its mailbox and its published view.
 #[derive(Clone)]
 pub(super) struct Session {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) view: watch::Receiver<SessionView>,
     /// One permit: held while the session is asked to sleep for others.
     pub(super) eviction: Arc<Semaphore>,
-    /// What it takes on disk.
+    /// Its disk use.
     pub(super) disk: Arc<DiskUse>,
 }
 
@@ -104,7 +104,7 @@ impl Shared {
         }
     }
 
-    /// What sessions may take on disk.
+    /// The disk bounds of a session and a user.
     pub(super) fn disk_bounds(&self) -> DiskBounds {
         let resources = &self.settings.resources;
         let bytes = |mebibytes: u64| mebibytes.saturating_mul(1 << 20);
@@ -146,7 +146,7 @@ impl Shared {
         self.lock().known.values().cloned().collect()
     }
 
-    /// What the Python side says of itself. Waits until PHOEBE is imported.
+    /// Versions and passbands of the Python side. Waits until PHOEBE is imported.
     pub(super) async fn python_info(&self) -> Result<Arc<Info>, SessionError> {
         let info = self.launcher.info().await;
         info.map_err(|error| SessionError::StartFailed(error.to_string()))

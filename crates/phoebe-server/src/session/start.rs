@@ -22,30 +22,31 @@ use crate::worker::{LaunchError, Worker, WorkerSpec};
 
 /// Where no port was given to anybody for this long, there is none.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// After this time another session may have nothing to do.
+/// How long to wait before idle sessions are looked for again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// What a started session has.
+/// A worker, the connection to it and its port.
 pub(super) struct Started {
     pub(super) worker: Worker,
     pub(super) connection: Connection,
     pub(super) port: PortLease,
-    /// What scripts begin with from now on, where the Bundle was migrated; or why there is nothing.
+    /// Set where the Bundle was migrated: what scripts begin with from now on, or why there is
+    /// nothing.
     pub(super) migrated: Option<Result<Bytes, String>>,
-    /// What its user must know of how the kept Bundle was read.
+    /// A message for the user about how the Bundle was read.
     pub(super) notice: Option<String>,
 }
 
 /// A worker that has its Bundle.
 pub(super) struct BroughtUp {
     pub(super) started: Started,
-    /// What its user must know of it.
+    /// A message for the user.
     pub(super) notice: Option<String>,
-    /// Whether the form that survives an upgrade is on disk, or never will be.
+    /// The portable copy is on disk, or is not wanted.
     pub(super) portable: bool,
 }
 
-/// A worker with the session's kept Bundle, or with a fresh one where none is kept.
+/// Starts a worker with the session's kept Bundle, or with a fresh one where none is kept.
 pub(super) async fn bring_up(
     shared: &Arc<Shared>,
     session: &str,
@@ -65,9 +66,9 @@ pub(super) async fn bring_up(
     let portable = forms.iter().any(|form| form.header.format == Format::Portable);
     loop {
         match start(shared, session, forms.clone()).await {
-            // It may be the Bundle that ends the worker: another form of it may not.
+            // The Bundle itself may have crashed the worker; its other form may be readable.
             Err(SessionError::StartFailed(reason)) if forms.len() > 1 => {
-                warn!(session, reason, "a kept Bundle ended its worker; the other form is tried");
+                warn!(session, reason, "a kept Bundle crashed its worker; the other form is tried");
                 forms.remove(0);
             }
             started => {
@@ -81,8 +82,8 @@ pub(super) async fn bring_up(
     }
 }
 
-/// Starts a worker for `session` within the time the settings allow. Where there are `forms` of a kept Bundle it goes on with
-/// the first that can be read.
+/// Starts a worker for `session` within the time that the settings allow, with the first of the
+/// `forms` of its kept Bundle that can be read.
 async fn start(
     shared: &Arc<Shared>,
     session: &str,
@@ -95,7 +96,7 @@ async fn start(
             return Err(SessionError::Overloaded("PHOEBE is still being imported".to_owned()));
         }
     }
-    // Giving up drops whatever there is so far, and with it the process and the port.
+    // A timeout drops the worker and the lease, which ends the process and frees the port.
     match timeout(limit, start_in_time(shared, session, forms)).await {
         Ok(result) => result,
         Err(_) => Err(SessionError::StartFailed(format!(
@@ -137,8 +138,8 @@ async fn launch(
     shared: &Arc<Shared>,
     session: &str,
 ) -> Result<(Worker, PortLease, Key), SessionError> {
-    // Held until there is a worker: no port is tried twice.
-    let mut lost = Vec::new();
+    // Held until a worker has started, so that no port is tried twice.
+    let mut foreign = Vec::new();
     loop {
         let lease = lease(shared).await?;
         let key = Key::new(rand::random());
@@ -151,10 +152,10 @@ async fn launch(
         };
         match shared.launcher.start(&spec).await {
             Ok(worker) => return Ok((worker, lease, key)),
-            // Somebody took the port between the look and the worker's bind: the next one, then.
+            // Another program took the port between the check and the worker's bind.
             Err(LaunchError::AddressInUse(_)) => {
-                lease.note_stranger();
-                lost.push(lease);
+                lease.record_foreign();
+                foreign.push(lease);
             }
             Err(LaunchError::Overloaded(reason)) => return Err(SessionError::Overloaded(reason)),
             Err(error) => return Err(SessionError::StartFailed(error.to_string())),
@@ -162,8 +163,8 @@ async fn launch(
     }
 }
 
-/// A port, in the order of those who ask. Where none is free, the longest-idle session makes room; as long as ports go from
-/// hand to hand it is worth waiting for one.
+/// Leases a port, in the order of the requests. Where none is free, the longest-idle session is
+/// evicted. It waits as long as other requests are being served.
 async fn lease(shared: &Arc<Shared>) -> Result<PortLease, SessionError> {
     let mut asked = shared.ports.ask();
     let (_, mut given) = shared.ports.demand();
@@ -190,11 +191,11 @@ async fn lease(shared: &Arc<Shared>) -> Result<PortLease, SessionError> {
 struct Ready {
     connection: Connection,
     migrated: Option<Result<Bytes, String>>,
-    /// What the user must know of how the kept Bundle was read.
+    /// A message for the user about how the Bundle was read.
     notice: Option<String>,
 }
 
-/// Connects, and brings the kept Bundle back; without one, sees that a ping is answered.
+/// Connects and restores the kept Bundle; without one, waits for the answer to a ping.
 async fn make_ready(
     shared: &Shared,
     worker: &Worker,
@@ -238,12 +239,12 @@ async fn make_ready(
     Err(SessionError::Unreadable(problems.join("; ")))
 }
 
-/// What a Python process writes snapshots with.
+/// The versions of PHOEBE and Python that a worker runs.
 pub(super) fn versions_of(info: &Info) -> Versions {
     Versions { phoebe: info.phoebe.clone(), python: info.python.clone() }
 }
 
-/// How a kept payload travels.
+/// The name of a kept form in the protocol.
 pub(super) fn wire_format(format: Format) -> SnapshotFormat {
     match format {
         Format::Pickle => SnapshotFormat::Pickle,

@@ -16,7 +16,7 @@ pub struct Owner {
     pub full_name: String,
 }
 
-/// What a user tells of themself for the log and the dashboard.
+/// What users say about themselves, for the log and the dashboard.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserInfo {
     /// Given name.
@@ -36,7 +36,7 @@ impl UserInfo {
     }
 }
 
-/// A wish for a new session.
+/// A request for a new session.
 #[derive(Debug, Clone, Default)]
 pub struct StartRequest {
     /// The authenticated user, if there is one.
@@ -51,11 +51,11 @@ pub struct StartRequest {
     pub client_ip: Option<String>,
     /// Its `User-Agent`, for the log.
     pub user_agent: Option<String>,
-    /// The session that it shall begin as a copy of.
+    /// The session of which it begins as a copy.
     pub copy_of: Option<CopyOf>,
 }
 
-/// What a new session begins as.
+/// The original of a new session.
 #[derive(Debug, Clone)]
 pub struct CopyOf {
     /// The original's id.
@@ -64,7 +64,7 @@ pub struct CopyOf {
     pub checkpoint: Option<String>,
 }
 
-/// Where a session is in its life.
+/// The state of a session, as others see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -84,13 +84,13 @@ pub enum Status {
 pub enum EndReason {
     /// Its user ended it.
     Manual,
-    /// Nobody used it.
+    /// It was not used for too long.
     IdleTimeout,
     /// Its worker died.
     ProcessDied,
     /// The server stopped.
     ServerShutdown,
-    /// It was kept as long as was promised.
+    /// It was kept as long as sessions are.
     Expired,
     /// An administrator ended it.
     Admin,
@@ -111,7 +111,7 @@ impl EndReason {
     }
 }
 
-/// What everybody may know of a session at one moment.
+/// A session at one moment, as others may see it.
 #[derive(Debug, Clone)]
 pub struct SessionView {
     /// UUID v4.
@@ -120,7 +120,7 @@ pub struct SessionView {
     pub created_at: f64,
     /// Unix seconds of the last command or session call.
     pub last_activity: f64,
-    /// MiB of memory that the session really costs (proportional set size); 0 asleep.
+    /// Its memory in MiB (proportional set size); 0 asleep.
     pub mem_used: f64,
     /// The worker's port; `None` asleep.
     pub port: Option<u16>,
@@ -128,17 +128,17 @@ pub struct SessionView {
     pub owner: Option<Owner>,
     /// The name of the user's project.
     pub project_name: Option<String>,
-    /// What the user told of themself.
+    /// What the user says about themselves.
     pub user_info: UserInfo,
     /// Other metadata given at the start.
     pub metadata: BTreeMap<String, serde_json::Value>,
-    /// Where it is in its life.
+    /// Its state.
     pub status: Status,
     /// Why the last change is not on disk yet, if it is not.
     pub unsaved: Option<String>,
-    /// Something that its user must know, as that a change was lost.
+    /// A message for its user, such as that a change was lost.
     pub notice: Option<String>,
-    /// When it ends if nobody uses it, in Unix seconds, if sessions are not kept for ever.
+    /// When it ends if nobody uses it, in Unix seconds; `None` where it is kept for ever.
     pub expires_at: Option<f64>,
 }
 
@@ -151,25 +151,25 @@ pub struct PortStatus {
     pub end: u16,
     /// Ports in use by sessions, ascending.
     pub reserved: Vec<u16>,
-    /// Ports that something else holds, ascending.
+    /// Ports that other programs hold, ascending.
     pub foreign: Vec<u16>,
 }
 
-/// What a session and its user take on disk, and may take, in bytes; a bound of 0 is none.
+/// The disk use of a session and of its user, with the bounds, in bytes; a bound of 0 is none.
 #[derive(Debug, Clone, Copy)]
 pub struct DiskView {
     /// The session's own.
     pub bytes: u64,
     /// The sessions of its user together, if it has one.
     pub user_bytes: Option<u64>,
-    /// What they may take.
+    /// The bounds.
     pub bounds: DiskBounds,
 }
 
-/// What a command's execution gave.
+/// The answer to a command.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The user's answer: one JSON object, byte for byte as the worker sent it.
+    /// One JSON object, byte for byte as the worker sent it.
     pub body: bytes::Bytes,
 }
 

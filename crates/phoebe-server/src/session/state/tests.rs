@@ -35,6 +35,10 @@ struct World {
     /// The last change of which a client was told that it is saved.
     acknowledged: u64,
     given: Option<(SnapshotFormat, u64)>,
+    /// The session's beginning is still to be saved.
+    unsaved_beginning: bool,
+    /// The last worker was lost.
+    lost: bool,
     files_wanted: usize,
     sleep_wanted: bool,
     started: Option<bool>,
@@ -166,6 +170,8 @@ impl World {
             changes_on_disk: 0,
             acknowledged: 0,
             given: None,
+            unsaved_beginning: false,
+            lost: false,
             files_wanted: 0,
             sleep_wanted: false,
             started: None,
@@ -252,6 +258,7 @@ impl World {
                 let waits = |asked: &Asked| matches!(asked, Asked::Bundle(_));
                 assert!(has_worker && !self.asked.iter().any(waits) && self.given.is_none());
                 self.asked.push(Asked::Bundle(format));
+                self.unsaved_beginning &= format != SnapshotFormat::Pickle;
             }
             Action::WriteBundle(format) => {
                 let (given, change) = self.given.take().unwrap();
@@ -279,6 +286,7 @@ impl World {
                 assert!(self.started.is_none() && !self.was_started, "told twice");
                 self.started = Some(result.is_ok());
                 assert!(result.is_ok() == (self.worker != Place::None));
+                assert!(result.is_err() || !self.unsaved_beginning, "told before it is kept");
             }
             Action::TellSlept(slept) => {
                 assert!(!slept || self.worker == Place::None);
@@ -297,8 +305,10 @@ impl World {
             Action::Notice(_) => assert!(has_worker),
             Action::Report(Report::Asleep) => {
                 assert_eq!(self.worker, Place::None);
-                assert!(self.changes_on_disk >= self.acknowledged, "it sleeps unsaved");
+                assert!(self.changes_on_disk >= self.acknowledged, "what was saved is gone");
+                assert!(self.lost || self.changes_on_disk == self.changes, "it sleeps unsaved");
             }
+            Action::Report(Report::WorkerLost { .. }) => self.lost = true,
             Action::Report(_) => {}
             Action::RecordEnd(_) => self.ends_recorded += 1,
         }
@@ -384,11 +394,14 @@ impl World {
             Step::Ready { portable, beginning } if self.worker == Place::Starting => {
                 self.worker = Place::Running;
                 self.changes = self.changes_on_disk;
+                self.lost = false;
                 let beginning = match beginning {
                     0 if self.is_kept() => Beginning::NotKept,
                     1 if self.is_kept() => Beginning::Failed("disk full".to_owned()),
                     _ => Beginning::Kept,
                 };
+                self.unsaved_beginning =
+                    !self.was_started && self.started.is_none() && beginning == Beginning::NotKept;
                 self.tell(Event::WorkerReady { portable: *portable, beginning });
             }
             Step::StartFails if self.worker == Place::Starting => {
