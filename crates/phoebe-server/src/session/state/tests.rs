@@ -39,6 +39,9 @@ struct World {
     unsaved_beginning: bool,
     /// The last worker was lost.
     lost: bool,
+    /// When the last save began, and whether something could not be saved since.
+    save_began: Instant,
+    save_failed: bool,
     files_wanted: usize,
     sleep_wanted: bool,
     started: Option<bool>,
@@ -172,6 +175,8 @@ impl World {
             given: None,
             unsaved_beginning: false,
             lost: false,
+            save_began: Instant::now(),
+            save_failed: false,
             files_wanted: 0,
             sleep_wanted: false,
             started: None,
@@ -195,7 +200,11 @@ impl World {
     }
 
     fn tell(&mut self, event: Event) {
+        let was_saving = matches!(self.machine.state, State::Saving(..));
         let actions = self.machine.handle(self.now, event);
+        if !was_saving && matches!(self.machine.state, State::Saving(..)) {
+            (self.save_began, self.save_failed) = (self.now, false);
+        }
         for action in actions {
             self.perform(action);
         }
@@ -296,9 +305,9 @@ impl World {
                 assert!(self.files_wanted > 0);
                 self.files_wanted = 0;
                 if result.is_ok() {
-                    let pending =
-                        self.disk.iter().any(|write| matches!(write, Write::Change { .. }));
-                    assert!(pending || self.changes_on_disk >= self.acknowledged);
+                    let is_change = |write: &Write| matches!(write, Write::Change { .. });
+                    let all = self.changes_on_disk == self.changes || !self.machine.has_worker();
+                    assert!(self.disk.iter().any(is_change) || all, "the files are not complete");
                     assert!(self.is_kept() && self.files_exist);
                 }
             }
@@ -309,6 +318,10 @@ impl World {
                 assert!(self.lost || self.changes_on_disk == self.changes, "it sleeps unsaved");
             }
             Action::Report(Report::WorkerLost { .. }) => self.lost = true,
+            Action::Report(Report::StaysAwake) => {
+                let is_late = self.now >= self.save_began + Duration::from_secs(5);
+                assert!(self.save_failed || is_late, "it stays awake though it could be saved");
+            }
             Action::Report(_) => {}
             Action::RecordEnd(_) => self.ends_recorded += 1,
         }
@@ -513,6 +526,7 @@ impl World {
                     self.given = Some((format, self.changes));
                     self.tell(Event::BundleGiven(Ok(1 + usize::from(how))));
                 } else {
+                    self.save_failed = true;
                     self.tell(Event::BundleGiven(Err("it cannot be pickled".to_owned())));
                 }
                 self.given = None;
@@ -550,6 +564,7 @@ impl World {
 
     fn write(&mut self, works: bool) {
         let Some(write) = self.disk.pop_front() else { return };
+        self.save_failed |= !works;
         let result = works.then_some(()).ok_or_else(|| "disk full".to_owned());
         match write {
             Write::Change { task, change, durable } => {
@@ -592,7 +607,9 @@ impl World {
             ] {
                 self.take(&step);
             }
-            self.take(if by_shutdown { &Step::ShutDown } else { &Step::End });
+            if !self.shuts_down && !self.told_of_end {
+                self.take(if by_shutdown { &Step::ShutDown } else { &Step::End });
+            }
         }
         assert!(self.machine.is_over() && self.disk.is_empty(), "it never ends");
         assert!(self.tasks.values().all(|task| task.answers == 1), "a command has no answer");
