@@ -92,10 +92,15 @@ VALID: dict[str, list[bytes]] = {
         {**REPLY, "changed": True, "base_error": "Memory ran out"}, DONE, attached=(PICKLED,)
     ),
     "reply_parameter": sealed(
-        {**REPLY, "changed": True, "parameter": {"qualifier": "period", "component": "binary"}}, DONE
+        {**REPLY, "changed": True, "parameter": {"qualifier": "period", "component": "binary"}},
+        DONE,
     ),
     "reply_notice": sealed(
-        {**REPLY, "changed": True, "notice": "It was read as one of PHOEBE 2.4.23, by its content."},
+        {
+            **REPLY,
+            "changed": True,
+            "notice": "It was read as one of PHOEBE 2.4.23, by its content.",
+        },
         DONE,
     ),
     "restore_pickle": sealed(header("restore", format="pickle"), attached=(PICKLED,)),

@@ -61,7 +61,8 @@ def prepare() -> Templates:
     import phoebe
     from astropy.io import fits
 
-    from . import accelerate, backend, patches, progress, sandbox  # noqa: F401 - backend enters its patches
+    # backend enters its patches
+    from . import accelerate, backend, patches, progress, sandbox  # noqa: F401
     from .parallel import frames, pool  # noqa: F401 - so do these
 
     # Mapped passbands would keep files open, and a worker closes all descriptors that it inherits.

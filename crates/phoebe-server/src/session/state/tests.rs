@@ -42,6 +42,8 @@ struct World {
     /// When the last save began, and whether something could not be saved since.
     save_began: Instant,
     save_failed: bool,
+    /// The log was told that changes are lost.
+    changes_lost: bool,
     files_wanted: usize,
     sleep_wanted: bool,
     started: Option<bool>,
@@ -177,6 +179,7 @@ impl World {
             lost: false,
             save_began: Instant::now(),
             save_failed: false,
+            changes_lost: false,
             files_wanted: 0,
             sleep_wanted: false,
             started: None,
@@ -275,7 +278,8 @@ impl World {
                 self.disk.push_back(Write::Bundle { format, change });
             }
             Action::WriteRecord => self.disk.push_back(Write::Note),
-            Action::StopWorker { .. } => {
+            Action::StopWorker { grace } => {
+                self.lost |= grace.is_zero();
                 assert!(has_worker, "no worker to stop");
                 let is_note = |write: &Write| *write == Write::Note;
                 assert!(self.disk.iter().all(is_note), "stopped before all is written");
@@ -322,6 +326,7 @@ impl World {
                 let is_late = self.now >= self.save_began + Duration::from_secs(5);
                 assert!(self.save_failed || is_late, "it stays awake though it could be saved");
             }
+            Action::Report(Report::ChangesLost) => self.changes_lost = true,
             Action::Report(_) => {}
             Action::RecordEnd(_) => self.ends_recorded += 1,
         }
@@ -621,6 +626,8 @@ impl World {
         assert_eq!(self.removes_files, !self.files_exist);
         if !self.removes_files {
             assert!(self.shuts_down && self.is_kept(), "left though the server goes on");
+            let all = self.changes_on_disk == self.changes || self.lost || self.changes_lost;
+            assert!(all, "changes are lost and nobody is told");
         }
     }
 }

@@ -78,7 +78,7 @@ def opens_netlink(at):
 
 
 def _reaches_the_kernel(what, result):
-    """Whether a call on no descriptor fails for that reason only: it would do its work on another."""
+    """Whether a call on no descriptor fails for that reason only, and would work on another."""
     error = ctypes.get_errno()
     if result != -1 or error != errno.EBADF:
         raise OSError(error, what)

@@ -7,7 +7,7 @@ import phoebe
 
 phases = json.loads(sys.argv[1])
 bundle = phoebe.default_binary()
-# The choices in which a session's Bundle differs from PHOEBE's default: masses are free, a and q follow.
+# A session's Bundle differs from PHOEBE's default: masses are free, a and q follow.
 bundle.flip_constraint("mass@primary", solve_for="sma@binary")
 bundle.flip_constraint("mass@secondary", solve_for="q")
 bundle.set_value("period@binary", 1.5)

@@ -1,4 +1,5 @@
-"""The recipe of docs/passbands.md, word for word, in a folder that is given; and what PHOEBE computes with its passband."""
+"""The recipe of docs/passbands.md, word for word, in the folder that is given; and what PHOEBE
+computes with its passband."""
 
 import json
 import os

@@ -1,7 +1,7 @@
 """What PHOEBE alone makes of scripts of sessions, each in a process of its own.
 
-Pairs of paths as JSON in: a script, and the Bundle of its session, pickled. A list for each out: how
-the Bundle of the script differs, parameter by parameter; empty where it does not.
+Input: pairs of paths as JSON, a script and the pickled Bundle of its session. Output: a list for
+each pair, how the Bundle of the script differs, parameter by parameter; empty where it does not.
 """
 
 import json
