@@ -112,12 +112,7 @@ impl Machine {
                 State::Awake(worker)
             }
             Purpose::Sleep => State::Draining(Departure { why: Why::AtRest, next: Next::Sleep }),
-            Purpose::Leave => {
-                if problem.is_some() {
-                    self.report(Report::ChangesLost);
-                }
-                State::Draining(Departure { why: Why::AtRest, next: Next::Leave })
-            }
+            Purpose::Leave => State::Draining(Departure { why: Why::AtRest, next: Next::Leave }),
         };
     }
 
@@ -198,7 +193,12 @@ impl Machine {
         let state = std::mem::replace(&mut self.state, State::Asleep);
         let State::Draining(Departure { why, next }) = state else { return self.state = state };
         let grace = match why {
-            Why::AtRest => STOP_GRACE,
+            Why::AtRest => {
+                if self.saving.problem().is_some() {
+                    self.report(Report::ChangesLost);
+                }
+                STOP_GRACE
+            }
             Why::Ended => {
                 if let Next::End(Ending { message, .. }) = &next {
                     self.answer_running(&Outcome::failed(message));
