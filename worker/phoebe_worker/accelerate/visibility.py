@@ -1,9 +1,18 @@
-"""Whether a Parameter plays a role at present: its `visible_if` expression."""
+"""Whether a Parameter plays a role at present: its `visible_if` expression.
+
+    expression  = alternative *( "||" alternative )     any of them holds
+    alternative = condition *( "," condition )          all of them hold
+    condition   = "false" | *( "[" tag "]" ) qualifier ":" value
+
+A condition holds if the Parameter with that qualifier, and otherwise the same tags but for those in
+brackets, has the value; also if there is not exactly one such Parameter.
+"""
 
 from __future__ import annotations
 
+import ast
 import functools
-import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +26,65 @@ from .tags import FIELDS
 
 _MODULE = "phoebe.parameters.parameters"
 _TARGET = f"{_MODULE}:Parameter._is_visible"
-_LITERAL = re.compile(r"visible_if\s*=\s*(?:'([^'\n]*)'|\"([^\"\n]*)\")")
 _FIGURE_DIRECTIONS = ("x", "y", "z", "c", "fc", "ec")
 _TRUE, _FALSE = ("true", "True"), ("false", "False")
 BoolParameter = phoebe_parameters.BoolParameter
 
 
+def written_in(tree: ast.AST) -> Iterator[ast.expr]:
+    """Each value in Python source that is given to an argument or a variable `visible_if…`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "visible_if":
+            yield node.value
+        elif isinstance(node, ast.Assign):
+            names = [each.id for each in node.targets if isinstance(each, ast.Name)]
+            if any(name.startswith("visible_if") for name in names):
+                yield node.value
+
+
+def texts_of(value: ast.expr) -> list[str | None]:
+    """The expressions that a value can be: a constant, or a text formatted with a direction; empty
+    where it is something else."""
+    if isinstance(value, ast.Constant) and (value.value is None or isinstance(value.value, str)):
+        return [value.value]
+    if isinstance(value, ast.IfExp):
+        return texts_of(value.body) + texts_of(value.orelse)
+    match value:
+        case ast.Call(func=ast.Attribute(value=ast.Constant(value=str(text)), attr="format")):
+            return [text.replace("{}", each) for each in _FIGURE_DIRECTIONS]
+    return []
+
+
+def sources_of_parameters() -> list[Path]:
+    """The files in which PHOEBE defines Parameters."""
+    return sorted((Path(phoebe.__file__).parent / "parameters").rglob("*.py"))
+
+
+def conditions_of(visible_if: str) -> list[str]:
+    """The conditions of an expression, as texts."""
+    return visible_if.replace("||", ",").split(",")
+
+
 @functools.cache
-def _known() -> frozenset[str | None]:
-    """Every `visible_if` that PHOEBE itself writes, read from its source."""
-    found: set[str | None] = {None}
-    for path in (Path(phoebe.__file__).parent / "parameters").rglob("*.py"):
-        for match in _LITERAL.finditer(path.read_text(encoding="utf-8")):
-            text = match[1] if match[1] is not None else match[2]
-            if "{}" in text:
-                found.update(text.replace("{}", each) for each in _FIGURE_DIRECTIONS)
-            elif ":" in text or text == "false":
-                found.add(text)
-    return frozenset(found)
+def _known() -> frozenset[str]:
+    """Every condition that PHOEBE itself writes, read from its source."""
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in sources_of_parameters())
+    values = (value for tree in trees for value in written_in(tree))
+    texts = (text for value in values for text in texts_of(value) if text is not None)
+    return frozenset(condition for text in texts for condition in conditions_of(text))
+
+
+@functools.lru_cache(maxsize=4096)
+def is_written_by_phoebe(visible_if: str | None) -> bool:
+    """Whether each condition of an expression is one that PHOEBE itself writes."""
+    return visible_if is None or all(each in _known() for each in conditions_of(visible_if))
 
 
 def is_harmless(parameter: Any) -> bool:
     """Whether it is certain that asking for the Parameter's visibility raises nothing."""
     try:
-        return parameter._visible_if in _known()
-    except TypeError:
+        return is_written_by_phoebe(parameter._visible_if)
+    except (TypeError, AttributeError):
         return False
 
 
