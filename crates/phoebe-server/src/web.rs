@@ -29,44 +29,20 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use client_address::ClientAddress;
 pub use gate::ConnectionLimits;
 use hosts::Hosts;
-pub(crate) use in_flight::{Counted, PerCaller};
+pub(crate) use in_flight::{CallerLimit, LimitedCaller};
 use origins::Origins;
 use proxies::Proxies;
 pub(crate) use public_address::PublicAddress;
 use public_address::PublicAddresses;
+pub(crate) use request_log::CallerId;
 pub use serve::serve_http;
 pub use tls::{Tls, TlsError};
 
-use crate::api;
-use crate::auth::Authenticator;
 use crate::config::Settings;
 use crate::error::HttpError;
-use crate::session::SessionManager;
-use crate::store::{Presence, Store};
 
-/// The parts of the server that requests need.
-#[derive(Clone)]
-pub struct App {
-    /// The settings.
-    pub settings: Arc<Settings>,
-    /// All sessions.
-    pub sessions: SessionManager,
-    /// The database.
-    pub store: Store,
-    /// The data directory.
-    pub data: Presence,
-    /// Who is asking.
-    pub authenticator: Authenticator,
-}
-
-/// All routes with everything that surrounds them.
-pub fn router(app: App) -> Router {
-    let settings = Arc::clone(&app.settings);
-    surround(api::routes(app), &settings)
-}
-
-/// What holds for every route alike, from the inside out.
-fn surround(routes: Router, settings: &Settings) -> Router {
+/// Adds the middleware that every route has, innermost first.
+pub fn with_middleware(routes: Router, settings: &Settings) -> Router {
     let origins = Origins::of(settings);
     let hosts = Hosts::of(settings, &origins);
     let cors = origins.cors();

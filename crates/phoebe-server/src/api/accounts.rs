@@ -8,9 +8,9 @@ use utoipa::ToSchema;
 use super::body::Small;
 use super::caller::Caller;
 use super::json::Fields;
-use super::{ErrorBody, Shared, ValidationBody};
+use super::state::Shared;
 use crate::auth::{AuthError, Identity, LoggedIn, Registration};
-use crate::error::HttpError;
+use crate::error::{ErrorBody, HttpError, ValidationBody};
 use crate::web::ClientAddress;
 
 /// How users prove who they are.

@@ -9,9 +9,9 @@ use super::body::Small;
 use super::caller::Caller;
 use super::json::Fields;
 use super::sessions::Done;
-use super::{ErrorBody, Shared, ValidationBody};
+use super::state::Shared;
 use crate::auth::{AuthError, KeyWish};
-use crate::error::HttpError;
+use crate::error::{ErrorBody, HttpError, ValidationBody};
 use crate::store::ApiKey;
 
 /// An API key, without its secret. Times are Unix seconds.

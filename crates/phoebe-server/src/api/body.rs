@@ -15,7 +15,7 @@ use futures::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::Shared;
+use super::state::Shared;
 use crate::config::ServerSettings;
 use crate::error::HttpError;
 
@@ -41,7 +41,7 @@ impl FromRequest<Shared> for Whole {
 
     async fn from_request(request: Request, context: &Shared) -> Result<Self, HttpError> {
         let limit = context.app.settings.server.max_body_mb.saturating_mul(1024 * 1024);
-        let mut room = Room::of(&context.room_for_bodies);
+        let mut room = Room::of(&context.body_memory);
         let body = read(request, limit, GRACE, &mut room).await?;
         Ok(Self(body, room))
     }
@@ -52,13 +52,13 @@ impl FromRequest<Shared> for Small {
 
     async fn from_request(request: Request, context: &Shared) -> Result<Self, HttpError> {
         let limit = context.app.settings.server.max_body_mb.saturating_mul(1024 * 1024);
-        let mut room = Room::of(&context.room_for_bodies);
+        let mut room = Room::of(&context.body_memory);
         read(request, limit.min(SMALL), GRACE, &mut room).await.map(Self)
     }
 }
 
 /// The room for the bodies of all requests together, `[server] max_bodies_mb`, in pieces of [`PIECE`].
-pub(super) fn room_for_bodies(settings: &ServerSettings) -> Arc<Semaphore> {
+pub(super) fn memory_limit(settings: &ServerSettings) -> Arc<Semaphore> {
     // The largest body that is allowed finds room at least alone.
     let mebibytes = settings.max_bodies_mb.max(settings.max_body_mb);
     let pieces = mebibytes.saturating_mul(1024 * 1024 / PIECE);
@@ -269,7 +269,7 @@ mod tests {
     const MIB: usize = 1024 * 1024;
 
     fn plenty() -> Room {
-        Room::of(&room_for_bodies(&ServerSettings::default()))
+        Room::of(&memory_limit(&ServerSettings::default()))
     }
 
     fn request(body: Body) -> Request {

@@ -7,11 +7,11 @@ use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::Shared;
+use super::state::Shared;
 use crate::auth::Identity;
 use crate::error::HttpError;
 use crate::session::{SessionManager, SessionView};
-use crate::web::{ClientAddress, Counted};
+use crate::web::{CallerId, ClientAddress, LimitedCaller};
 
 /// The name of the path parameter that holds a session's id.
 pub(super) const SESSION: &str = "session_id";
@@ -23,10 +23,6 @@ pub(super) struct Caller(pub(super) Option<Identity>);
 /// The session that the path names, which this caller may use.
 #[derive(Debug, Clone)]
 pub(super) struct OwnedSession(pub(super) SessionView);
-
-/// The user's id, left on a response for the request log.
-#[derive(Debug, Clone)]
-pub(crate) struct CallerId(pub(crate) String);
 
 /// What a route does with the session it names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,16 +77,16 @@ pub(super) fn unknown(route: &str) -> HttpError {
 }
 
 /// Refuses a request of somebody who has too many in flight.
-pub(super) async fn bound(
+pub(super) async fn limit(
     State(context): State<Shared>,
     caller: Caller,
     ClientAddress(address): ClientAddress,
     request: Request,
     next: Next,
 ) -> Response {
-    let user = caller.0.map(|identity| Counted::User(identity.user_id));
-    match user.or(address.map(Counted::Address)) {
-        Some(counted) => context.per_caller.bound(counted, request, next).await,
+    let user = caller.0.map(|identity| LimitedCaller::User(identity.user_id));
+    match user.or(address.map(LimitedCaller::Address)) {
+        Some(caller) => context.caller_limit.limit(caller, request, next).await,
         None => next.run(request).await,
     }
 }

@@ -9,19 +9,21 @@ mod json;
 mod pages;
 mod send;
 mod sessions;
+mod state;
 mod system;
 mod v1;
 mod view;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, Uri};
 use axum::middleware;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::sync::Semaphore;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -29,27 +31,14 @@ use utoipa_axum::routes;
 
 use crate::config::PublicUrl;
 use crate::error::HttpError;
-use crate::web::{App, PerCaller};
-
-/// What every handler sees.
-pub(crate) struct Context {
-    /// The parts of the server.
-    pub(crate) app: App,
-    /// When it began to serve.
-    pub(crate) started: Instant,
-    /// The bound on each caller's requests.
-    pub(crate) per_caller: PerCaller,
-    /// What the bodies of all requests may occupy.
-    pub(crate) room_for_bodies: Arc<Semaphore>,
-}
+use crate::web::CallerLimit;
 
 use caller::Access;
-pub(crate) use caller::CallerId;
 // For the benchmarks.
 #[doc(hidden)]
 pub use json::command_name;
-
-pub(crate) type Shared = Arc<Context>;
+pub use state::App;
+use state::{Context, Shared};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -139,14 +128,14 @@ pub fn openapi_json() -> Result<String, serde_json::Error> {
 
 /// All routes with their answers to unknown paths and methods.
 pub(crate) fn routes(app: App) -> Router {
-    let per_caller = PerCaller::new(app.settings.server.max_requests_per_caller);
-    let room_for_bodies = body::room_for_bodies(&app.settings.server);
-    let context = Arc::new(Context { app, started: Instant::now(), per_caller, room_for_bodies });
-    let bound = middleware::from_fn_with_state(Arc::clone(&context), caller::bound);
+    let caller_limit = CallerLimit::new(app.settings.server.max_requests_per_caller);
+    let body_memory = body::memory_limit(&app.settings.server);
+    let context = Arc::new(Context { app, started: Instant::now(), caller_limit, body_memory });
+    let limit = middleware::from_fn_with_state(Arc::clone(&context), caller::limit);
     let guarded = |routes: OpenApiRouter<Shared>, access| {
         let guard = caller::Guard { context: Arc::clone(&context), access };
         let (routes, _) = routes.split_for_parts();
-        let routes = routes.route_layer(bound.clone());
+        let routes = routes.route_layer(limit.clone());
         routes.route_layer(middleware::from_fn_with_state(guard, caller::guard))
     };
     let (open, _) = open_routes().split_for_parts();
@@ -154,7 +143,7 @@ pub(crate) fn routes(app: App) -> Router {
         .merge(open)
         .merge(guarded(protected_routes(), Access::Use))
         .merge(guarded(supervised_routes(), Access::Supervise))
-        .route("/openapi.json", get(pages::openapi))
+        .route("/openapi.json", get(openapi))
         .route("/docs", get(pages::swagger_ui))
         .route("/docs/", get(pages::swagger_ui_in_folder))
         .route("/redoc", get(pages::redoc))
@@ -163,6 +152,19 @@ pub(crate) fn routes(app: App) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .with_state(context)
+}
+
+/// `/openapi.json`
+async fn openapi() -> Response {
+    // The routes do not change while the server runs.
+    static DOCUMENT: LazyLock<Result<String, serde_json::Error>> = LazyLock::new(openapi_json);
+    match &*DOCUMENT {
+        Ok(document) => ([(CONTENT_TYPE, "application/json")], document.as_str()).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the OpenAPI document could not be written");
+            HttpError::internal().into_response()
+        }
+    }
 }
 
 async fn not_found(State(context): State<Shared>, uri: Uri) -> HttpError {
@@ -177,27 +179,6 @@ async fn not_found(State(context): State<Shared>, uri: Uri) -> HttpError {
 
 async fn method_not_allowed() -> HttpError {
     HttpError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
-}
-
-/// What every error answer looks like.
-#[derive(utoipa::ToSchema)]
-#[allow(dead_code, reason = "describes HttpError's body in the OpenAPI document")]
-pub(crate) struct ErrorBody {
-    /// What went wrong and the way out.
-    #[schema(example = "Session not found")]
-    detail: String,
-    /// The error's name, where programs may want to tell it from others of its status:
-    /// `command_too_large`, `journal_full` or `disk_quota`.
-    #[schema(example = "disk_quota")]
-    code: Option<String>,
-}
-
-/// What a 422 looks like.
-#[derive(utoipa::ToSchema)]
-#[allow(dead_code, reason = "describes HttpError's body in the OpenAPI document")]
-pub(crate) struct ValidationBody {
-    /// Everything that is wrong.
-    detail: Vec<crate::error::Problem>,
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The API's documentation as pages whose scripts ship in the binary, so that they work without the internet.
 
 use std::io::Read as _;
-use std::sync::LazyLock;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Path;
@@ -14,9 +13,6 @@ use axum::response::{IntoResponse, Response};
 use flate2::read::GzDecoder;
 
 use crate::error::HttpError;
-
-/// The document, made once: the routes do not change while the server runs.
-static OPENAPI: LazyLock<Result<String, serde_json::Error>> = LazyLock::new(super::openapi_json);
 
 /// What leads from a page to the place where `/docs` is, in the place of `{root}` in the pages.
 const FROM_ROOT: &str = "";
@@ -96,17 +92,6 @@ static ASSETS: [Asset; 3] = [
         gzip: include_bytes!("../../assets/redoc/redoc.standalone.js.gz"),
     },
 ];
-
-/// `/openapi.json`
-pub(super) async fn openapi() -> Response {
-    match &*OPENAPI {
-        Ok(document) => ([(CONTENT_TYPE, "application/json")], document.as_str()).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "the OpenAPI document could not be written");
-            HttpError::internal().into_response()
-        }
-    }
-}
 
 /// `/docs`
 pub(super) async fn swagger_ui() -> Response {

@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::body::Whole;
 use super::caller::{self, OwnedSession};
 use super::json::{self, Command};
-use super::{ErrorBody, Shared, ValidationBody};
-use crate::error::HttpError;
+use super::state::Shared;
+use crate::error::{ErrorBody, HttpError, ValidationBody};
 use crate::session::{SessionError, SessionManager};
 
 /// Commands in one batch.

@@ -1,12 +1,13 @@
 //! `/dash`: sessions started, listed, measured, ended.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::convert::Infallible;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::{FromRequestParts, Query, State};
 use axum::http::HeaderMap;
 use axum::http::header::USER_AGENT;
+use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -14,18 +15,16 @@ use utoipa::{IntoParams, ToSchema};
 use super::body::Small;
 use super::caller::{Access, Caller, OwnedSession};
 use super::json::Fields;
-use super::view::Session;
-use super::{ErrorBody, Shared, ValidationBody};
+use super::state::Shared;
+use super::view::{METADATA_KIB, Session};
 use crate::auth::Identity;
-use crate::error::HttpError;
+use crate::error::{ErrorBody, HttpError, ValidationBody};
 use crate::session::{EndReason, Owner, SessionView, StartRequest, UserInfo};
 use crate::store::Deed;
 use crate::web::ClientAddress;
 
 /// Characters of a name.
 const NAME: usize = 1000;
-/// KiB of what else is kept of a session's start, as JSON.
-pub(super) const METADATA: usize = 16;
 
 /// Success without more to say.
 #[derive(Debug, Serialize, ToSchema)]
@@ -97,25 +96,34 @@ pub(super) struct StartMetadata {
 pub(super) async fn start(
     State(context): State<Shared>,
     caller: Caller,
-    ClientAddress(client): ClientAddress,
-    headers: HeaderMap,
+    client: Client,
     Small(body): Small,
 ) -> Result<Json<Session>, HttpError> {
     let request = start_request(Fields::optional(&body)?)?;
-    begin(&context, &caller, Origin { client, headers }, request).await
+    begin(&context, &caller, client, request).await
 }
 
-/// Where a wish for a session comes from.
-pub(super) struct Origin {
-    pub(super) client: Option<IpAddr>,
-    pub(super) headers: HeaderMap,
+/// The program that asks for a session, for the log.
+pub(super) struct Client {
+    ip: Option<String>,
+    user_agent: Option<String>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Client {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let ClientAddress(ip) = ClientAddress::from_request_parts(parts, state).await?;
+        let user_agent = user_agent(&parts.headers);
+        Ok(Self { ip: ip.map(|ip| ip.to_string()), user_agent })
+    }
 }
 
 /// Starts the session that is asked for, as its caller's own.
 pub(super) async fn begin(
     context: &Shared,
     caller: &Caller,
-    origin: Origin,
+    client: Client,
     mut request: StartRequest,
 ) -> Result<Json<Session>, HttpError> {
     if let Some(identity) = &caller.0 {
@@ -123,8 +131,7 @@ pub(super) async fn begin(
         let email = Some(&identity.email).filter(|email| !email.is_empty()).cloned();
         request.user_info.email = request.user_info.email.or(email);
     }
-    request.client_ip = origin.client.map(|address| address.to_string());
-    request.user_agent = user_agent(&origin.headers);
+    (request.client_ip, request.user_agent) = (client.ip, client.user_agent);
     let view = context.app.sessions.start(request).await?;
     Ok(Json(Session::seen_by(caller, view, &context.app.settings.session)))
 }
@@ -135,7 +142,7 @@ pub(super) fn start_request(fields: Option<Fields>) -> Result<StartRequest, Http
     let project_name = fields.optional_text("project_name");
     fields.bound("project_name", project_name.as_deref().unwrap_or_default(), NAME);
     let user_info = user_info(&mut fields, UserInfo::default());
-    fields.bound_rest(METADATA);
+    fields.bound_rest(METADATA_KIB);
     Ok(StartRequest {
         project_name,
         user_info,

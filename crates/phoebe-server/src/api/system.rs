@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::caller::Caller;
-use super::{ErrorBody, Shared};
-use crate::error::HttpError;
+use super::state::Shared;
+use crate::error::{ErrorBody, HttpError};
 
 /// For how long the database and the Python side may take to say that they are well.
 const READY_WITHIN: Duration = Duration::from_secs(2);

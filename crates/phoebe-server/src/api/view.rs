@@ -7,9 +7,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::caller::Caller;
-use super::sessions::METADATA;
 use crate::config::SessionSettings;
 use crate::session::{DiskView, SessionView, Status};
+
+/// The largest `metadata` of a session, in KiB of JSON.
+pub(super) const METADATA_KIB: usize = 16;
 
 /// A session as it is now. Times are Unix seconds.
 #[derive(Debug, Serialize, ToSchema)]
@@ -88,7 +90,7 @@ impl Session {
     /// The same without what would make a list heavy.
     pub(super) fn in_a_list(mut self) -> Self {
         let bytes = serde_json::to_vec(&self.metadata).map_or(0, |json| json.len());
-        if bytes > METADATA * 1024 {
+        if bytes > METADATA_KIB * 1024 {
             self.metadata.clear();
             self.metadata_omitted = Some(true);
         }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::load::Resolved;
 use super::problem::ConfigError;
+use super::settings::{Key, Settings};
 use super::validate::validate;
-use super::{Key, Settings};
 
 /// The difference between the settings in force and those that were read again.
 pub struct Change {

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use toml::Value;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+use super::origin::{Origin, Origins};
 use super::problem::{Place, Problem};
+use super::settings::{Key, Settings};
 use super::suggest::nearest;
-use super::table::{Key, find};
-use super::{Origin, Origins, Settings};
 
 /// Sets in `settings` what `text`, the content of `path`, says, and notes the origins.
 ///
@@ -63,7 +63,7 @@ impl Reader<'_> {
         for (name, value) in table {
             let span = name.span();
             let name = name.into_inner();
-            let Some(key) = find(section, &name) else {
+            let Some(key) = Settings::key(section, &name) else {
                 self.problem(&span, unknown_key(section, &name));
                 continue;
             };

@@ -1,13 +1,13 @@
 //! Where settings come from: defaults, then a file, then the environment, then flags; the later wins.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::file;
+use super::origin::{Origin, Origins};
 use super::problem::{ConfigError, Place, Problem};
-use super::table::{Key, find};
+use super::settings::Settings;
 use super::validate::validate;
-use super::{Settings, file};
 
 const PREFIX: &str = "PHOEBE_SERVER__";
 const FILE_VARIABLE: &str = "PHOEBE_SERVER_CONFIG";
@@ -69,43 +69,6 @@ impl Sources {
 
     fn variable(&self, name: &str) -> Option<&OsString> {
         self.environment.iter().find(|(key, _)| key == name).map(|(_, value)| value)
-    }
-}
-
-/// Where one value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin(pub Place);
-
-impl std::fmt::Display for Origin {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.0 {
-            Place::File { path, line, .. } => write!(formatter, "{}:{line}", path.display()),
-            Place::Variable(name) => write!(formatter, "environment {name}"),
-            Place::Flag(name) => write!(formatter, "{name}"),
-            Place::Default => formatter.write_str("default"),
-        }
-    }
-}
-
-/// Where each value came from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origins(BTreeMap<(&'static str, &'static str), Origin>);
-
-impl Origins {
-    /// The origin of one key.
-    #[must_use]
-    pub fn of(&self, key: &Key) -> Origin {
-        self.get(key.section, key.name)
-    }
-
-    /// The origin of the key `name` of `section`.
-    #[must_use]
-    pub fn get(&self, section: &'static str, name: &'static str) -> Origin {
-        self.0.get(&(section, name)).cloned().unwrap_or(Origin(Place::Default))
-    }
-
-    pub(super) fn set(&mut self, key: &Key, origin: Origin) {
-        self.0.insert((key.section, key.name), origin);
     }
 }
 
@@ -296,7 +259,7 @@ impl Texts<'_> {
         if !Settings::SECTIONS.iter().any(|known| known.name == section) {
             return self.problem(place, file::unknown_section(section));
         }
-        let Some(key) = find(section, name) else {
+        let Some(key) = Settings::key(section, name) else {
             return self.problem(place, file::unknown_key(section, name));
         };
         match (key.read_text)(self.settings, text) {

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Origins, Resolved, Settings};
+use super::load::Resolved;
+use super::origin::Origins;
+use super::settings::Settings;
 
 /// All settings with a comment `# from …` each.
 #[must_use]

@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::{Key, Settings};
+use super::settings::{Key, Settings};
 
 const INTRODUCTION: &str = "\
 # Settings
 
-<!-- Made by `phoebe-server config --reference`; change the table in crates/phoebe-server/src/config/mod.rs instead. -->
+<!-- Made by `phoebe-server config --reference`; change the table in crates/phoebe-server/src/config/settings.rs instead. -->
 
 The server reads one file: the one named by `--config`, else by `$PHOEBE_SERVER_CONFIG`, else the first that exists of
 `./config.toml`, `~/.config/phoebe-server/config.toml` and `/etc/phoebe-server/config.toml`. A variable

@@ -3,20 +3,18 @@
 
 use toml::Value;
 
-use super::Settings;
-
 /// One `[section]` of the settings.
-pub struct Section {
+pub struct Section<S: 'static> {
     /// Its name in the file.
     pub name: &'static str,
     /// What it is about.
     pub doc: &'static str,
     /// Its keys, in the order of documentation.
-    pub keys: &'static [Key],
+    pub keys: &'static [Key<S>],
 }
 
 /// One setting: everything that is known of it besides its value.
-pub struct Key {
+pub struct Key<S> {
     /// The section it stands in.
     pub section: &'static str,
     /// Its name in the section.
@@ -30,21 +28,21 @@ pub struct Key {
     /// What it accepts, in words.
     pub kind: fn() -> String,
     /// Sets it from a value of a file.
-    pub(super) read: fn(&mut Settings, &Value) -> Result<(), String>,
+    pub(super) read: fn(&mut S, &Value) -> Result<(), String>,
     /// Sets it from the text of a variable or flag.
-    pub(super) read_text: fn(&mut Settings, &str) -> Result<(), String>,
+    pub(super) read_text: fn(&mut S, &str) -> Result<(), String>,
     /// Its value, secrets masked.
-    pub(super) write: fn(&Settings) -> Value,
+    pub(super) write: fn(&S) -> Value,
     /// Whether both have the same value.
-    pub(super) is_same: fn(&Settings, &Settings) -> bool,
+    pub(super) is_same: fn(&S, &S) -> bool,
     /// Gives the first the value of the second.
-    pub(super) copy: fn(&mut Settings, &Settings),
+    pub(super) copy: fn(&mut S, &S),
 }
 
-impl Key {
+impl<S> Key<S> {
     /// The value in `settings`, secrets masked.
     #[must_use]
-    pub fn value(&self, settings: &Settings) -> Value {
+    pub fn value(&self, settings: &S) -> Value {
         (self.write)(settings)
     }
 
@@ -53,12 +51,6 @@ impl Key {
     pub fn title(&self) -> String {
         format!("[{}] {}", self.section, self.name)
     }
-}
-
-/// The key `name` of `section`.
-pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
-    let section = Settings::SECTIONS.iter().find(|candidate| candidate.name == section)?;
-    section.keys.iter().find(|key| key.name == name)
 }
 
 /// Defines the sections' types, their defaults, [`Settings`] and `Settings::SECTIONS`.
@@ -95,12 +87,12 @@ macro_rules! settings {
 
         impl Settings {
             /// Every setting there is.
-            pub const SECTIONS: &'static [$crate::config::Section] = &[$(
-                $crate::config::Section {
+            pub const SECTIONS: &'static [$crate::config::table::Section<Settings>] = &[$(
+                $crate::config::table::Section {
                     name: stringify!($section),
                     doc: concat!($($section_doc),+),
                     keys: &[$(
-                        $crate::config::Key {
+                        $crate::config::table::Key {
                             section: stringify!($section),
                             name: stringify!($key),
                             doc: concat!($($doc),+),

@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
+use super::origin::Origins;
 use super::problem::{Place, Problem};
-use super::{AuthMode, Origins, Sandbox, Settings};
+use super::settings::Settings;
+use super::types::{AuthMode, Sandbox};
 
 type Rule = fn(&Settings) -> Option<(&'static [Name], String)>;
 type Name = (&'static str, &'static str);

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use rusqlite::{Transaction, TransactionBehavior};
 
+use super::StoreError;
+use super::bounds::Bounds;
 use super::database::Database;
 use super::fault::Fault;
-use super::{Bounds, StoreError};
 
 /// How long a server may be busy writing.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::bounds::Bounds;
 use super::data_directory::create_private_folder;
-use super::{Bounds, StoreError, migrations};
+use super::{StoreError, migrations};
 
 /// At the start another program may take its time, as a backup does.
 const BUSY_TIMEOUT_AT_START: Duration = Duration::from_secs(5);

@@ -16,6 +16,7 @@ pub(crate) mod api_keys;
 pub mod archive;
 pub(crate) mod audit;
 mod batch;
+mod bounds;
 pub mod data_directory;
 mod database;
 mod error;
@@ -49,49 +50,16 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use bounds::Bounds;
 use database::Database;
 use health::Health;
 use queue::{Barrier, Pushed, Queue};
 use reader::Reader;
 use writer::Writer;
-
-/// The bounds of the store. [`Default`] is what a server uses.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    /// Memory that waiting log records may take; those beyond it are dropped.
-    pub(crate) queue_bytes: usize,
-    /// Records in one transaction.
-    pub(crate) batch_records: usize,
-    /// How long a record waits for others to share its transaction.
-    pub(crate) gather: Duration,
-    /// How long SQLite itself waits for a lock.
-    pub(crate) busy_timeout: Duration,
-    /// How long a batch that cannot be written is kept.
-    pub(crate) patience: Duration,
-    /// The same while somebody waits for the batch, as at shutdown.
-    pub(crate) patience_when_awaited: Duration,
-    /// Pages that the database may have, as on a small disk.
-    pub(crate) max_pages: Option<u32>,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            queue_bytes: 16 << 20,
-            batch_records: 2000,
-            gather: Duration::from_millis(50),
-            busy_timeout: Duration::from_millis(500),
-            patience: Duration::from_secs(30),
-            patience_when_awaited: Duration::from_millis(1500),
-            max_pages: None,
-        }
-    }
-}
 
 /// Creates the database at `path`, or brings one of an earlier form up to date.
 ///

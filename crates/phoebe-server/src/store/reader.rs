@@ -5,8 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
+use super::StoreError;
+use super::bounds::Bounds;
 use super::database::{Database, FileIdentity};
-use super::{Bounds, StoreError};
 
 /// One connection that reads, opened when it is first needed, and only to the file that the writer has open: a file put
 /// in its place meanwhile would be read through the write-ahead log of the old one.

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::batch::{self, Batch};
+use super::bounds::Bounds;
 use super::database::Database;
 use super::health::Health;
 use super::queue::{Barrier, Call, Queue, Work};
 use super::reader::Reader;
-use super::{Bounds, LogRecord, StoreError};
+use super::{LogRecord, StoreError};
 
 /// The first pause after a failed attempt; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);

@@ -36,7 +36,7 @@ pub(super) async fn bound(room: Arc<Semaphore>, request: Request, next: Next) ->
 
 /// Somebody whose requests are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Counted {
+pub(crate) enum LimitedCaller {
     /// A user.
     User(String),
     /// An address, where users are not known.
@@ -45,24 +45,29 @@ pub(crate) enum Counted {
 
 /// The requests in flight of each caller; cheap to clone.
 #[derive(Clone)]
-pub(crate) struct PerCaller {
+pub(crate) struct CallerLimit {
     limit: usize,
-    counts: Arc<Mutex<HashMap<Counted, usize>>>,
+    counts: Arc<Mutex<HashMap<LimitedCaller, usize>>>,
 }
 
 /// A request in flight of a caller.
 struct Entered {
-    caller: Counted,
-    counts: Arc<Mutex<HashMap<Counted, usize>>>,
+    caller: LimitedCaller,
+    counts: Arc<Mutex<HashMap<LimitedCaller, usize>>>,
 }
 
-impl PerCaller {
+impl CallerLimit {
     pub(crate) fn new(limit: usize) -> Self {
         Self { limit, counts: Arc::default() }
     }
 
     /// Lets a caller's request go on unless they have too many already.
-    pub(crate) async fn bound(&self, caller: Counted, request: Request, next: Next) -> Response {
+    pub(crate) async fn limit(
+        &self,
+        caller: LimitedCaller,
+        request: Request,
+        next: Next,
+    ) -> Response {
         match self.enter(caller) {
             Some(entered) => {
                 next.run(request).await.map(|body| Body::new(HeldBody::new(body, entered)))
@@ -77,7 +82,7 @@ impl PerCaller {
         }
     }
 
-    fn enter(&self, caller: Counted) -> Option<Entered> {
+    fn enter(&self, caller: LimitedCaller) -> Option<Entered> {
         let mut counts = lock(&self.counts);
         let count = counts.entry(caller.clone()).or_default();
         if *count >= self.limit {
@@ -101,7 +106,9 @@ impl Drop for Entered {
     }
 }
 
-fn lock(counts: &Mutex<HashMap<Counted, usize>>) -> MutexGuard<'_, HashMap<Counted, usize>> {
+fn lock(
+    counts: &Mutex<HashMap<LimitedCaller, usize>>,
+) -> MutexGuard<'_, HashMap<LimitedCaller, usize>> {
     counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -111,13 +118,13 @@ mod tests {
 
     #[test]
     fn callers_are_counted_apart_and_forgotten() {
-        let bound = PerCaller::new(2);
-        let ada = || Counted::User("ada".to_owned());
+        let bound = CallerLimit::new(2);
+        let ada = || LimitedCaller::User("ada".to_owned());
         let first = bound.enter(ada()).unwrap();
         let second = bound.enter(ada()).unwrap();
         assert!(bound.enter(ada()).is_none());
-        assert!(bound.enter(Counted::User("bob".to_owned())).is_some());
-        assert!(bound.enter(Counted::Address(IpAddr::from([10, 0, 0, 1]))).is_some());
+        assert!(bound.enter(LimitedCaller::User("bob".to_owned())).is_some());
+        assert!(bound.enter(LimitedCaller::Address(IpAddr::from([10, 0, 0, 1]))).is_some());
         drop(first);
         assert!(bound.enter(ada()).is_some());
         drop(second);

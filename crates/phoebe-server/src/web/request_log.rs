@@ -11,7 +11,10 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::client_address::ClientAddress;
-use crate::api::CallerId;
+
+/// The user's id, which the guard puts on a response for the request log.
+#[derive(Debug, Clone)]
+pub(crate) struct CallerId(pub(crate) String);
 
 /// What is known of a request before it is answered; writes its line when it goes out of scope.
 struct Line {

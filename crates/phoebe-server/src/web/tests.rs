@@ -13,8 +13,11 @@ use tower::ServiceExt as _;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
+use crate::api::{self, App};
+use crate::auth::Authenticator;
 use crate::config::{AuthMode, PublicUrl, Secret};
-use crate::store::CommandFilter;
+use crate::session::SessionManager;
+use crate::store::{CommandFilter, Presence, Store};
 use crate::worker::{Interpreter, Launcher, Registry, orphans};
 
 mod guards;
@@ -57,7 +60,10 @@ impl Server {
         let sessions = SessionManager::new(Arc::clone(&settings), store.clone(), launcher, None);
         let authenticator = Authenticator::from_settings(&settings.auth, store.clone()).unwrap();
         let data = Presence::of(folder.path()).unwrap();
-        Self { folder, router: router(App { settings, sessions, store, data, authenticator }) }
+        let app = App { settings, sessions, store, data, authenticator };
+        let settings = Arc::clone(&app.settings);
+        let router = with_middleware(api::routes(app), &settings);
+        Self { folder, router }
     }
 
     fn in_mode(mode: AuthMode) -> Self {
@@ -514,7 +520,7 @@ async fn a_panic_is_one_requests_problem() {
     async fn defect() -> &'static str {
         panic!("a defect")
     }
-    let router = surround(Router::new().route("/defect", get(defect)), &Settings::default());
+    let router = with_middleware(Router::new().route("/defect", get(defect)), &Settings::default());
     for _ in 0..2 {
         let answer = ask(&router, request("GET", "/defect", &[], Body::empty())).await;
         assert_eq!(answer.status, 500);

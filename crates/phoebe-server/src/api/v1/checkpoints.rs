@@ -7,13 +7,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::history::History;
-use super::on_files;
 use crate::api::body::Small;
 use crate::api::caller::OwnedSession;
 use crate::api::json::Fields;
 use crate::api::sessions::Done;
-use crate::api::{ErrorBody, Shared, ValidationBody};
-use crate::error::HttpError;
+use crate::api::state::Shared;
+use crate::error::{ErrorBody, HttpError, ValidationBody};
 use crate::session::SessionError;
 use crate::store::snapshots;
 
@@ -138,7 +137,7 @@ pub(super) async fn list_checkpoints(
     State(context): State<Shared>,
     OwnedSession(session): OwnedSession,
 ) -> Result<Json<Checkpoints>, HttpError> {
-    let checkpoints = on_files(&context, &session.session_id, |folder| {
+    let checkpoints = context.with_files(&session.session_id, |folder| {
         let kept = folder.checkpoints()?.into_iter();
         Ok(kept
             .map(|checkpoint| {
@@ -200,7 +199,7 @@ pub(super) async fn remove_checkpoint(
     OwnedSession(session): OwnedSession,
     Path(Named { checkpoint_id }): Path<Named>,
 ) -> Result<Json<Done>, HttpError> {
-    let removed = on_files(&context, &session.session_id, move |folder| {
+    let removed = context.with_files(&session.session_id, move |folder| {
         folder.remove_checkpoint(&checkpoint_id).map_err(Into::into)
     });
     if removed.await? { Ok(Json(Done::new())) } else { Err(SessionError::NoCheckpoint.into()) }

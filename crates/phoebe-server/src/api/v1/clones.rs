@@ -2,19 +2,16 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use utoipa::ToSchema;
 
-use super::origin;
 use crate::api::body::Small;
 use crate::api::caller::{Caller, OwnedSession};
 use crate::api::json::Fields;
-use crate::api::sessions::{Origin, begin, start_request};
+use crate::api::sessions::{Client, begin, start_request};
+use crate::api::state::Shared;
 use crate::api::view::Session;
-use crate::api::{ErrorBody, Shared, ValidationBody};
-use crate::error::HttpError;
+use crate::error::{ErrorBody, HttpError, ValidationBody};
 use crate::session::{CopyOf, SessionView, StartRequest};
-use crate::web::ClientAddress;
 
 /// What a copy is told; all of it optional, other fields are kept and given back as `metadata`.
 #[derive(ToSchema)]
@@ -56,26 +53,25 @@ pub(super) async fn clone_session(
     State(context): State<Shared>,
     caller: Caller,
     OwnedSession(session): OwnedSession,
-    client: ClientAddress,
-    headers: HeaderMap,
+    client: Client,
     Small(body): Small,
 ) -> Result<Json<Session>, HttpError> {
     let mut fields = Fields::optional(&body)?;
     let checkpoint = fields.as_mut().and_then(|fields| fields.optional_text("checkpoint"));
     let request = start_request(fields)?;
-    begin_copy(&context, &caller, origin(client, headers), request, session, checkpoint).await
+    begin_copy(&context, &caller, client, request, session, checkpoint).await
 }
 
 /// Starts a session that begins as another, or as one of its checkpoints, and is called like it where it gets no name of its own.
 pub(super) async fn begin_copy(
     context: &Shared,
     caller: &Caller,
-    origin: Origin,
+    client: Client,
     mut request: StartRequest,
     original: SessionView,
     checkpoint: Option<String>,
 ) -> Result<Json<Session>, HttpError> {
     request.project_name = request.project_name.or(original.project_name);
     request.copy_of = Some(CopyOf { session: original.session_id, checkpoint });
-    begin(context, caller, origin, request).await
+    begin(context, caller, client, request).await
 }

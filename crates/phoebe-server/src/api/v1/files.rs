@@ -15,11 +15,10 @@ use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 
 use super::history::History;
-use super::on_files;
 use crate::api::body::Whole;
 use crate::api::caller::OwnedSession;
-use crate::api::{ErrorBody, Shared};
-use crate::error::HttpError;
+use crate::api::state::Shared;
+use crate::error::{ErrorBody, HttpError};
 use crate::session::SessionView;
 use crate::store::snapshots::{Format, OnDisk, SnapshotError};
 
@@ -143,7 +142,7 @@ pub(super) async fn download_snapshot(
         "portable" => (Format::Portable, "portable.json", "application/json"),
         _ => return Err(HttpError::not_found("There are two forms: pickle and portable")),
     };
-    let kept = on_files(&context, &session.session_id, move |folder| folder.raw_on_disk(format));
+    let kept = context.with_files(&session.session_id, move |folder| folder.raw_on_disk(format));
     let OnDisk { file, length, .. } = kept.await?;
     Ok(attachment(&session, extension, kind, Content::File(file, length)))
 }

@@ -5,10 +5,9 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::on_files;
 use crate::api::caller::OwnedSession;
-use crate::api::{ErrorBody, Shared};
-use crate::error::HttpError;
+use crate::api::state::Shared;
+use crate::error::{ErrorBody, HttpError};
 
 /// How far a session can go back and forth.
 #[derive(Debug, Serialize, ToSchema)]
@@ -29,7 +28,7 @@ impl History {
     /// The history of a session as it is on disk.
     pub(super) async fn of(context: &Shared, session: &str) -> Result<Json<Self>, HttpError> {
         let (undo, redo) =
-            on_files(context, session, |folder| folder.history().map_err(Into::into)).await?;
+            context.with_files(session, |folder| folder.history().map_err(Into::into)).await?;
         Ok(Json(Self { undo, redo, notice: None }))
     }
 

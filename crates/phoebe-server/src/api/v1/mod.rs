@@ -9,18 +9,14 @@ mod token;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::caller::{Caller, OwnedSession};
-use super::sessions::Origin;
+use super::state::Shared;
 use super::view::Session;
-use super::{ErrorBody, Shared};
 use crate::config::SessionSettings;
-use crate::error::HttpError;
-use crate::store::snapshots::{SessionFolder, SnapshotError};
-use crate::web::ClientAddress;
+use crate::error::ErrorBody;
 
 /// Routes for whoever may use the session in the path, or has the token in it.
 pub(super) fn routes() -> OpenApiRouter<Shared> {
@@ -63,18 +59,4 @@ async fn session(
     let settings: &SessionSettings = &context.app.settings.session;
     let disk = context.app.sessions.disk(&session.session_id);
     Json(Session::seen_by(&caller, session, settings).with_disk(disk))
-}
-
-/// Works on a session's files.
-async fn on_files<T: Send + 'static>(
-    context: &Shared,
-    session: &str,
-    job: impl FnOnce(&mut SessionFolder) -> Result<T, SnapshotError> + Send + 'static,
-) -> Result<T, HttpError> {
-    Ok(context.app.sessions.with_files(session, job).await??)
-}
-
-/// Where a wish for a session comes from.
-fn origin(ClientAddress(client): ClientAddress, headers: HeaderMap) -> Origin {
-    Origin { client, headers }
 }

@@ -2,24 +2,22 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::checkpoints::Named;
 use super::clones::begin_copy;
 use super::token::ShareToken;
-use super::{on_files, origin};
 use crate::api::body::Small;
 use crate::api::caller::{Caller, OwnedSession};
 use crate::api::json::Fields;
-use crate::api::sessions::{Done, StartMetadata, start_request};
+use crate::api::sessions::{Client, Done, StartMetadata, start_request};
+use crate::api::state::Shared;
 use crate::api::view::{self, Session};
-use crate::api::{ErrorBody, Shared, ValidationBody};
-use crate::error::HttpError;
+use crate::error::{ErrorBody, HttpError, ValidationBody};
 use crate::session::{SessionError, SessionView};
 use crate::store::snapshots::Header;
-use crate::web::{ClientAddress, PublicAddress};
+use crate::web::PublicAddress;
 
 /// A link to a checkpoint: whoever may use the server and has it can look at the checkpoint and copy it.
 #[derive(Serialize, ToSchema)]
@@ -81,7 +79,7 @@ pub(super) async fn share_checkpoint(
     let token = token.ok_or(SessionError::NoCheckpoint)?;
     let (checkpoint, hash) = (token.checkpoint(), token.hash());
     let shared =
-        on_files(&context, &session.session_id, move |folder| folder.share(&checkpoint, &hash));
+        context.with_files(&session.session_id, move |folder| folder.share(&checkpoint, &hash));
     if !shared.await? {
         return Err(SessionError::NoCheckpoint.into());
     }
@@ -111,7 +109,7 @@ pub(super) async fn unshare_checkpoint(
     OwnedSession(session): OwnedSession,
     Path(Named { checkpoint_id }): Path<Named>,
 ) -> Result<Json<Done>, HttpError> {
-    let taken_back = on_files(&context, &session.session_id, move |folder| {
+    let taken_back = context.with_files(&session.session_id, move |folder| {
         folder.unshare(&checkpoint_id).map_err(Into::into)
     });
     if taken_back.await? {
@@ -164,13 +162,12 @@ pub(super) async fn clone_shared_checkpoint(
     State(context): State<Shared>,
     caller: Caller,
     Path(Linked { token }): Path<Linked>,
-    client: ClientAddress,
-    headers: HeaderMap,
+    client: Client,
     Small(body): Small,
 ) -> Result<Json<Session>, HttpError> {
     let (session, _, checkpoint) = find(&context, &token).await?;
     let request = start_request(Fields::optional(&body)?)?;
-    begin_copy(&context, &caller, origin(client, headers), request, session, Some(checkpoint)).await
+    begin_copy(&context, &caller, client, request, session, Some(checkpoint)).await
 }
 
 /// The session and the checkpoint that a token opens.
@@ -180,7 +177,7 @@ async fn find(context: &Shared, token: &str) -> Result<(SessionView, Header, Str
     let session = context.app.sessions.get(&token.session()).ok_or_else(nowhere)?;
     let (checkpoint, hash) = (token.checkpoint(), token.hash());
     let shared =
-        on_files(context, &session.session_id, move |folder| folder.shared(&checkpoint, &hash));
+        context.with_files(&session.session_id, move |folder| folder.shared(&checkpoint, &hash));
     let header = shared.await?.ok_or_else(nowhere)?;
     Ok((session, header, token.checkpoint()))
 }

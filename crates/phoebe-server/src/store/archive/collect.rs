@@ -9,8 +9,8 @@ use std::io;
 use std::path::Path;
 
 use crate::store::data_directory::names_in;
-use crate::store::snapshots::files::{
-    BASES, CHECKPOINTS, HEAD, JOURNAL, PORTABLE, RECORD, step_of, step_that_counts,
+use crate::store::snapshots::names::{
+    BASES, CHECKPOINTS, HEAD, JOURNAL, PORTABLE, RECORD, head_step, snapshot_step,
 };
 
 /// So often it is tried to see a session at one moment; one look takes less than a millisecond, unless Bundles are huge.
@@ -41,8 +41,8 @@ pub(super) fn collect(folder: &Path) -> io::Result<Option<Collected>> {
 fn try_collect(folder: &Path) -> io::Result<Option<Collected>> {
     let head = read_if_there(&folder.join(HEAD))?;
     let names = names_in(folder)?;
-    let steps: Vec<u64> = names.iter().filter_map(|name| step_of(name)).collect();
-    let step = step_that_counts(head.as_deref(), &steps);
+    let steps: Vec<u64> = names.iter().filter_map(|name| snapshot_step(name)).collect();
+    let step = head_step(head.as_deref(), &steps);
 
     let mut state = Vec::new();
     if let Some(step) = step {
@@ -58,7 +58,8 @@ fn try_collect(folder: &Path) -> io::Result<Option<Collected>> {
         let content = read_if_there(&folder.join(name))?;
         state.extend(content.map(|content| (name.to_owned(), content)));
     }
-    let others = names.into_iter().filter(|name| step_of(name).is_some_and(|of| Some(of) != step));
+    let others =
+        names.into_iter().filter(|name| snapshot_step(name).is_some_and(|of| Some(of) != step));
     let checkpoints = names_in(&folder.join(CHECKPOINTS))?.into_iter();
     // What ends otherwise is half written.
     let checkpoints =

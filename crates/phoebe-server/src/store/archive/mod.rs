@@ -12,62 +12,23 @@
 //! fresh sessions begin with (`templates/`) is made again by itself.
 
 mod collect;
+mod format;
 mod read;
 mod restore;
 #[cfg(test)]
 mod tests;
 mod write;
 
-use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
-
+use super::bounds::Bounds;
 use super::data_directory::names_in;
 use super::database::Database;
-use super::{Bounds, StoreError};
 use collect::Collected;
+pub use format::{ArchiveError, Kind};
+use format::{DATABASE, SESSIONS, at};
 pub use restore::{NewOwner, Restored, import_session, restore};
 use write::Writer;
-
-/// The folder of all sessions, in the data directory and in an archive.
-const SESSIONS: &str = "sessions";
-/// The database in an archive, whatever its file is called.
-const DATABASE: &str = "sessions.db";
-const MANIFEST: &str = "manifest.json";
-const FORMAT: &str = "phoebe-server archive 1";
-
-/// What an archive holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// A whole server.
-    Backup,
-    /// One session.
-    Session,
-}
-
-/// An archive's list of its own content.
-#[derive(Debug, Serialize, Deserialize)]
-struct Manifest {
-    format: String,
-    kind: Kind,
-    /// Version of the server that wrote it.
-    server: String,
-    /// Unix seconds.
-    created_at: f64,
-    files: BTreeMap<String, Listed>,
-}
-
-/// A file in an archive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Listed {
-    size: u64,
-    sha256: String,
-}
 
 /// What was written.
 #[derive(Debug, Default)]
@@ -78,39 +39,6 @@ pub struct Report {
     pub bytes: u64,
     /// Snapshots that are not whole; they are in it as they are.
     pub damaged: Vec<String>,
-}
-
-/// Why an archive was not written or not used.
-#[derive(Debug, Error)]
-pub enum ArchiveError {
-    /// It would replace a file.
-    #[error("{0} exists and stays as it is; name another file, or give --force")]
-    Exists(String),
-    /// There is nothing to put in.
-    #[error(
-        "there is no {0}: the settings name another data directory, or no server has used it yet"
-    )]
-    Nothing(String),
-    /// No session has this id.
-    #[error("no session {0} is kept in {1}")]
-    NoSession(String, String),
-    /// A data directory that is not empty.
-    #[error(
-        "the data directory {0} holds {1}; restore into an empty one, or give --force, which puts aside what is there"
-    )]
-    NotEmpty(String, &'static str),
-    /// The file is no archive, or not all of it.
-    #[error("{0} cannot be used: {1}. Nothing has changed")]
-    Unusable(String, String),
-    /// It is an archive of the other kind.
-    #[error("{0} is {1}")]
-    OtherKind(String, &'static str),
-    /// The database.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Anything the file system says.
-    #[error("{0}: {1}")]
-    Io(String, io::Error),
 }
 
 /// Writes everything that is kept in `root` and the database to `file`, also while a server works on them. What was acknowledged
@@ -195,22 +123,4 @@ fn copy_database(database: &Path, folder: &Path) -> Result<tempfile::TempPath, A
     let copy = copy.map_err(at(folder))?.into_temp_path();
     Database::copy(database, &copy, Bounds::default())?;
     Ok(copy)
-}
-
-/// Unix seconds.
-fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64())
-}
-
-fn at(path: &Path) -> impl Fn(io::Error) -> ArchiveError + use<> {
-    let path = path.display().to_string();
-    move |error| ArchiveError::Io(path.clone(), error)
-}
-
-/// The folder of a file; the current one where the name alone is given.
-fn folder_of(file: &Path) -> PathBuf {
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
-    }
 }

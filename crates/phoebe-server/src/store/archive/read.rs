@@ -10,10 +10,10 @@ use flate2::read::GzDecoder;
 use rustix::fs::statvfs;
 use sha2::{Digest, Sha256};
 
+use super::format::{ArchiveError, DATABASE, FORMAT, Listed, MANIFEST, Manifest, SESSIONS, at};
 use super::write::Hashed;
-use super::{ArchiveError, DATABASE, FORMAT, Listed, MANIFEST, Manifest, SESSIONS, at};
 use crate::store::data_directory::create_private_folder;
-use crate::store::snapshots::files::{BASES, CHECKPOINTS};
+use crate::store::snapshots::names::{BASES, CHECKPOINTS};
 
 /// A list of files longer than this is none of ours. Beside files an archive holds names and blanks
 /// of this many bytes at the most, too.

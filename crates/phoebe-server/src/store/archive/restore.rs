@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::format::{ArchiveError, DATABASE, Kind, SESSIONS, at};
 use super::read::{Most, move_to, sync_folder, unpack};
-use super::{ArchiveError, DATABASE, Kind, SESSIONS, at};
 use crate::store::data_directory::{create_private_folder, names_in};
 use crate::store::snapshots::{Rules, SessionRecord, SnapshotStore};
 use crate::store::{DataDirectory, with_suffix};

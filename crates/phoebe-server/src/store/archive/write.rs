@@ -11,7 +11,7 @@ use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use super::{ArchiveError, FORMAT, Kind, Listed, MANIFEST, Manifest, at, folder_of, now};
+use super::format::{ArchiveError, FORMAT, Kind, Listed, MANIFEST, Manifest, at, folder_of, now};
 use crate::store::snapshots;
 
 /// Snapshots compress little after the first effort.

@@ -13,21 +13,22 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
-pub use bases::{ScriptSource, compact_length};
-pub use checkpoints::Checkpoint;
-
-use super::Rules;
 use super::file::{
     self, Format, Header, OnDisk, Snapshot, SnapshotError, Versions, write_atomically,
 };
 use super::journal::{Interrupted, Journal, Origin, Step};
+use super::names::{HEAD, JOURNAL, PORTABLE, RECORD, head_step, snapshot_step};
 use super::usage::DiskUse;
 use crate::store::data_directory::{create_private_folder_in_place, names_in};
 
-pub(in crate::store) const RECORD: &str = "session.json";
-pub(in crate::store) const HEAD: &str = "head";
-pub(in crate::store) const PORTABLE: &str = "portable.snapshot";
-pub(in crate::store) const JOURNAL: &str = "journal.jsonl";
+/// How snapshots are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Whether a snapshot must have reached the disk, not just the kernel, before a command is acknowledged.
+    pub fsync: bool,
+    /// How many changes can be undone.
+    pub history: usize,
+}
 
 /// What must be known of a session to show it and to give it back to its owner.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -488,13 +489,13 @@ impl SessionFolder {
 
     /// The step that counts on disk: what `head` names, else the greatest.
     fn head_among(&self, numbers: &[u64]) -> Option<u64> {
-        step_that_counts(fs::read(self.path.join(HEAD)).ok().as_deref(), numbers)
+        head_step(fs::read(self.path.join(HEAD)).ok().as_deref(), numbers)
     }
 
     /// The steps that have a snapshot, ascending.
     fn numbers(&self) -> io::Result<Vec<u64>> {
         let names = names_in(&self.path)?;
-        let mut numbers: Vec<u64> = names.iter().filter_map(|name| step_of(name)).collect();
+        let mut numbers: Vec<u64> = names.iter().filter_map(|name| snapshot_step(name)).collect();
         numbers.sort_unstable();
         Ok(numbers)
     }
@@ -551,17 +552,6 @@ fn link(from: &Path, to: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => fs::copy(from, to).map(drop),
         linked => linked,
     }
-}
-
-/// The step whose snapshot a file of this name is.
-pub(in crate::store) fn step_of(name: &str) -> Option<u64> {
-    name.strip_suffix(".snapshot")?.parse().ok()
-}
-
-/// Of the steps that have a snapshot, the one that counts: what the file `head` names, else the greatest.
-pub(in crate::store) fn step_that_counts(head: Option<&[u8]>, steps: &[u64]) -> Option<u64> {
-    let named = head.and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok());
-    named.filter(|step| steps.contains(step)).or(steps.iter().max().copied())
 }
 
 /// Of a state's forms the exact one first where `versions` wrote it, else the portable one.

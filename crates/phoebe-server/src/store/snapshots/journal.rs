@@ -234,26 +234,6 @@ impl Journal {
         })
     }
 
-    /// Begins with the way to the state of `step` in another session's journal.
-    pub(super) fn begin_as(
-        &mut self,
-        step: u64,
-        way: Result<&Way<'_>, WayError>,
-    ) -> io::Result<()> {
-        match way {
-            Ok(way) => way.each_line(|line| {
-                self.pending.extend(line);
-                self.pending.push(b'\n');
-                self.flush()
-            }),
-            Err(WayError::Io(error)) => Err(error),
-            Err(WayError::Unrepeatable(why)) => {
-                let act = Act::Unrepeatable(why);
-                self.step(Step { step, parent: step, at: 0.0, success: true, act })
-            }
-        }
-    }
-
     fn append(&mut self, line: &impl Serialize) -> io::Result<()> {
         if self.pending.len() > LONGEST_PENDING {
             // Else the line is lost, which scripts say: what cannot be written must not fill the memory.
@@ -282,8 +262,6 @@ fn whole_length(file: &File) -> io::Result<u64> {
 }
 
 mod ways;
-
-use ways::Way;
 
 #[cfg(test)]
 mod tests;

@@ -19,12 +19,14 @@
 mod file;
 mod folder;
 mod journal;
+pub(super) mod names;
 mod usage;
 
 pub use file::{Format, Header, OnDisk, Snapshot, SnapshotError, Versions, verify};
+pub use folder::bases::{ScriptSource, compact_length};
+pub use folder::checkpoints::Checkpoint;
 pub use folder::{
-    Change, Changed, Checkpoint, Imported, Payload, Recovered, ScriptSource, SessionFolder,
-    SessionRecord, compact_length,
+    Change, Changed, Imported, Payload, Recovered, Rules, SessionFolder, SessionRecord,
 };
 pub use journal::{
     Act, Base, COMMAND_BYTES, FILE_BYTES, Interrupted, Origin, Repeatable, Step, WayError,
@@ -40,15 +42,6 @@ use std::path::{Path, PathBuf};
 use tracing::warn;
 
 use super::data_directory::{create_private_folder, names_in};
-
-/// What the files of a session are called, for whoever copies them.
-pub(super) mod files {
-    pub(in crate::store) use super::folder::bases::FOLDER as BASES;
-    pub(in crate::store) use super::folder::checkpoints::FOLDER as CHECKPOINTS;
-    pub(in crate::store) use super::folder::{
-        HEAD, JOURNAL, PORTABLE, RECORD, step_of, step_that_counts,
-    };
-}
 
 const SESSIONS: &str = "sessions";
 const TEMPLATES: &str = "templates";
@@ -77,15 +70,6 @@ pub fn usage_by_user(root: &Path) -> io::Result<HashMap<Option<String>, (u64, us
         (*bytes, *sessions) = (*bytes + folder.usage().bytes(), *sessions + 1);
     }
     Ok(users)
-}
-
-/// How snapshots are kept.
-#[derive(Debug, Clone, Copy)]
-pub struct Rules {
-    /// Whether a snapshot must have reached the disk, not just the kernel, before a command is acknowledged.
-    pub fsync: bool,
-    /// How many changes can be undone.
-    pub history: usize,
 }
 
 impl SnapshotStore {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::files::{BASES, CHECKPOINTS, JOURNAL};
+use super::names::{BASES, CHECKPOINTS, JOURNAL};
 
 /// Bytes that may be taken; 0 for no limit.
 #[derive(Debug, Clone, Copy, Default)]

@@ -61,7 +61,7 @@ async fn beyond_the_servers_bound_a_request_is_told_to_come_again() {
     let (go_on, reached) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
     let mut settings = Settings::default();
     settings.server.max_requests_in_flight = 2;
-    let router = surround(waiting(&go_on, &reached), &settings);
+    let router = with_middleware(waiting(&go_on, &reached), &settings);
     let get = |path| request("GET", path, &[], Body::empty());
     let mut first = Vec::new();
     for count in 1..=2 {

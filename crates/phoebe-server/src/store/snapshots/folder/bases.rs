@@ -18,8 +18,7 @@ use tracing::warn;
 use super::{Changed, Imported, SessionFolder};
 use crate::store::data_directory::{create_private_folder_in_place, names_in};
 use crate::store::snapshots::journal::{Act, Base, COMMAND_BYTES, Repeatable, Step, WayError};
-
-pub(in crate::store) const FOLDER: &str = "bases";
+use crate::store::snapshots::names::BASES;
 
 /// A larger one is not kept: a script that holds it would be of no use.
 pub(super) const MAXIMUM_BYTES: usize = 64 << 20;
@@ -126,7 +125,7 @@ impl SessionFolder {
     }
 
     fn try_to_remove_unused_bases(&mut self) -> io::Result<()> {
-        let names = names_in(&self.path.join(FOLDER))?;
+        let names = names_in(&self.path.join(BASES))?;
         if names.is_empty() {
             return Ok(());
         }
@@ -149,7 +148,7 @@ impl SessionFolder {
             return Err(io::Error::other(text));
         }
         let sha256 = hex::encode(Sha256::digest(bytes));
-        create_private_folder_in_place(&self.path.join(FOLDER))?;
+        create_private_folder_in_place(&self.path.join(BASES))?;
         self.write_text(&self.base_path(&sha256), bytes)?;
         Ok(sha256)
     }
@@ -171,7 +170,7 @@ impl SessionFolder {
     fn base_path(&self, sha256: &str) -> PathBuf {
         // A journal may be edited: nothing but hexadecimal digits becomes a name.
         let name: String = sha256.chars().filter(char::is_ascii_hexdigit).collect();
-        self.path.join(FOLDER).join(name)
+        self.path.join(BASES).join(name)
     }
 }
 

@@ -8,8 +8,7 @@ use tracing::error;
 
 use super::{Format, Header, SessionFolder, Snapshot, SnapshotError, Versions, best_first, file};
 use crate::store::data_directory::{create_private_folder_in_place, names_in};
-
-pub(in crate::store) const FOLDER: &str = "checkpoints";
+use crate::store::snapshots::names::CHECKPOINTS;
 
 /// A state that its user gave a name.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +30,7 @@ impl SessionFolder {
         name: String,
         note: Option<String>,
     ) -> Result<Checkpoint, SnapshotError> {
-        create_private_folder_in_place(&self.path.join(FOLDER))?;
+        create_private_folder_in_place(&self.path.join(CHECKPOINTS))?;
         let id = uuid::Uuid::new_v4().simple().to_string();
         let forms = self.whole_forms()?.forms.into_iter();
         let nothing = || SnapshotError::Damaged("there is no state of the session");
@@ -54,7 +53,7 @@ impl SessionFolder {
     /// When the folder cannot be read.
     pub fn checkpoints(&self) -> io::Result<Vec<Checkpoint>> {
         let mut checkpoints = Vec::new();
-        for name in names_in(&self.path.join(FOLDER))? {
+        for name in names_in(&self.path.join(CHECKPOINTS))? {
             let Some(id) = name.strip_suffix(".snapshot").filter(|id| is_id(id)) else { continue };
             match self.checkpoint_header(id) {
                 Ok(header) => checkpoints
@@ -156,7 +155,7 @@ impl SessionFolder {
 
     /// A file that belongs to a checkpoint.
     pub(super) fn beside_checkpoint(&self, id: &str, what: &str) -> PathBuf {
-        self.path.join(FOLDER).join(format!("{id}.{what}"))
+        self.path.join(CHECKPOINTS).join(format!("{id}.{what}"))
     }
 }
 

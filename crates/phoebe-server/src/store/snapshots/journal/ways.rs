@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{BLOCK, Base, Journal, LONGEST_LINE, Mark, WayError, whole_length};
+use super::{Act, BLOCK, Base, Journal, LONGEST_LINE, Mark, Step, WayError, whole_length};
 
 /// Characters of a reason that are kept.
 const REASON: usize = 1000;
@@ -133,6 +133,26 @@ impl Journal {
             }
         })?;
         Ok(Ways { journal, steps, unknown })
+    }
+
+    /// Begins with the way to the state of `step` in another session's journal.
+    pub(in crate::store::snapshots) fn begin_as(
+        &mut self,
+        step: u64,
+        way: Result<&Way<'_>, WayError>,
+    ) -> io::Result<()> {
+        match way {
+            Ok(way) => way.each_line(|line| {
+                self.pending.extend(line);
+                self.pending.push(b'\n');
+                self.flush()
+            }),
+            Err(WayError::Io(error)) => Err(error),
+            Err(WayError::Unrepeatable(why)) => {
+                let act = Act::Unrepeatable(why);
+                self.step(Step { step, parent: step, at: 0.0, success: true, act })
+            }
+        }
     }
 
     /// All whole lines; a torn one at the end is passed over.

@@ -1,0 +1,98 @@
+//! The content list of an archive, and the errors of reading and writing one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::store::StoreError;
+
+/// The folder of all sessions, in the data directory and in an archive.
+pub(super) const SESSIONS: &str = "sessions";
+/// The database in an archive, whatever its file is called.
+pub(super) const DATABASE: &str = "sessions.db";
+pub(super) const MANIFEST: &str = "manifest.json";
+pub(super) const FORMAT: &str = "phoebe-server archive 1";
+
+/// What an archive holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A whole server.
+    Backup,
+    /// One session.
+    Session,
+}
+
+/// An archive's list of its own content.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    pub(super) format: String,
+    pub(super) kind: Kind,
+    /// Version of the server that wrote it.
+    pub(super) server: String,
+    /// Unix seconds.
+    pub(super) created_at: f64,
+    pub(super) files: BTreeMap<String, Listed>,
+}
+
+/// A file in an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Listed {
+    pub(super) size: u64,
+    pub(super) sha256: String,
+}
+
+/// Why an archive was not written or not used.
+#[derive(Debug, Error)]
+pub enum ArchiveError {
+    /// It would replace a file.
+    #[error("{0} exists and stays as it is; name another file, or give --force")]
+    Exists(String),
+    /// There is nothing to put in.
+    #[error(
+        "there is no {0}: the settings name another data directory, or no server has used it yet"
+    )]
+    Nothing(String),
+    /// No session has this id.
+    #[error("no session {0} is kept in {1}")]
+    NoSession(String, String),
+    /// A data directory that is not empty.
+    #[error(
+        "the data directory {0} holds {1}; restore into an empty one, or give --force, which puts aside what is there"
+    )]
+    NotEmpty(String, &'static str),
+    /// The file is no archive, or not all of it.
+    #[error("{0} cannot be used: {1}. Nothing has changed")]
+    Unusable(String, String),
+    /// It is an archive of the other kind.
+    #[error("{0} is {1}")]
+    OtherKind(String, &'static str),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Anything the file system says.
+    #[error("{0}: {1}")]
+    Io(String, io::Error),
+}
+
+/// Unix seconds.
+pub(super) fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64())
+}
+
+pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> ArchiveError + use<> {
+    let path = path.display().to_string();
+    move |error| ArchiveError::Io(path.clone(), error)
+}
+
+/// The folder of a file; the current one where the name alone is given.
+pub(super) fn folder_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
