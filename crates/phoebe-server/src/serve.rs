@@ -22,7 +22,9 @@ use crate::reload::Reload;
 use crate::session::SessionManager;
 use crate::signals::{self, Signals, Wish};
 use crate::store::snapshots::{Rules, SnapshotStore};
-use crate::store::{CommandFilter, DataDirectory, DataDirectoryError, Presence, Store, StoreError};
+use crate::store::{
+    CommandFilter, DataDirectory, DataDirectoryError, DataDirectoryProbe, Store, StoreError,
+};
 use crate::web::{self, ConnectionLimits, Tls, TlsError};
 use crate::worker::cgroup::{CgroupError, Cgroups};
 use crate::worker::sandbox::{self, Containment, SandboxError};
@@ -137,7 +139,7 @@ pub async fn serve(
         settings,
         sessions: sessions.clone(),
         store: store.clone(),
-        data: Presence::of(data.root())?,
+        data: DataDirectoryProbe::of(data.root())?,
         authenticator: authenticator.clone(),
     };
 

@@ -1,16 +1,17 @@
-//! Serving: listener, TLS, connections, limits, graceful shutdown, and what holds for every route alike.
+//! The HTTP server: listener, TLS, connections, limits, graceful shutdown, and the middleware of
+//! all routes.
 
 mod client_address;
 mod connection;
-mod gate;
+mod connection_limit;
 mod headers;
-mod held_body;
 mod hosts;
 mod in_flight;
-mod lent_body;
 mod origins;
+mod permit_body;
 mod proxies;
 mod public_address;
+mod request_body;
 mod request_log;
 mod serve;
 #[cfg(test)]
@@ -27,7 +28,7 @@ use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use client_address::ClientAddress;
-pub use gate::ConnectionLimits;
+pub use connection_limit::ConnectionLimits;
 use hosts::Hosts;
 pub(crate) use in_flight::{CallerLimit, LimitedCaller};
 use origins::Origins;
@@ -48,14 +49,14 @@ pub fn with_middleware(routes: Router, settings: &Settings) -> Router {
     let cors = origins.cors();
     let proxies = Proxies::of(settings);
     let addresses = PublicAddresses::of(settings);
-    let room = Arc::new(Semaphore::new(
+    let permits = Arc::new(Semaphore::new(
         settings.server.max_requests_in_flight.min(Semaphore::MAX_PERMITS),
     ));
     let is_https = settings.server.tls_cert.is_some();
     routes
         .layer(CatchPanicLayer::custom(answer_panic))
         .layer(middleware::from_fn(move |request, next| {
-            in_flight::bound(Arc::clone(&room), request, next)
+            in_flight::limit(Arc::clone(&permits), request, next)
         }))
         .layer(middleware::from_fn(request_log::log_request))
         .layer(middleware::from_fn(move |request, next| {
@@ -68,7 +69,7 @@ pub fn with_middleware(routes: Router, settings: &Settings) -> Router {
         .layer(middleware::from_fn(move |request, next| headers::add(is_https, request, next)))
 }
 
-/// A defect in a handler is this request's problem only.
+/// Turns a panic in a handler into a 500 for this request alone.
 fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
     let message = panic
         .downcast_ref::<String>()

@@ -1,28 +1,32 @@
-//! The answers that a route can give whatever it does, for the OpenAPI document: said once, for every route alike.
+//! Adds to the OpenAPI document the answers that many routes share.
 
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{ContentBuilder, OpenApi, PathItem, Ref, ResponseBuilder};
 
-/// To which routes an answer belongs.
+/// The routes that have an answer.
 #[derive(Clone, Copy)]
 enum Routes {
     All,
     AllButHealth,
-    /// Those that ask who is asking.
+    /// Routes that need authentication.
     Protected,
-    /// Those that read a body.
+    /// Routes that read a body.
     WithBody,
 }
 
 const COMMON: [(&str, &str, Routes); 8] = [
-    ("400", "The request's body broke off", Routes::WithBody),
+    ("400", "The request body is incomplete", Routes::WithBody),
     ("401", "The token or key is missing or not valid", Routes::Protected),
-    ("403", "The API key is not valid, or a page of another origin asks", Routes::Protected),
-    ("408", "The request's body came too slowly", Routes::WithBody),
-    ("413", "The request's body is too large", Routes::WithBody),
-    ("421", "The server has another name", Routes::All),
+    (
+        "403",
+        "The API key is not valid, or the request comes from a page of another origin",
+        Routes::Protected,
+    ),
+    ("408", "The request body arrived too slowly", Routes::WithBody),
+    ("413", "The request body is too large", Routes::WithBody),
+    ("421", "The `Host` header names another server", Routes::All),
     ("429", "You have too many requests in flight", Routes::Protected),
-    ("503", "The server has as many requests in flight as it takes", Routes::AllButHealth),
+    ("503", "The server has too many requests in flight", Routes::AllButHealth),
 ];
 
 impl Routes {
@@ -36,7 +40,7 @@ impl Routes {
     }
 }
 
-/// Adds them; what a handler says itself stays.
+/// Adds the shared answers. An answer that the handler documents itself takes precedence.
 pub(super) fn add(mut document: OpenApi) -> OpenApi {
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {

@@ -1,4 +1,5 @@
-//! Every route: HTTP in, one call, HTTP out. Nothing here keeps state or knows Python.
+//! The routes: each handler converts the request, makes one call and converts the result. Handlers
+//! keep no state.
 
 mod accounts;
 mod api_keys;
@@ -44,23 +45,24 @@ use state::{Context, Shared};
 #[openapi(
     info(
         title = "phoebe-server",
-        description = "PHOEBE sessions over HTTP: every user gets isolated Bundles and sends them commands as JSON.",
+        description = "PHOEBE sessions over HTTP: each user has isolated Bundles and sends \
+                       commands as JSON.",
         license(name = "GPL-3.0-or-later", identifier = "GPL-3.0-or-later")
     ),
-    servers((url = ".", description = "Where this document is, under any path of a proxy")),
+    servers((url = ".", description = "The folder of this document, under any path prefix")),
     tags(
         (name = "sessions", description = "Start, list, measure and end sessions."),
         (name = "commands", description = "Send commands to a session's Bundle."),
-        (name = "history", description = "Undo, redo, checkpoints, links to them."),
+        (name = "history", description = "Undo, redo, checkpoints, share links."),
         (name = "files", description = "Bundles and scripts as files."),
-        (name = "accounts", description = "Who you are."),
-        (name = "system", description = "The server itself.")
+        (name = "accounts", description = "Accounts, tokens and API keys."),
+        (name = "system", description = "Health and versions of the server.")
     ),
     modifiers(&Schemes)
 )]
 struct Document;
 
-/// The ways to authenticate, which belong to no single handler.
+/// The security schemes of the document.
 struct Schemes;
 
 impl Modify for Schemes {
@@ -73,7 +75,7 @@ impl Modify for Schemes {
     }
 }
 
-/// Routes that ask nobody who they are.
+/// Routes without authentication.
 fn open_routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(system::root))
@@ -84,8 +86,8 @@ fn open_routes() -> OpenApiRouter<Shared> {
         .routes(routes!(accounts::login))
 }
 
-/// Routes behind the guard: a new route here is protected by being here. Where the path names a session
-/// (`{session_id}`), only its owner and administrators get through, and the handler finds it as [`caller::OwnedSession`].
+/// Routes behind the guard. Where the path has `{session_id}`, only the session's owner and
+/// administrators pass, and the handler takes the session as [`caller::OwnedSession`].
 fn protected_routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(accounts::me))
@@ -103,7 +105,8 @@ fn protected_routes() -> OpenApiRouter<Shared> {
         .merge(v1::routes())
 }
 
-/// The same for routes that instructors may use with the sessions of their students: nothing that reads or changes a Bundle.
+/// Routes behind the guard that instructors may also use for sessions of their students. They must
+/// not read or change a Bundle.
 fn supervised_routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(sessions::end))
@@ -118,7 +121,7 @@ fn documented_routes() -> OpenApiRouter<Shared> {
         .merge(supervised_routes())
 }
 
-/// The OpenAPI document of all routes, as pretty JSON.
+/// Returns the OpenAPI document of all routes as formatted JSON.
 ///
 /// # Errors
 /// Never in practice: the document is plain data.
@@ -126,7 +129,7 @@ pub fn openapi_json() -> Result<String, serde_json::Error> {
     common_answers::add(documented_routes().into_openapi()).to_pretty_json()
 }
 
-/// All routes with their answers to unknown paths and methods.
+/// Returns the router of all routes, with JSON answers for unknown paths and methods.
 pub(crate) fn routes(app: App) -> Router {
     let caller_limit = CallerLimit::new(app.settings.server.max_requests_per_caller);
     let body_memory = body::memory_limit(&app.settings.server);
@@ -171,7 +174,7 @@ async fn not_found(State(context): State<Shared>, uri: Uri) -> HttpError {
     let public = context.app.settings.server.public_url.as_ref();
     match public.map(PublicUrl::prefix).filter(|prefix| prefix.leads_to(uri.path())) {
         Some(prefix) => HttpError::not_found(format!(
-            "Not Found: the proxy in front of this server must take {prefix} off the path"
+            "Not Found: the proxy in front of this server must strip {prefix} from the path"
         )),
         None => HttpError::not_found("Not Found"),
     }
@@ -185,7 +188,7 @@ async fn method_not_allowed() -> HttpError {
 mod tests {
     use super::*;
 
-    /// Set to rewrite the checked-in document.
+    /// The environment variable that makes the test rewrite the document.
     const REWRITE: &str = "REWRITE_OPENAPI";
 
     #[test]
@@ -198,24 +201,26 @@ mod tests {
         let checked_in = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             checked_in == document,
-            "docs/openapi.json is not what the handlers say. Run this test with {REWRITE}=1 and look at the difference."
+            "docs/openapi.json is not current: run this test with {REWRITE}=1 and review the diff"
         );
     }
 
-    /// The guard knows sessions by the name of the path parameter; another kind of thing needs a check of its own first.
+    /// The guard checks sessions by the name of the path parameter. A path with another parameter
+    /// needs a check of its own.
     #[test]
-    fn what_paths_name_is_what_the_guard_checks() {
+    fn path_parameters_are_checked_by_the_guard() {
         let names = |routes: OpenApiRouter<Shared>| {
             let document = serde_json::to_value(routes.into_openapi()).unwrap();
             let paths: Vec<String> =
                 document["paths"].as_object().unwrap().keys().cloned().collect();
-            // What is named behind a session is a part of it.
+            // Parameters after a session name a part of it.
             let names = paths.iter().filter_map(|path| path.split('{').nth(1));
             names.map(|rest| rest.split('}').next().unwrap().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(names(open_routes()), [""; 0], "nothing is named without a guard");
         for name in names(protected_routes()).into_iter().chain(names(supervised_routes())) {
-            // A link's token is itself the right to what it opens, and a user's own keys are all that `api_keys` looks at.
+            // A share token grants access by itself, and `api_keys` looks at the caller's own keys
+            // only.
             assert!([caller::SESSION, "token", "key_id"].contains(&name.as_str()), "{name}");
         }
     }

@@ -1,4 +1,4 @@
-//! What every handler sees: the parts of the server and the bounds on requests.
+//! The state of all handlers.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use crate::config::Settings;
 use crate::error::HttpError;
 use crate::session::SessionManager;
 use crate::store::snapshots::{SessionFolder, SnapshotError};
-use crate::store::{Presence, Store};
+use crate::store::{DataDirectoryProbe, Store};
 use crate::web::CallerLimit;
 
 /// The parts of the server that requests need.
@@ -23,7 +23,7 @@ pub struct App {
     /// The database.
     pub store: Store,
     /// The data directory.
-    pub data: Presence,
+    pub data: DataDirectoryProbe,
     /// Identifies callers.
     pub authenticator: Authenticator,
 }

@@ -1,9 +1,9 @@
-//! The settings, resolved once at the start: typed, strict, printable with their origin.
+//! The settings: loaded once at the start, strictly checked, printable with their origins.
 //!
-//! The table in [`settings`] defines each key once: name, type, default, documentation, accepted range, and a
-//! note where the key does not do what its name says. Parsing of files ([`file`]), the environment
-//! and flags ([`load()`]), the printed settings ([`print`]) and the reference ([`reference`]) all
-//! come from it. Nothing here opens sockets or databases; a wrong file is never replaced by defaults.
+//! The table in [`settings`] defines each key once: name, type, default, documentation, accepted
+//! range and note. The parsing of files ([`file`]), variables and flags ([`load()`]), the printed
+//! settings ([`print`]) and the reference ([`reference`]) are derived from it. An invalid file is
+//! never replaced by defaults.
 
 mod change;
 pub mod file;
@@ -23,7 +23,7 @@ mod validate;
 mod value;
 
 pub use change::Change;
-pub use load::{Flag, Resolved, Sources, load, load_values, load_what_can_be};
+pub use load::{Flag, Resolved, Sources, load, load_lenient, load_values};
 pub use origin::{Origin, Origins};
 pub use problem::{ConfigError, Place, Problem};
 pub use public_url::{PathPrefix, PublicUrl};

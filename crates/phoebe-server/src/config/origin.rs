@@ -1,4 +1,4 @@
-//! Where each value of the settings came from.
+//! The origin of each value.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -6,7 +6,7 @@ use std::fmt::{self, Display, Formatter};
 use super::problem::Place;
 use super::settings::Key;
 
-/// Where one value came from.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(pub Place);
 
@@ -21,18 +21,18 @@ impl Display for Origin {
     }
 }
 
-/// Where each value came from.
+/// The origins of all values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origins(BTreeMap<(&'static str, &'static str), Origin>);
 
 impl Origins {
-    /// The origin of one key.
+    /// Returns the origin of a key.
     #[must_use]
     pub fn of(&self, key: &Key) -> Origin {
         self.get(key.section, key.name)
     }
 
-    /// The origin of the key `name` of `section`.
+    /// Returns the origin of the key `name` of `section`.
     #[must_use]
     pub fn get(&self, section: &'static str, name: &'static str) -> Origin {
         self.0.get(&(section, name)).cloned().unwrap_or(Origin(Place::Default))

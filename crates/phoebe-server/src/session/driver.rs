@@ -33,7 +33,7 @@ use super::strikes::Strikes;
 use super::{EndReason, SessionError, SessionView, StartRequest, Status, now};
 use crate::config::OnIdle;
 use crate::store::LogRecord;
-use crate::store::snapshots::DiskUse;
+use crate::store::snapshots::DiskUsage;
 
 /// Writing down what is not on disk yet may take so long.
 const SAVE_LIMIT: Duration = Duration::from_secs(5);
@@ -77,7 +77,7 @@ impl Driver {
         shared: Arc<Shared>,
         requests: mpsc::Receiver<Request>,
         view: watch::Sender<SessionView>,
-        disk: Arc<DiskUse>,
+        disk: Arc<DiskUsage>,
     ) -> Self {
         let session = view.borrow().session_id.clone();
         let (keeper, admission) = shared

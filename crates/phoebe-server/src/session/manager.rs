@@ -27,7 +27,7 @@ use super::{
 };
 use crate::config::Settings;
 use crate::store::Store;
-use crate::store::snapshots::{DiskBounds, DiskUse, SessionFolder, SessionRecord, SnapshotStore};
+use crate::store::snapshots::{DiskLimits, DiskUsage, SessionFolder, SessionRecord, SnapshotStore};
 use crate::worker::Launcher;
 use crate::worker::connection::Memory;
 
@@ -88,7 +88,7 @@ pub(super) struct Session {
     /// One permit: for whoever asks it to make room.
     pub(super) asking: Arc<Semaphore>,
     /// What it takes on disk.
-    disk: Arc<DiskUse>,
+    disk: Arc<DiskUsage>,
 }
 
 impl SessionManager {
@@ -458,7 +458,7 @@ impl Shared {
         let (requests, mailbox) = mpsc::channel(MAILBOX);
         let asking = Arc::new(Semaphore::new(1));
         let user = view.borrow().owner.as_ref().map(|owner| sessions.of_user(&owner.user_id));
-        let disk = Arc::new(DiskUse::new(user));
+        let disk = Arc::new(DiskUsage::new(user));
         let session = Session { requests, view, asking, disk: Arc::clone(&disk) };
         sessions.known.insert(id, session);
         Driver::new(Arc::clone(self), mailbox, publish, disk)
@@ -475,15 +475,15 @@ impl Shared {
             .map_or(0, |session| session.disk.script_source() + 2 * session.disk.snapshot());
         let user = request.owner.as_ref().map(|owner| sessions.of_user(&owner.user_id));
         // A session takes something in any case.
-        let fresh = DiskUse::new(user);
+        let fresh = DiskUsage::new(user);
         fresh.admit(need.max(1), self.disk_bounds()).map_err(SessionError::DiskFull)
     }
 
     /// What sessions may take on disk.
-    pub(super) fn disk_bounds(&self) -> DiskBounds {
+    pub(super) fn disk_bounds(&self) -> DiskLimits {
         let resources = &self.settings.resources;
         let bytes = |mebibytes: u64| mebibytes.saturating_mul(1 << 20);
-        DiskBounds {
+        DiskLimits {
             session: bytes(resources.max_disk_mb_per_session),
             user: bytes(resources.max_disk_mb_per_user),
         }

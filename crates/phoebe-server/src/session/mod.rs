@@ -41,7 +41,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::store::snapshots::{DiskBounds, OverBound};
+use crate::store::snapshots::{DiskLimitExceeded, DiskLimits};
 
 /// The user that a session belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -239,7 +239,7 @@ pub enum SessionError {
     },
     /// A session or a user has taken the disk that it may take.
     #[error("{}", disk_full(.0))]
-    DiskFull(OverBound),
+    DiskFull(DiskLimitExceeded),
     /// The worker did not become ready.
     #[error("The session's worker could not be started: {0}")]
     StartFailed(String),
@@ -263,7 +263,7 @@ pub enum SessionError {
     ShuttingDown,
 }
 
-fn disk_full(OverBound { of_user, taken, bound }: &OverBound) -> String {
+fn disk_full(DiskLimitExceeded { of_user, taken, bound }: &DiskLimitExceeded) -> String {
     let (whose, setting) = match of_user {
         false => ("This session takes", "per_session"),
         true => ("Your sessions together take", "per_user"),
@@ -287,7 +287,7 @@ pub struct DiskView {
     /// The sessions of its user together, if it has one.
     pub user_bytes: Option<u64>,
     /// What they may take.
-    pub bounds: DiskBounds,
+    pub bounds: DiskLimits,
 }
 
 /// What a command's execution gave.

@@ -1,23 +1,23 @@
-//! How much the store holds in memory, and how long it waits.
+//! Limits on the store's memory and waiting times.
 
 use std::time::Duration;
 
-/// The bounds of the store. [`Default`] is what a server uses.
+/// Limits of the store. A server uses [`Default`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Memory that waiting log records may take; those beyond it are dropped.
+    /// Memory of queued log records in bytes. Further records are dropped.
     pub(crate) queue_bytes: usize,
-    /// Records in one transaction.
+    /// Records per transaction.
     pub(crate) batch_records: usize,
     /// How long a record waits for others to share its transaction.
     pub(crate) gather: Duration,
-    /// How long SQLite itself waits for a lock.
+    /// SQLite's busy timeout.
     pub(crate) busy_timeout: Duration,
-    /// How long a batch that cannot be written is kept.
+    /// How long a batch is retried before it is dropped.
     pub(crate) patience: Duration,
-    /// The same while somebody waits for the batch, as at shutdown.
+    /// The same while a caller waits for the batch, as at shutdown.
     pub(crate) patience_when_awaited: Duration,
-    /// Pages that the database may have, as on a small disk.
+    /// The most pages of the database; simulates a small disk.
     pub(crate) max_pages: Option<u32>,
 }
 

@@ -87,7 +87,7 @@ async fn a_session_lives_inside_tls_while_the_certificate_is_renewed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_http_is_told_to_use_https() {
+async fn plain_http_on_a_tls_port_gets_a_400() {
     let pair = make_pair();
     let files = Files::holding(&pair);
     let server = files.serve().await;

@@ -1,4 +1,4 @@
-//! `/v1/sessions/…`: what is kept of a session, and what can be made of it.
+//! `/v1/sessions/…`: the stored state of sessions.
 
 mod checkpoints;
 mod clones;
@@ -18,7 +18,7 @@ use super::view::Session;
 use crate::config::SessionSettings;
 use crate::error::ErrorBody;
 
-/// Routes for whoever may use the session in the path, or has the token in it.
+/// Routes for callers who may use the session in the path, or who have the share token in it.
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(history::history))
@@ -36,19 +36,20 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(files::download_snapshot))
 }
 
-/// Routes for those who look after a session, too.
+/// Routes for instructors of the session's owner, too.
 pub(super) fn supervised_routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(session))
 }
 
-/// One session
+/// Show a session
 #[utoipa::path(
-    get, path = "/v1/sessions/{session_id}", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    get, path = "/v1/sessions/{session_id}", tag = "sessions",
+    security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
-        (status = 200, description = "The session as it is now", body = Session),
-        (status = 403, description = "It belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session", body = ErrorBody),
+        (status = 200, description = "The session", body = Session),
+        (status = 403, description = "The session belongs to another user", body = ErrorBody),
+        (status = 404, description = "The session does not exist", body = ErrorBody),
     )
 )]
 async fn session(

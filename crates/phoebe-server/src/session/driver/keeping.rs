@@ -14,7 +14,7 @@ use crate::session::keeper::Keeper;
 use crate::session::request::{Work, not_saved};
 use crate::session::start::{no_base, take_base};
 use crate::session::{CopyOf, SessionError, now};
-use crate::store::snapshots::{Change, Changed, Format, Imported, Origin, SessionRecord};
+use crate::store::snapshots::{Change, ChangeKind, Format, Imported, Origin, SessionRecord};
 
 /// What has gone to the disk, or could not.
 pub(in crate::session) struct Committed {
@@ -67,7 +67,7 @@ impl Driver {
         let record = self.record();
         let kept = keeper.run(move |folder| {
             folder.write_record(&record)?;
-            folder.begin_with(&exact, &portable)
+            folder.link_templates(&exact, &portable)
         });
         match kept.await.and_then(|kept| kept) {
             Ok(()) => return,
@@ -101,7 +101,7 @@ impl Driver {
         let phoebe = awake.phoebe();
         let imported = Imported { origin: Origin::Migrated, phoebe, bytes };
         // Where it cannot be written now it is with the next line.
-        drop(keeper.run(move |folder| folder.begin_anew(imported, now())));
+        drop(keeper.run(move |folder| folder.write_base_step(imported, now())));
     }
 
     pub(super) fn record(&self) -> SessionRecord {
@@ -167,25 +167,25 @@ impl Driver {
             Some(Found { place: Place::Step(step), migrates }) => {
                 let imported = migrates.then(|| import(Origin::Migrated));
                 keeper.run(move |folder| {
-                    folder.go_to(step)?;
-                    imported.map_or(Ok(()), |imported| folder.begin_anew(imported, at))
+                    folder.set_head(step)?;
+                    imported.map_or(Ok(()), |imported| folder.write_base_step(imported, at))
                 })
             }
             _ => {
                 let (changed, parent) = match (found, queued.command()) {
                     (Some(Found { place: Place::Checkpoint(step), migrates: false }), _) => {
-                        (Changed::Returned, Some(step))
+                        (ChangeKind::Returned, Some(step))
                     }
                     (Some(Found { migrates: true, .. }), _) => {
-                        (Changed::Replaced(import(Origin::Migrated)), None)
+                        (ChangeKind::Replaced(import(Origin::Migrated)), None)
                     }
                     (None, Some(command)) if base.is_none() => {
                         let (command, parameter) = (command.clone(), header.parameter.take());
-                        (Changed::Command { command, parameter }, None)
+                        (ChangeKind::Command { command, parameter }, None)
                     }
-                    (None, Some(_)) => (Changed::Replaced(import(Origin::Loaded)), None),
+                    (None, Some(_)) => (ChangeKind::Replaced(import(Origin::Loaded)), None),
                     (Some(_), _) | (None, None) => {
-                        (Changed::Replaced(import(Origin::Uploaded)), None)
+                        (ChangeKind::Replaced(import(Origin::Uploaded)), None)
                     }
                 };
                 let entry = Change { at, success, changed, parent };

@@ -1,4 +1,4 @@
-//! The content list of an archive, and the errors of reading and writing one.
+//! The manifest of an archive, and the errors of reading and writing archives.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,12 +12,12 @@ use crate::store::StoreError;
 
 /// The folder of all sessions, in the data directory and in an archive.
 pub(super) const SESSIONS: &str = "sessions";
-/// The database in an archive, whatever its file is called.
+/// The name of the database in an archive.
 pub(super) const DATABASE: &str = "sessions.db";
 pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const FORMAT: &str = "phoebe-server archive 1";
 
-/// What an archive holds.
+/// The kind of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -27,7 +27,7 @@ pub enum Kind {
     Session,
 }
 
-/// An archive's list of its own content.
+/// The manifest of an archive.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Manifest {
     pub(super) format: String,
@@ -36,45 +36,46 @@ pub(super) struct Manifest {
     pub(super) server: String,
     /// Unix seconds.
     pub(super) created_at: f64,
-    pub(super) files: BTreeMap<String, Listed>,
+    pub(super) files: BTreeMap<String, FileEntry>,
 }
 
-/// A file in an archive.
+/// The size and checksum of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Listed {
+pub(super) struct FileEntry {
     pub(super) size: u64,
     pub(super) sha256: String,
 }
 
-/// Why an archive was not written or not used.
+/// Why an archive was not written or not read.
 #[derive(Debug, Error)]
 pub enum ArchiveError {
-    /// It would replace a file.
-    #[error("{0} exists and stays as it is; name another file, or give --force")]
+    /// The file exists.
+    #[error("{0} exists and is not overwritten; name another file, or use --force")]
     Exists(String),
-    /// There is nothing to put in.
+    /// There is no data.
     #[error(
         "there is no {0}: the settings name another data directory, or no server has used it yet"
     )]
     Nothing(String),
-    /// No session has this id.
-    #[error("no session {0} is kept in {1}")]
+    /// The session does not exist.
+    #[error("there is no session {0} in {1}")]
     NoSession(String, String),
-    /// A data directory that is not empty.
+    /// The data directory is not empty.
     #[error(
-        "the data directory {0} holds {1}; restore into an empty one, or give --force, which puts aside what is there"
+        "the data directory {0} holds {1}; restore into an empty one, or use --force, which moves \
+         the existing data aside"
     )]
     NotEmpty(String, &'static str),
-    /// The file is no archive, or not all of it.
+    /// The file is not a complete archive.
     #[error("{0} cannot be used: {1}. Nothing has changed")]
     Unusable(String, String),
-    /// It is an archive of the other kind.
+    /// The archive is of the other kind.
     #[error("{0} is {1}")]
     OtherKind(String, &'static str),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Anything the file system says.
+    /// An error of the file system.
     #[error("{0}: {1}")]
     Io(String, io::Error),
 }
@@ -89,7 +90,7 @@ pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> ArchiveError + use<> {
     move |error| ArchiveError::Io(path.clone(), error)
 }
 
-/// The folder of a file; the current one where the name alone is given.
+/// Returns the folder of a file; the current one for a bare name.
 pub(super) fn folder_of(file: &Path) -> PathBuf {
     match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),

@@ -1,15 +1,16 @@
-//! Everything a server keeps, or one session of it, as one file: to be put away, and brought back elsewhere.
+//! Backup and export: all state of a server, or one session, as an archive file.
 //!
 //! ```text
 //! a tar archive, compressed with gzip
-//!   sessions/<session id>/…   what is kept of each session
+//!   sessions/<session id>/…   the files of each session
 //!   sessions.db               the database; in a backup only
-//!   manifest.json             the last entry: what the archive is, and each file's size and SHA-256
+//!   manifest.json             the last entry: kind, size and SHA-256 of each file
 //! ```
 //!
-//! An archive that was cut or changed is noticed before anything of it is used. Payloads of snapshots are never interpreted: they
-//! may be code. The data directory's instance id stays behind: two directories with one id could end each other's processes. What
-//! fresh sessions begin with (`templates/`) is made again by itself.
+//! A cut or changed archive is rejected before any of it is used. Payloads of snapshots are never
+//! interpreted, because they may be code. The data directory's instance id is not included: two
+//! servers with one id could kill each other's processes. Templates (`templates/`) are not
+//! included, because the server makes them again.
 
 mod collect;
 mod format;
@@ -30,22 +31,22 @@ use format::{DATABASE, SESSIONS, at};
 pub use restore::{NewOwner, Restored, import_session, restore};
 use write::Writer;
 
-/// What was written.
+/// The result of writing an archive.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Sessions in it.
+    /// Number of sessions.
     pub sessions: usize,
-    /// Bytes of the archive.
+    /// Size of the archive in bytes.
     pub bytes: u64,
-    /// Snapshots that are not whole; they are in it as they are.
+    /// Damaged snapshots; the archive has them as they are.
     pub damaged: Vec<String>,
 }
 
-/// Writes everything that is kept in `root` and the database to `file`, also while a server works on them. What was acknowledged
-/// before it began is in it.
+/// Writes all state in `root` and the database to `file`, also while a server uses them. The
+/// archive has everything that was acknowledged before.
 ///
 /// # Errors
-/// Then there is no new file.
+/// Then no file is created.
 pub fn back_up(
     root: &Path,
     database: &Path,
@@ -60,16 +61,16 @@ pub fn back_up(
     for id in ids(&root.join(SESSIONS))? {
         sessions += usize::from(add_session(&mut writer, root, &id)?);
     }
-    // After the sessions: so every owner is in it.
+    // After the sessions, so that every owner is in it.
     let copy = copy_database(database, writer.folder())?;
     writer.add_file(DATABASE, &copy)?;
     finish(writer, Kind::Backup, sessions)
 }
 
-/// Writes one session to `file`, also while a server works on it.
+/// Writes one session to `file`, also while a server uses it.
 ///
 /// # Errors
-/// Then there is no new file.
+/// Then no file is created.
 pub fn export_session(
     root: &Path,
     id: &str,
@@ -91,7 +92,7 @@ fn finish(mut writer: Writer, kind: Kind, sessions: usize) -> Result<Report, Arc
     Ok(Report { sessions, bytes, damaged })
 }
 
-/// False if the session has ended.
+/// Returns false if the session has ended.
 fn add_session(writer: &mut Writer, root: &Path, id: &str) -> Result<bool, ArchiveError> {
     let folder = root.join(SESSIONS).join(id);
     let Some(Collected { state, history }) = collect::collect(&folder).map_err(at(&folder))? else {
@@ -101,7 +102,7 @@ fn add_session(writer: &mut Writer, root: &Path, id: &str) -> Result<bool, Archi
         writer.add(&format!("{SESSIONS}/{id}/{name}"), content)?;
     }
     for name in history {
-        // What vanishes meanwhile was let go, or is a checkpoint that was removed.
+        // A missing file was removed meanwhile.
         if let Some(content) = collect::read_if_there(&folder.join(&name)).map_err(at(&folder))? {
             writer.add(&format!("{SESSIONS}/{id}/{name}"), content)?;
         }
@@ -109,7 +110,7 @@ fn add_session(writer: &mut Writer, root: &Path, id: &str) -> Result<bool, Archi
     Ok(true)
 }
 
-/// The ids of all sessions, in order.
+/// Returns the ids of all sessions, in order.
 fn ids(folder: &Path) -> Result<Vec<String>, ArchiveError> {
     let mut ids = names_in(folder).map_err(at(folder))?;
     ids.retain(|id| uuid::Uuid::parse_str(id).is_ok());
@@ -117,7 +118,7 @@ fn ids(folder: &Path) -> Result<Vec<String>, ArchiveError> {
     Ok(ids)
 }
 
-/// The database as it is at this moment, in a file that is removed with what is returned.
+/// Copies the database to a temporary file, which is removed on drop.
 fn copy_database(database: &Path, folder: &Path) -> Result<tempfile::TempPath, ArchiveError> {
     let copy = tempfile::Builder::new().prefix(".phoebe-server-database-").tempfile_in(folder);
     let copy = copy.map_err(at(folder))?.into_temp_path();

@@ -7,12 +7,12 @@ pub(in crate::store) const JOURNAL: &str = "journal.jsonl";
 pub(in crate::store) const BASES: &str = "bases";
 pub(in crate::store) const CHECKPOINTS: &str = "checkpoints";
 
-/// The step whose snapshot a file of this name is.
+/// Returns the step of a snapshot's file name.
 pub(in crate::store) fn snapshot_step(name: &str) -> Option<u64> {
     name.strip_suffix(".snapshot")?.parse().ok()
 }
 
-/// Of the steps that have a snapshot, the one that counts: what the file `head` names, else the greatest.
+/// Returns the head among the steps with a snapshot: the one in the file `head`, else the greatest.
 pub(in crate::store) fn head_step(head: Option<&[u8]>, steps: &[u64]) -> Option<u64> {
     let named = head.and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok());
     named.filter(|step| steps.contains(step)).or(steps.iter().max().copied())
