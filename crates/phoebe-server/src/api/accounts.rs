@@ -113,17 +113,12 @@ pub(super) async fn config(State(context): State<Shared>) -> Json<AuthConfig> {
     responses(
         (status = 200, description = "A token for the new account", body = Token),
         (status = 400, description = "The credentials are not acceptable", body = ErrorBody),
-        (
-            status = 403, body = ErrorBody,
-            description = "Registration is closed, or restricted to other addresses"
-        ),
+        (status = 403, body = ErrorBody,
+         description = "Registration is closed, or restricted to other addresses"),
         (status = 404, description = "This mode has no accounts", body = ErrorBody),
         (status = 409, description = "The address already has an account", body = ErrorBody),
         (status = 422, description = "A field is missing or not a string", body = ValidationBody),
-        (
-            status = 429, body = ErrorBody,
-            description = "Too many registrations from your address"
-        ),
+        (status = 429, description = "Too many registrations from your address", body = ErrorBody),
     )
 )]
 pub(super) async fn register(
@@ -181,7 +176,7 @@ pub(super) async fn login(
 
 /// Show the current user
 #[utoipa::path(
-    get, path = "/auth/me", tag = "accounts", security((), ("token" = []), ("api_key" = [])),
+    get, path = "/auth/me", tag = "accounts",
     responses(
         (status = 200, description = "The current user", body = User),
         (status = 401, description = "The token is missing or not valid", body = ErrorBody),

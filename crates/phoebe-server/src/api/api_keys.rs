@@ -92,16 +92,12 @@ impl From<ApiKey> for Key {
     responses(
         (status = 200, description = "The key", body = NewKey),
         (status = 400, description = "The name or the lifetime is not valid", body = ErrorBody),
-        (
-            status = 403, body = ErrorBody,
-            description = "The request was authenticated by an API key"
-        ),
+        (status = 403, body = ErrorBody,
+         description = "The request was authenticated by an API key"),
         (status = 404, description = "This mode has no users", body = ErrorBody),
         (status = 409, description = "You have reached the limit of keys", body = ErrorBody),
-        (
-            status = 422, body = ValidationBody,
-            description = "A field is missing or has the wrong type"
-        ),
+        (status = 422, body = ValidationBody,
+         description = "A field is missing or has the wrong type"),
     )
 )]
 pub(super) async fn create(
@@ -126,10 +122,8 @@ pub(super) async fn create(
     security(("token" = [])),
     responses(
         (status = 200, description = "Your keys", body = Keys),
-        (
-            status = 403, body = ErrorBody,
-            description = "The request was authenticated by an API key"
-        ),
+        (status = 403, body = ErrorBody,
+         description = "The request was authenticated by an API key"),
         (status = 404, description = "This mode has no users", body = ErrorBody),
     )
 )]
@@ -149,14 +143,10 @@ pub(super) async fn list(
     params(("key_id" = i64, Path, description = "The key's id")),
     responses(
         (status = 200, description = "The key is revoked", body = Done),
-        (
-            status = 403, body = ErrorBody,
-            description = "The request was authenticated by an API key"
-        ),
-        (
-            status = 404, body = ErrorBody,
-            description = "You have no such key, or this mode has no users"
-        ),
+        (status = 403, body = ErrorBody,
+         description = "The request was authenticated by an API key"),
+        (status = 404, body = ErrorBody,
+         description = "You have no such key, or this mode has no users"),
     )
 )]
 pub(super) async fn revoke(

@@ -1,6 +1,7 @@
-//! Adds to the OpenAPI document the answers that many routes share.
+//! Adds to the OpenAPI document what many routes share: answers, and the ways to authenticate.
 
 use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{ContentBuilder, OpenApi, PathItem, Ref, ResponseBuilder};
 
 /// The routes that have an answer.
@@ -12,9 +13,13 @@ enum Routes {
     Protected,
     /// Routes that read a body.
     WithBody,
+    /// Routes with a session in their path.
+    WithSession,
 }
 
-const COMMON: [(&str, &str, Routes); 8] = [
+const COMMON: [(&str, &str, Routes); 10] = [
+    ("403", "The session belongs to another user", Routes::WithSession),
+    ("404", "The session does not exist", Routes::WithSession),
     ("400", "The request body is incomplete", Routes::WithBody),
     ("401", "The token or key is missing or not valid", Routes::Protected),
     (
@@ -36,6 +41,7 @@ impl Routes {
             Self::AllButHealth => !path.starts_with("/health"),
             Self::Protected => operation.security.is_some(),
             Self::WithBody => operation.request_body.is_some(),
+            Self::WithSession => path.contains("{session_id}"),
         }
     }
 }
@@ -59,6 +65,16 @@ pub(super) fn add(mut document: OpenApi) -> OpenApi {
         }
     }
     document
+}
+
+/// Marks routes as open to a token or an API key, unless the handler says otherwise. Neither is needed
+/// in mode `none`.
+pub(super) fn add_security(document: &mut OpenApi) {
+    let scheme = |name| SecurityRequirement::new::<&str, [&str; 0], &str>(name, []);
+    let all = [SecurityRequirement::default(), scheme("token"), scheme("api_key")];
+    for operation in document.paths.paths.values_mut().flat_map(operations) {
+        operation.security.get_or_insert_with(|| all.to_vec());
+    }
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {

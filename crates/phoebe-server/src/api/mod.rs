@@ -115,10 +115,9 @@ fn supervised_routes() -> OpenApiRouter<Shared> {
 }
 
 fn documented_routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::with_openapi(Document::openapi())
-        .merge(open_routes())
-        .merge(protected_routes())
-        .merge(supervised_routes())
+    let mut guarded = protected_routes().merge(supervised_routes());
+    common_answers::add_security(guarded.get_openapi_mut());
+    OpenApiRouter::with_openapi(Document::openapi()).merge(open_routes()).merge(guarded)
 }
 
 /// Returns the OpenAPI document of all routes as formatted JSON.

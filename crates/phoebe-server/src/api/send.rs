@@ -54,20 +54,14 @@ pub(super) struct CommandAnswer {
 /// `success: false`.
 #[utoipa::path(
     post, path = "/send/{session_id}", tag = "commands",
-    security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),
     request_body = CommandBody,
     responses(
         (status = 200, description = "The worker's answer", body = CommandAnswer),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
-        (status = 404, description = "The session does not exist", body = ErrorBody),
         (status = 413, description = "The command is too large", body = ErrorBody),
         (status = 422, description = "The body is not a JSON object", body = ValidationBody),
         (status = 429, description = "Too many commands wait in this session", body = ErrorBody),
-        (
-            status = 507, body = ErrorBody,
-            description = "The disk quota is exceeded"
-        ),
+        (status = 507, description = "The disk quota is exceeded", body = ErrorBody),
     )
 )]
 pub(super) async fn send(
@@ -87,18 +81,13 @@ pub(super) async fn send(
 /// stop the list. The answers come in the same order, each as soon as it is ready.
 #[utoipa::path(
     post, path = "/send/{session_id}/batch", tag = "commands",
-    security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),
     request_body = Vec<CommandBody>,
     responses(
         (status = 200, description = "One answer for each command", body = Vec<CommandAnswer>),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
-        (status = 404, description = "The session does not exist", body = ErrorBody),
         (status = 413, description = "The list is too large", body = ErrorBody),
-        (
-            status = 422, body = ValidationBody,
-            description = "The body is not a JSON list of objects, or has more than 1000"
-        ),
+        (status = 422, body = ValidationBody,
+         description = "The body is not a JSON list of objects, or has more than 1000"),
     )
 )]
 pub(super) async fn send_batch(

@@ -83,23 +83,15 @@ pub(super) struct StartMetadata {
 /// The answer comes when the session's worker is ready. The body is optional.
 #[utoipa::path(
     post, path = "/dash/start-session", tag = "sessions",
-    security((), ("token" = []), ("api_key" = [])),
     request_body = Option<StartMetadata>,
     responses(
         (status = 200, description = "The new session", body = Session),
-        (
-            status = 422, body = ValidationBody,
-            description = "The body is not a JSON object, or is too large to store"
-        ),
+        (status = 422, body = ValidationBody,
+         description = "The body is not a JSON object, or is too large to store"),
         (status = 429, description = "You have reached your limit of sessions", body = ErrorBody),
-        (
-            status = 503, body = ErrorBody,
-            description = "No port is free, or the worker failed to start"
-        ),
-        (
-            status = 507, body = ErrorBody,
-            description = "The disk quota is exceeded"
-        ),
+        (status = 503, body = ErrorBody,
+         description = "No port is free, or the worker failed to start"),
+        (status = 507, description = "The disk quota is exceeded", body = ErrorBody),
     )
 )]
 pub(super) async fn start(
@@ -189,12 +181,9 @@ fn user_agent(headers: &HeaderMap) -> Option<String> {
 /// The answer comes when the session's worker has exited and its port is free.
 #[utoipa::path(
     post, path = "/dash/end-session/{session_id}", tag = "sessions",
-    security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
         (status = 200, description = "The session has ended", body = Done),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
-        (status = 404, description = "The session does not exist", body = ErrorBody),
     )
 )]
 pub(super) async fn end(
@@ -222,7 +211,7 @@ pub(super) async fn end(
 /// Returns your own sessions by id, oldest first. Instructors also see the sessions of their
 /// students. Administrators see all sessions, as does everybody on a server without users.
 #[utoipa::path(
-    get, path = "/dash/sessions", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    get, path = "/dash/sessions", tag = "sessions",
     responses((status = 200, description = "Sessions by id", body = BTreeMap<String, Session>))
 )]
 pub(super) async fn list(
@@ -247,7 +236,6 @@ pub(super) async fn list(
 /// sleeping session.
 #[utoipa::path(
     get, path = "/dash/session-memory", tag = "sessions",
-    security((), ("token" = []), ("api_key" = [])),
     responses((status = 200, description = "MiB by session id", body = BTreeMap<String, f64>))
 )]
 pub(super) async fn memory_of_all(
@@ -266,12 +254,9 @@ fn visible(context: &Shared, caller: &Caller) -> impl Iterator<Item = SessionVie
 /// Measure a session's memory
 #[utoipa::path(
     post, path = "/dash/session-memory/{session_id}", tag = "sessions",
-    security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
         (status = 200, description = "The memory", body = Memory),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
-        (status = 404, description = "The session does not exist", body = ErrorBody),
     )
 )]
 pub(super) async fn memory(
@@ -285,7 +270,6 @@ pub(super) async fn memory(
 /// Worker ports
 #[utoipa::path(
     get, path = "/dash/port-status", tag = "sessions",
-    security((), ("token" = []), ("api_key" = [])),
     responses((status = 200, description = "The port pool", body = PortStatus))
 )]
 pub(super) async fn port_status(
@@ -324,13 +308,10 @@ pub(super) struct UserInfoFields {
 /// The fields are query parameters or a JSON object. The object wins over the query.
 #[utoipa::path(
     post, path = "/dash/update-user-info/{session_id}", tag = "sessions",
-    security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id"), UserInfoFields),
     request_body = Option<UserInfoFields>,
     responses(
         (status = 200, description = "The data is stored", body = Done),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
-        (status = 404, description = "The session does not exist", body = ErrorBody),
         (status = 422, description = "A field is not a string", body = ValidationBody),
     )
 )]

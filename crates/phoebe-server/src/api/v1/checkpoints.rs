@@ -83,25 +83,15 @@ impl Checkpoint {
 /// or the session ends.
 #[utoipa::path(
     post, path = "/v1/sessions/{session_id}/checkpoints", tag = "history",
-    security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),
     request_body = CheckpointBody,
     responses(
         (status = 200, description = "The new checkpoint", body = Checkpoint),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
-        (status = 404, description = "The session does not exist", body = ErrorBody),
-        (
-            status = 409, body = ErrorBody,
-            description = "The session has too many checkpoints, or sessions are not stored"
-        ),
-        (
-            status = 422, body = ValidationBody,
-            description = "The name is missing or too long, or the note is too long"
-        ),
-        (
-            status = 507, body = ErrorBody,
-            description = "The disk quota is exceeded"
-        ),
+        (status = 409, body = ErrorBody,
+         description = "The session has too many checkpoints, or sessions are not stored"),
+        (status = 422, body = ValidationBody,
+         description = "The name is missing or too long, or the note is too long"),
+        (status = 507, description = "The disk quota is exceeded", body = ErrorBody),
     )
 )]
 pub(super) async fn create_checkpoint(
@@ -136,16 +126,11 @@ pub(super) async fn create_checkpoint(
 /// List checkpoints
 #[utoipa::path(
     get, path = "/v1/sessions/{session_id}/checkpoints", tag = "history",
-    security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
         (status = 200, description = "The session's checkpoints", body = Checkpoints),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
-        (status = 404, description = "The session does not exist", body = ErrorBody),
-        (
-            status = 409, body = ErrorBody,
-            description = "Sessions are not stored, or the session is not available now"
-        ),
+        (status = 409, body = ErrorBody,
+         description = "Sessions are not stored, or the session is not available now"),
     )
 )]
 pub(super) async fn list_checkpoints(
@@ -169,24 +154,17 @@ pub(super) async fn list_checkpoints(
 /// Undo reverts the restore.
 #[utoipa::path(
     post, path = "/v1/sessions/{session_id}/checkpoints/{checkpoint_id}/restore", tag = "history",
-    security((), ("token" = []), ("api_key" = [])),
     params(
         ("session_id" = String, Path, description = "The session's id"),
         ("checkpoint_id" = String, Path, description = "The checkpoint's id"),
     ),
     responses(
         (status = 200, description = "The changes that can be undone and redone", body = History),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
         (status = 404, description = "The session or checkpoint does not exist", body = ErrorBody),
-        (
-            status = 409, body = ErrorBody,
-            description = "Sessions are not stored, or the checkpoint is damaged"
-        ),
+        (status = 409, body = ErrorBody,
+         description = "Sessions are not stored, or the checkpoint is damaged"),
         (status = 422, description = "PHOEBE cannot read the checkpoint", body = ErrorBody),
-        (
-            status = 507, body = ErrorBody,
-            description = "The disk quota is exceeded"
-        ),
+        (status = 507, description = "The disk quota is exceeded", body = ErrorBody),
     )
 )]
 pub(super) async fn restore_checkpoint(
@@ -203,19 +181,15 @@ pub(super) async fn restore_checkpoint(
 /// Also removes its share link. Sessions that were copied from it stay.
 #[utoipa::path(
     delete, path = "/v1/sessions/{session_id}/checkpoints/{checkpoint_id}", tag = "history",
-    security((), ("token" = []), ("api_key" = [])),
     params(
         ("session_id" = String, Path, description = "The session's id"),
         ("checkpoint_id" = String, Path, description = "The checkpoint's id"),
     ),
     responses(
         (status = 200, description = "The checkpoint is removed", body = Done),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
         (status = 404, description = "The session or checkpoint does not exist", body = ErrorBody),
-        (
-            status = 409, body = ErrorBody,
-            description = "Sessions are not stored, or the session is not available now"
-        ),
+        (status = 409, body = ErrorBody,
+         description = "Sessions are not stored, or the session is not available now"),
     )
 )]
 pub(super) async fn remove_checkpoint(

@@ -36,27 +36,18 @@ pub(super) struct CloneBody {
 /// but not its checkpoints. The original is unchanged. The body is optional.
 #[utoipa::path(
     post, path = "/v1/sessions/{session_id}/clone", tag = "sessions",
-    security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),
     request_body = Option<CloneBody>,
     responses(
         (status = 200, description = "The new session", body = Session),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
         (status = 404, description = "The session or checkpoint does not exist", body = ErrorBody),
-        (
-            status = 409, body = ErrorBody,
-            description = "The session cannot be copied, or sessions are not stored"
-        ),
+        (status = 409, body = ErrorBody,
+         description = "The session cannot be copied, or sessions are not stored"),
         (status = 422, description = "The body is not a JSON object", body = ValidationBody),
         (status = 429, description = "You have reached your limit of sessions", body = ErrorBody),
-        (
-            status = 503, body = ErrorBody,
-            description = "No port is free, or the worker failed to start"
-        ),
-        (
-            status = 507, body = ErrorBody,
-            description = "The disk quota is exceeded"
-        ),
+        (status = 503, body = ErrorBody,
+         description = "No port is free, or the worker failed to start"),
+        (status = 507, description = "The disk quota is exceeded", body = ErrorBody),
     )
 )]
 pub(super) async fn clone_session(

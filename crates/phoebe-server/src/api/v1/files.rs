@@ -38,19 +38,12 @@ pub(super) struct SnapshotPath {
 /// A `.phoebe` file that PHOEBE opens with `phoebe.load`.
 #[utoipa::path(
     get, path = "/v1/sessions/{session_id}/bundle", tag = "files",
-    security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
-        (
-            status = 200, body = Vec<u8>, content_type = "application/octet-stream",
-            description = "The file"
-        ),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
-        (status = 404, description = "The session does not exist", body = ErrorBody),
-        (
-            status = 409, body = ErrorBody,
-            description = "PHOEBE cannot export the Bundle; `detail` has the reason"
-        ),
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
+         description = "The file"),
+        (status = 409, body = ErrorBody,
+         description = "PHOEBE cannot export the Bundle; `detail` has the reason"),
         (status = 503, description = "The session cannot wake now", body = ErrorBody),
     )
 )]
@@ -72,25 +65,17 @@ pub(super) async fn download_bundle(
 /// session names them.
 #[utoipa::path(
     put, path = "/v1/sessions/{session_id}/bundle", tag = "files",
-    security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),
     request_body(
         content = Vec<u8>, content_type = "application/octet-stream", description = "The file"
     ),
     responses(
         (status = 200, description = "The changes that can be undone and redone", body = History),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
-        (status = 404, description = "The session does not exist", body = ErrorBody),
         (status = 413, description = "The file is too large", body = ErrorBody),
-        (
-            status = 422, body = ErrorBody,
-            description = "PHOEBE cannot import the file; `detail` has the reason"
-        ),
+        (status = 422, body = ErrorBody,
+         description = "PHOEBE cannot import the file; `detail` has the reason"),
         (status = 503, description = "The session cannot wake now", body = ErrorBody),
-        (
-            status = 507, body = ErrorBody,
-            description = "The disk quota is exceeded"
-        ),
+        (status = 507, description = "The disk quota is exceeded", body = ErrorBody),
     )
 )]
 pub(super) async fn upload_bundle(
@@ -111,16 +96,11 @@ pub(super) async fn upload_bundle(
 /// session began, or since a Bundle was imported; the script contains the imported Bundle.
 #[utoipa::path(
     get, path = "/v1/sessions/{session_id}/script", tag = "files",
-    security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
         (status = 200, description = "The script", body = String, content_type = "text/x-python"),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
-        (status = 404, description = "The session does not exist", body = ErrorBody),
-        (
-            status = 409, body = ErrorBody,
-            description = "No script can be made; `detail` has the reason"
-        ),
+        (status = 409, body = ErrorBody,
+         description = "No script can be made; `detail` has the reason"),
         (status = 503, description = "The session cannot wake now", body = ErrorBody),
     )
 )]
@@ -142,22 +122,16 @@ pub(super) async fn download_script(
 /// it only if you trust everybody who used the session.
 #[utoipa::path(
     get, path = "/v1/sessions/{session_id}/snapshots/{format}", tag = "files",
-    security((), ("token" = []), ("api_key" = [])),
     params(
         ("session_id" = String, Path, description = "The session's id"),
         ("format" = String, Path, description = "`pickle` or `portable`"),
     ),
     responses(
-        (
-            status = 200, body = Vec<u8>, content_type = "application/octet-stream",
-            description = "The file"
-        ),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
+         description = "The file"),
         (status = 404, description = "The session or file does not exist", body = ErrorBody),
-        (
-            status = 409, body = ErrorBody,
-            description = "The file is damaged, or sessions are not stored"
-        ),
+        (status = 409, body = ErrorBody,
+         description = "The file is damaged, or sessions are not stored"),
     )
 )]
 pub(super) async fn download_snapshot(

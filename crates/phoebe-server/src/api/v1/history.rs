@@ -48,19 +48,11 @@ impl History {
 /// Show undo and redo
 #[utoipa::path(
     get, path = "/v1/sessions/{session_id}/history", tag = "history",
-    security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
-        (
-            status = 200, body = History,
-            description = "The changes that can be undone and redone"
-        ),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
-        (status = 404, description = "The session does not exist", body = ErrorBody),
-        (
-            status = 409, body = ErrorBody,
-            description = "Sessions are not stored, or the session is not available now"
-        ),
+        (status = 200, description = "The changes that can be undone and redone", body = History),
+        (status = 409, body = ErrorBody,
+         description = "Sessions are not stored, or the session is not available now"),
     )
 )]
 pub(super) async fn history(
@@ -75,12 +67,9 @@ pub(super) async fn history(
 /// Runs after the commands that were sent before. The next change discards the undone ones.
 #[utoipa::path(
     post, path = "/v1/sessions/{session_id}/undo", tag = "history",
-    security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
         (status = 200, description = "The changes that can be undone and redone", body = History),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
-        (status = 404, description = "The session does not exist", body = ErrorBody),
         (status = 409, description = "There is nothing to undo", body = ErrorBody),
     )
 )]
@@ -95,12 +84,9 @@ pub(super) async fn undo(
 /// Redo an undone change
 #[utoipa::path(
     post, path = "/v1/sessions/{session_id}/redo", tag = "history",
-    security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
         (status = 200, description = "The changes that can be undone and redone", body = History),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
-        (status = 404, description = "The session does not exist", body = ErrorBody),
         (status = 409, description = "There is nothing to redo", body = ErrorBody),
     )
 )]

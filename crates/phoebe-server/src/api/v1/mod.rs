@@ -16,7 +16,6 @@ use super::caller::{Caller, OwnedSession};
 use super::state::Shared;
 use super::view::Session;
 use crate::config::SessionSettings;
-use crate::error::ErrorBody;
 
 /// Routes for callers who may use the session in the path, or who have the share token in it.
 pub(super) fn routes() -> OpenApiRouter<Shared> {
@@ -44,12 +43,9 @@ pub(super) fn supervised_routes() -> OpenApiRouter<Shared> {
 /// Show a session
 #[utoipa::path(
     get, path = "/v1/sessions/{session_id}", tag = "sessions",
-    security((), ("token" = []), ("api_key" = [])),
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
         (status = 200, description = "The session", body = Session),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
-        (status = 404, description = "The session does not exist", body = ErrorBody),
     )
 )]
 async fn session(

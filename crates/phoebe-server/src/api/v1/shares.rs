@@ -57,19 +57,15 @@ pub(super) struct SharePath {
 /// as a copy of it. Nobody can change the checkpoint. A new link replaces the earlier one.
 #[utoipa::path(
     post, path = "/v1/sessions/{session_id}/checkpoints/{checkpoint_id}/share", tag = "history",
-    security((), ("token" = []), ("api_key" = [])),
     params(
         ("session_id" = String, Path, description = "The session's id"),
         ("checkpoint_id" = String, Path, description = "The checkpoint's id"),
     ),
     responses(
         (status = 200, description = "The link", body = Share),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
         (status = 404, description = "The session or checkpoint does not exist", body = ErrorBody),
-        (
-            status = 409, body = ErrorBody,
-            description = "Sessions are not stored, or the checkpoint is damaged"
-        ),
+        (status = 409, body = ErrorBody,
+         description = "Sessions are not stored, or the checkpoint is damaged"),
     )
 )]
 pub(super) async fn share_checkpoint(
@@ -95,22 +91,15 @@ pub(super) async fn share_checkpoint(
 /// The link stops working. Sessions that were copied with it stay.
 #[utoipa::path(
     delete, path = "/v1/sessions/{session_id}/checkpoints/{checkpoint_id}/share", tag = "history",
-    security((), ("token" = []), ("api_key" = [])),
     params(
         ("session_id" = String, Path, description = "The session's id"),
         ("checkpoint_id" = String, Path, description = "The checkpoint's id"),
     ),
     responses(
         (status = 200, description = "The link is removed", body = Done),
-        (status = 403, description = "The session belongs to another user", body = ErrorBody),
-        (
-            status = 404, body = ErrorBody,
-            description = "The session or the link does not exist"
-        ),
-        (
-            status = 409, body = ErrorBody,
-            description = "Sessions are not stored, or the session is not available now"
-        ),
+        (status = 404, description = "The session or the link does not exist", body = ErrorBody),
+        (status = 409, body = ErrorBody,
+         description = "Sessions are not stored, or the session is not available now"),
     )
 )]
 pub(super) async fn unshare_checkpoint(
@@ -131,7 +120,6 @@ pub(super) async fn unshare_checkpoint(
 /// Show a shared checkpoint
 #[utoipa::path(
     get, path = "/v1/shared/{token}", tag = "history",
-    security((), ("token" = []), ("api_key" = [])),
     params(("token" = String, Path, description = "The link's token")),
     responses(
         (status = 200, description = "The checkpoint", body = SharedCheckpoint),
@@ -158,7 +146,6 @@ pub(super) async fn shared_checkpoint(
 /// optional.
 #[utoipa::path(
     post, path = "/v1/shared/{token}/clone", tag = "history",
-    security((), ("token" = []), ("api_key" = [])),
     params(("token" = String, Path, description = "The link's token")),
     request_body = Option<StartMetadata>,
     responses(
@@ -166,14 +153,9 @@ pub(super) async fn shared_checkpoint(
         (status = 404, description = "The link is not valid", body = ErrorBody),
         (status = 422, description = "The body is not a JSON object", body = ValidationBody),
         (status = 429, description = "You have reached your limit of sessions", body = ErrorBody),
-        (
-            status = 503, body = ErrorBody,
-            description = "No port is free, or the worker failed to start"
-        ),
-        (
-            status = 507, body = ErrorBody,
-            description = "The disk quota is exceeded"
-        ),
+        (status = 503, body = ErrorBody,
+         description = "No port is free, or the worker failed to start"),
+        (status = 507, description = "The disk quota is exceeded", body = ErrorBody),
     )
 )]
 pub(super) async fn clone_shared_checkpoint(
