@@ -67,8 +67,8 @@ pub(super) fn add(mut document: OpenApi) -> OpenApi {
     document
 }
 
-/// Marks routes as open to a token or an API key, unless the handler says otherwise. Neither is needed
-/// in mode `none`.
+/// Marks routes as open to a token or an API key, unless the handler says otherwise. Mode `none`
+/// needs neither.
 pub(super) fn add_security(document: &mut OpenApi) {
     let scheme = |name| SecurityRequirement::new::<&str, [&str; 0], &str>(name, []);
     let all = [SecurityRequirement::default(), scheme("token"), scheme("api_key")];
