@@ -34,6 +34,27 @@ enum Detail {
     Validation(Vec<Problem>),
 }
 
+/// The body of an error answer.
+#[derive(utoipa::ToSchema)]
+#[allow(dead_code, reason = "describes the body of `HttpError` in the OpenAPI document")]
+pub(crate) struct ErrorBody {
+    /// What went wrong and the way out.
+    #[schema(example = "Session not found")]
+    detail: String,
+    /// The error's name, where programs may want to tell it from others of its status:
+    /// `command_too_large`, `journal_full` or `disk_quota`.
+    #[schema(example = "disk_quota")]
+    code: Option<String>,
+}
+
+/// The body of a 422 answer.
+#[derive(utoipa::ToSchema)]
+#[allow(dead_code, reason = "describes the body of `HttpError` in the OpenAPI document")]
+pub(crate) struct ValidationBody {
+    /// Everything that is wrong.
+    detail: Vec<Problem>,
+}
+
 /// One thing that is wrong with a request's input.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Problem {
@@ -157,7 +178,7 @@ impl HttpError {
 
 /// The body of every error answer.
 #[derive(Serialize)]
-struct ErrorBody<'a> {
+struct Body<'a> {
     detail: &'a Detail,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
@@ -165,7 +186,7 @@ struct ErrorBody<'a> {
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        let body = serde_json::to_vec(&ErrorBody { detail: &self.detail, code: self.code })
+        let body = serde_json::to_vec(&Body { detail: &self.detail, code: self.code })
             .unwrap_or_else(|_| br#"{"detail":"Internal server error"}"#.to_vec());
         let json = HeaderValue::from_static("application/json");
         let mut response = (self.status, [(header::CONTENT_TYPE, json)], body).into_response();

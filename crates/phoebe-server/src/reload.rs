@@ -1,5 +1,5 @@
 //! What SIGHUP does while the server serves: settings are read again; what a running server can take
-//! is taken, and the rest is named. Certificates and the keys of other services have watches of
+//! is applied, and the rest is named. Certificates and the keys of other services have watches of
 //! their own, which look at SIGHUP too.
 
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ impl Reload {
         Self { sources, log, in_force, file }
     }
 
-    /// Reads the settings again and takes what can be taken. What is wrong is logged and changes
+    /// Reads the settings again and takes what can be applied. What is wrong is logged and changes
     /// nothing.
     pub fn run(&mut self, authenticator: &Authenticator) {
         let change = config::load(&self.sources)
@@ -45,7 +45,7 @@ impl Reload {
             }
         };
         // Before a level that would hide it.
-        info!(changed = titles(&change.taken), "settings reloaded");
+        info!(changed = titles(&change.applied), "settings reloaded");
         self.log.set_level(&change.settings.logging);
         self.in_force = change.settings;
         if !change.needs_restart.is_empty() {
@@ -54,7 +54,7 @@ impl Reload {
     }
 }
 
-/// Why settings are not taken.
+/// Why settings are not applied.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     #[error(transparent)]

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::api::{self, App};
 use crate::auth::{AuthSetupError, Authenticator};
 use crate::config::{Durability, Settings, WorkerStart};
 use crate::passbands;
@@ -21,8 +22,10 @@ use crate::reload::Reload;
 use crate::session::SessionManager;
 use crate::signals::{self, Signals, Wish};
 use crate::store::snapshots::{Rules, SnapshotStore};
-use crate::store::{CommandFilter, DataDirectory, DataDirectoryError, Presence, Store, StoreError};
-use crate::web::{self, App, ConnectionLimits, Tls, TlsError};
+use crate::store::{
+    CommandFilter, DataDirectory, DataDirectoryError, DataDirectoryProbe, Store, StoreError,
+};
+use crate::web::{self, ConnectionLimits, Tls, TlsError};
 use crate::worker::cgroup::{CgroupError, Cgroups};
 use crate::worker::sandbox::{self, Containment, SandboxError};
 use crate::worker::{Interpreter, Launcher, Registry, bounds, orphans, reap_children};
@@ -136,7 +139,7 @@ pub async fn serve(
         settings,
         sessions: sessions.clone(),
         store: store.clone(),
-        data: Presence::of(data.root())?,
+        data: DataDirectoryProbe::of(data.root())?,
         authenticator: authenticator.clone(),
     };
 
@@ -146,7 +149,9 @@ pub async fn serve(
     let stopped = stopping.clone().cancelled_owned();
     let limits = ConnectionLimits::of(&app.settings.server);
     let has_proxy = !app.settings.server.trusted_proxies.is_empty();
-    let http = tokio::spawn(web::serve_http(listener, tls, limits, web::router(app), stopped));
+    let settings = Arc::clone(&app.settings);
+    let router = web::with_middleware(api::routes(app), &settings);
+    let http = tokio::spawn(web::serve_http(listener, tls, limits, router, stopped));
     let url = format!("{scheme}://{address}");
     if scheme == "http" && !address.ip().is_loopback() && !has_proxy {
         warn!(

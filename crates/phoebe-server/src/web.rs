@@ -1,16 +1,17 @@
-//! Serving: listener, TLS, connections, limits, graceful shutdown, and what holds for every route alike.
+//! The HTTP server: listener, TLS, connections, limits, graceful shutdown, and the middleware of
+//! all routes.
 
 mod client_address;
 mod connection;
-mod gate;
+mod connection_limit;
 mod headers;
-mod held_body;
 mod hosts;
 mod in_flight;
-mod lent_body;
 mod origins;
+mod permit_body;
 mod proxies;
 mod public_address;
+mod request_body;
 mod request_log;
 mod serve;
 #[cfg(test)]
@@ -27,59 +28,35 @@ use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use client_address::ClientAddress;
-pub use gate::ConnectionLimits;
+pub use connection_limit::ConnectionLimits;
 use hosts::Hosts;
-pub(crate) use in_flight::{Counted, PerCaller};
+pub(crate) use in_flight::{CallerLimit, LimitedCaller};
 use origins::Origins;
 use proxies::Proxies;
 pub(crate) use public_address::PublicAddress;
 use public_address::PublicAddresses;
+pub(crate) use request_log::CallerId;
 pub use serve::serve_http;
 pub use tls::{Tls, TlsError};
 
-use crate::api;
-use crate::auth::Authenticator;
 use crate::config::Settings;
 use crate::error::HttpError;
-use crate::session::SessionManager;
-use crate::store::{Presence, Store};
 
-/// The parts of the server that requests need.
-#[derive(Clone)]
-pub struct App {
-    /// The settings.
-    pub settings: Arc<Settings>,
-    /// All sessions.
-    pub sessions: SessionManager,
-    /// The database.
-    pub store: Store,
-    /// The data directory.
-    pub data: Presence,
-    /// Who is asking.
-    pub authenticator: Authenticator,
-}
-
-/// All routes with everything that surrounds them.
-pub fn router(app: App) -> Router {
-    let settings = Arc::clone(&app.settings);
-    surround(api::routes(app), &settings)
-}
-
-/// What holds for every route alike, from the inside out.
-fn surround(routes: Router, settings: &Settings) -> Router {
+/// Adds the middleware that every route has, innermost first.
+pub fn with_middleware(routes: Router, settings: &Settings) -> Router {
     let origins = Origins::of(settings);
     let hosts = Hosts::of(settings, &origins);
     let cors = origins.cors();
     let proxies = Proxies::of(settings);
     let addresses = PublicAddresses::of(settings);
-    let room = Arc::new(Semaphore::new(
+    let permits = Arc::new(Semaphore::new(
         settings.server.max_requests_in_flight.min(Semaphore::MAX_PERMITS),
     ));
     let is_https = settings.server.tls_cert.is_some();
     routes
         .layer(CatchPanicLayer::custom(answer_panic))
         .layer(middleware::from_fn(move |request, next| {
-            in_flight::bound(Arc::clone(&room), request, next)
+            in_flight::limit(Arc::clone(&permits), request, next)
         }))
         .layer(middleware::from_fn(request_log::log_request))
         .layer(middleware::from_fn(move |request, next| {
@@ -92,7 +69,7 @@ fn surround(routes: Router, settings: &Settings) -> Router {
         .layer(middleware::from_fn(move |request, next| headers::add(is_https, request, next)))
 }
 
-/// A defect in a handler is this request's problem only.
+/// Turns a panic in a handler into a 500 for this request alone.
 fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
     let message = panic
         .downcast_ref::<String>()

@@ -171,7 +171,7 @@ fn the_doctor_tells_what_is_wrong_with_the_settings_and_checks_everything_else()
         ("user = \"nobody\"\nsandbox = \"off\"", "[worker] user has no effect"),
         ("[server]\nport = 99999", "[server] port"),
         ("[server]\nprot = 1", "did you mean port?"),
-        ("[server]\npublic_url = \"uni.example.org\"", "is no address such as"),
+        ("[server]\npublic_url = \"uni.example.org\"", "is not an address such as"),
         ("[nonsense]\nx = 1", "unknown section"),
     ] {
         let report = doctor(settings, &[]);
@@ -183,7 +183,7 @@ fn the_doctor_tells_what_is_wrong_with_the_settings_and_checks_everything_else()
     assert_eq!(report.matches("failed   settings").count(), 2, "each is told: {report}");
     // Where nothing of the file can be read.
     for (settings, variable, told) in [
-        ("[server", ("UNUSED", ""), "no valid TOML"),
+        ("[server", ("UNUSED", ""), "invalid TOML"),
         ("", ("PHOEBE_SERVER_CONFIG", "/nowhere.toml"), "/nowhere.toml cannot be read"),
         ("", ("PHOEBE_SERVER__SERVER__PORT", "x"), "PHOEBE_SERVER__SERVER__PORT"),
     ] {

@@ -258,7 +258,7 @@ fn another_programs_database_is_refused_and_untouched() {
         let schema: String = one(&path, "SELECT group_concat(sql) FROM sqlite_schema");
         let message = refusal(&path);
         assert!(
-            message.contains("phoebe-server's") && message.contains("[database] path"),
+            message.contains("phoebe-server") && message.contains("[database] path"),
             "{message}"
         );
         assert_eq!(one::<String>(&path, "SELECT group_concat(sql) FROM sqlite_schema"), schema);

@@ -1,19 +1,19 @@
-//! `/auth`: accounts and tokens.
+//! `/auth`: accounts and login.
 
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::body::Small;
+use super::body::SmallBody;
 use super::caller::Caller;
 use super::json::Fields;
-use super::{ErrorBody, Shared, ValidationBody};
+use super::state::Shared;
 use crate::auth::{AuthError, Identity, LoggedIn, Registration};
-use crate::error::HttpError;
+use crate::error::{ErrorBody, HttpError, ValidationBody};
 use crate::web::ClientAddress;
 
-/// How users prove who they are.
+/// How users authenticate.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AuthConfig {
     /// `none`, `password`, `jwt` or `external`.
@@ -41,21 +41,21 @@ pub(super) struct Token {
     access_token: String,
     /// Always `bearer`.
     token_type: &'static str,
-    /// Whose it is; not in mode `password`.
+    /// The token's user; missing in mode `password`.
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<User>,
 }
 
-/// A wish for an account.
+/// The data of a new account.
 #[derive(ToSchema)]
 #[allow(
     dead_code,
-    reason = "describes the request in the OpenAPI document; the body is read field by field"
+    reason = "describes the request in the OpenAPI document; the body is parsed by `Fields`"
 )]
 pub(super) struct RegistrationBody {
     #[schema(example = "ada@example.org", min_length = 1, max_length = 320)]
     email: String,
-    /// As long as the settings ask for, and at most 1024 bytes.
+    /// At least as long as the settings require, at most 1024 bytes.
     #[schema(min_length = 1, max_length = 1024)]
     password: String,
     first_name: Option<String>,
@@ -66,10 +66,10 @@ pub(super) struct RegistrationBody {
 #[derive(ToSchema)]
 #[allow(
     dead_code,
-    reason = "describes the request in the OpenAPI document; the body is read field by field"
+    reason = "describes the request in the OpenAPI document; the body is parsed by `Fields`"
 )]
 pub(super) struct LoginBody {
-    /// Not needed in mode `password`.
+    /// Optional in mode `password`.
     #[schema(example = "ada@example.org")]
     email: String,
     password: String,
@@ -105,55 +105,57 @@ pub(super) async fn config(State(context): State<Shared>) -> Json<AuthConfig> {
     Json(AuthConfig { mode: context.app.authenticator.mode_name() })
 }
 
-/// Make an account
+/// Create an account
 ///
-/// Only in mode `jwt`.
+/// Works in mode `jwt` only.
 #[utoipa::path(
     post, path = "/auth/register", tag = "accounts", request_body = RegistrationBody,
     responses(
         (status = 200, description = "A token for the new account", body = Token),
-        (status = 400, description = "The credentials cannot be used", body = ErrorBody),
-        (status = 403, description = "Registration is closed, or for other addresses", body = ErrorBody),
-        (status = 404, description = "There are no accounts in this mode", body = ErrorBody),
-        (status = 409, description = "The address has an account", body = ErrorBody),
-        (status = 422, description = "A field is missing or no text", body = ValidationBody),
-        (status = 429, description = "Too many accounts were made from your address", body = ErrorBody),
+        (status = 400, description = "The credentials are not acceptable", body = ErrorBody),
+        (status = 403, body = ErrorBody,
+         description = "Registration is closed, or restricted to other addresses"),
+        (status = 404, description = "This mode has no accounts", body = ErrorBody),
+        (status = 409, description = "The address already has an account", body = ErrorBody),
+        (status = 422, description = "A field is missing or not a string", body = ValidationBody),
+        (status = 429, description = "Too many registrations from your address", body = ErrorBody),
     )
 )]
 pub(super) async fn register(
     State(context): State<Shared>,
     ClientAddress(address): ClientAddress,
-    Small(body): Small,
+    SmallBody(body): SmallBody,
 ) -> Result<Json<Token>, HttpError> {
     let mut fields = Fields::required(&body)?;
-    let wish = Registration {
+    let registration = Registration {
         email: fields.text("email"),
         password: fields.text("password"),
         first_name: fields.optional_text("first_name").unwrap_or_default(),
         last_name: fields.optional_text("last_name").unwrap_or_default(),
     };
     fields.rest()?;
-    Ok(Json(context.app.authenticator.register(wish, address).await?.into()))
+    Ok(Json(context.app.authenticator.register(registration, address).await?.into()))
 }
 
 /// Log in
 ///
-/// In mode `jwt` with an account's e-mail and password, in mode `password` with the server's password alone.
+/// Mode `jwt` needs an account's e-mail and password. Mode `password` needs the server's password
+/// only.
 #[utoipa::path(
     post, path = "/auth/login", tag = "accounts", request_body = LoginBody,
     responses(
         (status = 200, description = "A token", body = Token),
         (status = 401, description = "Wrong credentials", body = ErrorBody),
         (status = 403, description = "The account is disabled", body = ErrorBody),
-        (status = 404, description = "There is no login in this mode", body = ErrorBody),
-        (status = 422, description = "A field is missing or no text", body = ValidationBody),
+        (status = 404, description = "This mode has no login", body = ErrorBody),
+        (status = 422, description = "A field is missing or not a string", body = ValidationBody),
         (status = 429, description = "Too many wrong passwords", body = ErrorBody),
     )
 )]
 pub(super) async fn login(
     State(context): State<Shared>,
     ClientAddress(address): ClientAddress,
-    Small(body): Small,
+    SmallBody(body): SmallBody,
 ) -> Result<Json<Token>, HttpError> {
     let authenticator = &context.app.authenticator;
     let mut fields = Fields::required(&body)?;
@@ -172,13 +174,13 @@ pub(super) async fn login(
     Ok(Json(logged_in.into()))
 }
 
-/// Who am I
+/// Show the current user
 #[utoipa::path(
-    get, path = "/auth/me", tag = "accounts", security((), ("token" = []), ("api_key" = [])),
+    get, path = "/auth/me", tag = "accounts",
     responses(
-        (status = 200, description = "You", body = User),
+        (status = 200, description = "The current user", body = User),
         (status = 401, description = "The token is missing or not valid", body = ErrorBody),
-        (status = 404, description = "This mode knows no users", body = ErrorBody),
+        (status = 404, description = "This mode has no users", body = ErrorBody),
     )
 )]
 pub(super) async fn me(caller: Caller) -> Result<Json<User>, HttpError> {

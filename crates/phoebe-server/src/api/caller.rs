@@ -1,4 +1,5 @@
-//! The caller of a request and the session it names: found and checked before the handler, so that no handler can forget it.
+//! The guard: authenticates the caller and checks access to the session in the path before the
+//! handler runs.
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State};
@@ -7,45 +8,41 @@ use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::Shared;
+use super::state::Shared;
 use crate::auth::Identity;
 use crate::error::HttpError;
 use crate::session::{SessionManager, SessionView};
-use crate::web::{ClientAddress, Counted};
+use crate::web::{CallerId, ClientAddress, LimitedCaller};
 
-/// The name of the path parameter that holds a session's id.
+/// The path parameter that holds a session's id.
 pub(super) const SESSION: &str = "session_id";
 
-/// Who sent the request; nobody in particular in the modes that know no users.
+/// The caller; `None` in modes without users.
 #[derive(Debug, Clone)]
 pub(super) struct Caller(pub(super) Option<Identity>);
 
-/// The session that the path names, which this caller may use.
+/// The session in the path. The caller may use it.
 #[derive(Debug, Clone)]
 pub(super) struct OwnedSession(pub(super) SessionView);
 
-/// The user's id, left on a response for the request log.
-#[derive(Debug, Clone)]
-pub(crate) struct CallerId(pub(crate) String);
-
-/// What a route does with the session it names.
+/// The access that a route needs to its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Anything: for its owner and administrators.
+    /// Full access: for the owner and administrators.
     Use,
-    /// Looks at it from outside, or ends it: for instructors of the owner's groups too.
+    /// Look at the session or end it: also for instructors of the owner's groups.
     Supervise,
 }
 
-/// What a guard knows.
+/// The guard's state.
 #[derive(Clone)]
 pub(super) struct Guard {
     pub(super) context: Shared,
     pub(super) access: Access,
 }
 
-/// Refuses a request that does not say who sent it, or that names a session which its sender may not reach. Tells the
-/// handler both.
+/// Middleware: refuses a request without valid credentials, or for a session that the caller may
+/// not access. Adds the caller and the session to the request.
 pub(super) async fn guard(
     State(guard): State<Guard>,
     route: MatchedPath,
@@ -60,7 +57,8 @@ pub(super) async fn guard(
         Err(error) => return HttpError::from(error).into_response(),
     };
     let id = caller.0.as_ref().map(|identity| CallerId(identity.user_id.clone()));
-    let mut response = match caller.named(&app.sessions, guard.access, &route, parameters) {
+    let mut response = match caller.session_in_path(&app.sessions, guard.access, &route, parameters)
+    {
         Ok(session) => {
             request.extensions_mut().insert(caller);
             session.map(|session| request.extensions_mut().insert(session));
@@ -74,29 +72,29 @@ pub(super) async fn guard(
     response
 }
 
-/// The answer where a session is unknown, in the words that clients know.
-pub(super) fn unknown(route: &str) -> HttpError {
+/// Returns the 404 for an unknown session, with the text that clients know.
+pub(super) fn session_not_found(route: &str) -> HttpError {
     let is_command = route.starts_with("/send/");
     HttpError::not_found(if is_command { "Invalid session ID" } else { "Session not found" })
 }
 
-/// Refuses a request of somebody who has too many in flight.
-pub(super) async fn bound(
+/// Middleware: refuses a request of a caller who has too many in flight.
+pub(super) async fn limit(
     State(context): State<Shared>,
     caller: Caller,
     ClientAddress(address): ClientAddress,
     request: Request,
     next: Next,
 ) -> Response {
-    let user = caller.0.map(|identity| Counted::User(identity.user_id));
-    match user.or(address.map(Counted::Address)) {
-        Some(counted) => context.per_caller.bound(counted, request, next).await,
+    let user = caller.0.map(|identity| LimitedCaller::User(identity.user_id));
+    match user.or(address.map(LimitedCaller::Address)) {
+        Some(caller) => context.caller_limit.limit(caller, request, next).await,
         None => next.run(request).await,
     }
 }
 
 impl Caller {
-    /// Whether this caller may do so with a session.
+    /// Returns whether this caller has this access to a session.
     pub(super) fn may(&self, access: Access, session: &SessionView) -> bool {
         let Some(identity) = &self.0 else { return true };
         let owner = session.owner.as_ref().map(|owner| owner.user_id.as_str());
@@ -107,27 +105,27 @@ impl Caller {
             })
     }
 
-    /// Whether the session is this caller's own, or nobody's where there are no users.
+    /// Returns whether the session is the caller's own. True in modes without users.
     pub(super) fn owns(&self, session: &SessionView) -> bool {
         self.0.as_ref().is_none_or(|identity| {
             session.owner.as_ref().is_some_and(|owner| owner.user_id == identity.user_id)
         })
     }
 
-    /// The session that the path names, if it names one.
-    fn named(
+    /// Returns the session in the path, if the route has one.
+    fn session_in_path(
         &self,
         sessions: &SessionManager,
         access: Access,
         route: &MatchedPath,
         parameters: Result<RawPathParams, RawPathParamsRejection>,
     ) -> Result<Option<OwnedSession>, HttpError> {
-        // An id that is no text is no session's.
-        let parameters = parameters.map_err(|_| unknown(route.as_str()))?;
+        // An id that is not UTF-8 belongs to no session.
+        let parameters = parameters.map_err(|_| session_not_found(route.as_str()))?;
         let Some((_, id)) = parameters.iter().find(|(name, _)| *name == SESSION) else {
             return Ok(None);
         };
-        let session = sessions.get(id).ok_or_else(|| unknown(route.as_str()))?;
+        let session = sessions.get(id).ok_or_else(|| session_not_found(route.as_str()))?;
         if self.may(access, &session) {
             return Ok(Some(OwnedSession(session)));
         }
@@ -139,7 +137,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, HttpError> {
-        guarded(parts)
+        extension(parts)
     }
 }
 
@@ -147,14 +145,15 @@ impl<S: Sync> FromRequestParts<S> for OwnedSession {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, HttpError> {
-        guarded(parts)
+        extension(parts)
     }
 }
 
-/// What the guard left. Without it the route is not behind [`guard`]: refuse rather than serve it to everybody.
-fn guarded<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T, HttpError> {
+/// Returns what the guard added. If it is missing, the route has no guard, and the request is
+/// refused.
+fn extension<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T, HttpError> {
     parts.extensions.get::<T>().cloned().ok_or_else(|| {
-        tracing::error!(path = parts.uri.path(), "a route needs its guard and has none");
+        tracing::error!(path = parts.uri.path(), "a route has no guard");
         HttpError::internal()
     })
 }

@@ -1,4 +1,9 @@
-//! JSON bodies: as little parsing as the route needs, and a 422 that says where a body is wrong.
+//! JSON bodies: parses as little as the route needs, and answers a wrong body with a 422 that lists
+//! every error.
+//!
+//! [`Fields`] exists because a 422 must list all wrong fields at once, each with the input and the
+//! type names of pydantic, and serde stops at the first error. Libraries that collect errors
+//! (`eserde`, `deserr`) lack the input or the remaining fields, and need more code.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,13 +15,14 @@ use serde_json::{Map, Value};
 
 use crate::error::{Context, HttpError, Place, Problem};
 
-/// Lists and objects inside each other: far more than a Bundle has, far less than any parser's stack bears.
+/// The deepest nesting of a body: deeper than a Bundle, far below the parser's stack limit.
 const MAX_DEPTH: usize = 100;
 
-/// Input above this many bytes is not repeated in a 422.
-const MAX_REPEATED_INPUT: usize = 64 * 1024;
+/// Input above this many bytes is not echoed in a 422.
+const MAX_ECHOED_INPUT: usize = 64 * 1024;
 
-/// The `command` of a body that is one JSON object; empty where it is missing or no text, which the worker answers.
+/// Returns the `command` of a JSON object. It is empty if the field is missing or not a string; the
+/// worker refuses that.
 pub fn command_name(body: &Bytes) -> Result<String, HttpError> {
     let text = text_of(body)?;
     match parse(text, ObjectSeed) {
@@ -33,7 +39,7 @@ pub(super) struct Command {
     pub(super) body: Bytes,
 }
 
-/// The commands of a body that is a JSON list of at most `limit` objects.
+/// Returns the commands of a JSON list of at most `limit` objects.
 pub(super) fn commands(body: &Bytes, limit: usize) -> Result<Vec<Command>, HttpError> {
     let text = text_of(body)?;
     let Some(items) = parse(text, ListSeed { limit })? else {
@@ -69,7 +75,7 @@ pub(super) fn commands(body: &Bytes, limit: usize) -> Result<Vec<Command>, HttpE
     if problems.is_empty() { Ok(commands) } else { Err(HttpError::validation(problems)) }
 }
 
-/// A small JSON object whose fields are taken out one by one; what is wrong with them is collected.
+/// A small JSON object whose fields are taken one by one. Errors are collected.
 #[derive(Default)]
 pub(super) struct Fields {
     fields: Map<String, Value>,
@@ -78,7 +84,7 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// The object in `body`; an empty body and `null` are `None`.
+    /// Parses the object in `body`. An empty body and `null` are `None`.
     pub(super) fn optional(body: &Bytes) -> Result<Option<Self>, HttpError> {
         if body.is_empty() || body.trim_ascii() == b"null" {
             return Ok(None);
@@ -86,18 +92,18 @@ impl Fields {
         let text = text_of(body)?;
         match serde_json::from_str::<Value>(text).map_err(|error| invalid_json(text, &error))? {
             Value::Object(fields) => {
-                Ok(Some(Self { fields, input: repeated(text), problems: Vec::new() }))
+                Ok(Some(Self { fields, input: echoed(text), problems: Vec::new() }))
             }
             _ => Err(HttpError::validation(vec![not_an_object(vec!["body".into()], text)])),
         }
     }
 
-    /// The object in `body`.
+    /// Parses the object in `body`, which must not be empty.
     pub(super) fn required(body: &Bytes) -> Result<Self, HttpError> {
         Self::optional(body)?.ok_or_else(missing_body)
     }
 
-    /// Takes a text that must be there.
+    /// Takes a required string.
     pub(super) fn text(&mut self, name: &str) -> String {
         if !self.fields.contains_key(name) {
             self.problems.push(Problem {
@@ -118,7 +124,7 @@ impl Fields {
         }
     }
 
-    /// Takes a text that may be missing or null.
+    /// Takes an optional string; `null` counts as missing.
     pub(super) fn optional_text(&mut self, name: &str) -> Option<String> {
         match self.fields.remove(name)? {
             Value::Null => None,
@@ -130,26 +136,26 @@ impl Fields {
         }
     }
 
-    /// Notes what is wrong with a text that was taken, if it has more than `most` characters.
-    pub(super) fn bound(&mut self, name: &str, text: &str, most: usize) {
+    /// Records an error if the string has more than `most` characters.
+    pub(super) fn limit_length(&mut self, name: &str, text: &str, most: usize) {
         if text.chars().count() > most {
             let message = format!("String should have at most {most} characters");
             self.wrong("string_too_long", &message, name, Value::Null);
         }
     }
 
-    /// Notes what is wrong with a text that was taken, if there is nothing in it.
-    pub(super) fn not_blank(&mut self, name: &str, text: &str) {
+    /// Records an error if the string is blank.
+    pub(super) fn require_text(&mut self, name: &str, text: &str) {
         if text.trim().is_empty() {
             let message = "String should have at least 1 character";
             self.wrong("string_too_short", message, name, Value::from(text));
         }
     }
 
-    /// Takes a whole number, 0 or more, that may be missing or null.
+    /// Takes an optional integer, 0 or more; `null` counts as missing.
     pub(super) fn optional_number(&mut self, name: &str) -> Option<u32> {
         let value = self.fields.remove(name).filter(|value| !value.is_null())?;
-        // To JSON 7.0 is a whole number too.
+        // In JSON, 7.0 is an integer too.
         let whole = value.as_f64().filter(|number| number.fract() == 0.0);
         let number = whole.filter(|number| (0.0..=f64::from(u32::MAX)).contains(number));
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
@@ -160,7 +166,7 @@ impl Fields {
         number
     }
 
-    /// Everything that was not taken, if nothing was wrong.
+    /// Returns the fields that were not taken, or all errors.
     pub(super) fn rest(self) -> Result<Map<String, Value>, HttpError> {
         if self.problems.is_empty() {
             Ok(self.fields)
@@ -169,16 +175,15 @@ impl Fields {
         }
     }
 
-    /// Notes that the fields that were not taken are too much, if they have more than `most` KiB as
-    /// JSON.
-    pub(super) fn bound_rest(&mut self, most: usize) {
+    /// Records an error if the remaining fields have more than `most` KiB as JSON.
+    pub(super) fn limit_rest(&mut self, most: usize) {
         let bytes = serde_json::to_vec(&self.fields).map_or(usize::MAX, |json| json.len());
         if bytes > most * 1024 {
             self.problems.push(Problem {
                 kind: "too_long",
                 loc: vec!["body".into()],
                 msg: format!(
-                    "The fields that are kept as metadata should have at most {most} KiB as JSON"
+                    "The fields that are stored as metadata should have at most {most} KiB as JSON"
                 ),
                 input: None,
                 ctx: None,
@@ -213,7 +218,8 @@ fn text_of(body: &Bytes) -> Result<&str, HttpError> {
     }
 }
 
-/// Where the text goes deeper than allowed. It may be no JSON: then what is no bracket outside a string is ignored.
+/// Returns the position at which the text exceeds the allowed depth. The text may be invalid JSON;
+/// only brackets outside strings count.
 fn too_deep(text: &str) -> Option<usize> {
     let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
     for (position, byte) in text.bytes().enumerate() {
@@ -245,7 +251,7 @@ fn nested_too_deeply(position: usize) -> HttpError {
     }])
 }
 
-/// Reads all of `text` with `seed`.
+/// Parses all of `text` with `seed`.
 fn parse<'de, S: DeserializeSeed<'de>>(text: &'de str, seed: S) -> Result<S::Value, HttpError> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     seed.deserialize(&mut deserializer)
@@ -253,7 +259,7 @@ fn parse<'de, S: DeserializeSeed<'de>>(text: &'de str, seed: S) -> Result<S::Val
         .map_err(|error| invalid_json(text, &error))
 }
 
-/// The last `command` of an object, as in Python; `None` if it is no object.
+/// Reads the last `command` of an object, as Python does; `None` if the value is no object.
 struct ObjectSeed;
 
 impl<'de> DeserializeSeed<'de> for ObjectSeed {
@@ -264,12 +270,12 @@ impl<'de> DeserializeSeed<'de> for ObjectSeed {
     }
 }
 
-/// A text that is borrowed where it has no escapes.
+/// A string that is borrowed if it has no escapes.
 #[derive(serde::Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// The visits of everything a seed does not look for: read to its end, and nothing.
-macro_rules! anything_else_is_nothing {
+/// Visitor methods that ignore a value of another type.
+macro_rules! ignore_other_types {
     () => {
         fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
             formatter.write_str("JSON")
@@ -298,7 +304,7 @@ macro_rules! anything_else_is_nothing {
 impl<'de> Visitor<'de> for ObjectSeed {
     type Value = Option<Cow<'de, str>>;
 
-    anything_else_is_nothing!();
+    ignore_other_types!();
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut name = Cow::Borrowed("");
@@ -320,7 +326,7 @@ impl<'de> Visitor<'de> for ObjectSeed {
     }
 }
 
-/// The items of a list, of which one more than `limit` is kept; `None` if it is no list.
+/// Reads the items of a list, keeping one more than `limit`; `None` if the value is no list.
 struct ListSeed {
     limit: usize,
 }
@@ -336,7 +342,7 @@ impl<'de> DeserializeSeed<'de> for ListSeed {
 impl<'de> Visitor<'de> for ListSeed {
     type Value = Option<Vec<&'de RawValue>>;
 
-    anything_else_is_nothing!();
+    ignore_other_types!();
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
         let mut kept = Vec::new();
@@ -357,7 +363,7 @@ impl<'de> Visitor<'de> for ListSeed {
 }
 
 fn problem_at(loc: Vec<Place>, text: &str) -> Problem {
-    Problem { kind: "", loc, msg: String::new(), input: repeated(text), ctx: None }
+    Problem { kind: "", loc, msg: String::new(), input: echoed(text), ctx: None }
 }
 
 fn not_an_object(loc: Vec<Place>, text: &str) -> Problem {
@@ -368,7 +374,7 @@ fn not_an_object(loc: Vec<Place>, text: &str) -> Problem {
     }
 }
 
-/// A query string that cannot be read.
+/// The 422 for an invalid query string.
 pub(super) fn bad_query(error: &str) -> HttpError {
     HttpError::validation(vec![Problem {
         kind: "value_error",
@@ -389,9 +395,9 @@ fn missing_body() -> HttpError {
     }])
 }
 
-/// The input to repeat in a 422, if it is not too large.
-fn repeated(text: &str) -> Option<Box<RawValue>> {
-    (text.len() <= MAX_REPEATED_INPUT)
+/// Returns the input for a 422, unless it is too large.
+fn echoed(text: &str) -> Option<Box<RawValue>> {
+    (text.len() <= MAX_ECHOED_INPUT)
         .then(|| RawValue::from_string(text.trim().to_owned()).ok())
         .flatten()
 }
@@ -404,9 +410,9 @@ fn invalid_json(text: &str, error: &serde_json::Error) -> HttpError {
             text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
         (line_start + error.column().saturating_sub(1)).min(text.len())
     };
-    // Clients count characters, serde_json bytes.
+    // Clients count characters, serde_json counts bytes.
     let position = text.as_bytes()[..position].iter().filter(|&&byte| byte as i8 >= -0x40).count();
-    json_invalid(position, in_known_words(error))
+    json_invalid(position, python_message(error))
 }
 
 fn json_invalid(position: usize, error: String) -> HttpError {
@@ -419,8 +425,8 @@ fn json_invalid(position: usize, error: String) -> HttpError {
     }])
 }
 
-/// The parser's complaint in the words that existing clients know.
-fn in_known_words(error: &serde_json::Error) -> String {
+/// Translates the parser's message to the text of Python's `json`, which clients know.
+fn python_message(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let known = [
         ("EOF while parsing a value", "Expecting value"),
@@ -468,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_text_for_a_name_the_worker_decides() {
+    fn a_command_without_a_name_goes_to_the_worker() {
         for body in ["{}", r#"{"command": 1}"#, r#"{"command": null}"#, r#"{"command": ["ping"]}"#]
         {
             assert_eq!(name(body), "");
@@ -476,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_no_object_is_refused_with_what_it_is() {
+    fn a_body_that_is_not_an_object_is_refused() {
         for body in ["[1]", "1", "-1", "1.5", "true", "null", "\"x\"", "[{}]"] {
             let expected = json!([{
                 "type": "dict_type", "loc": ["body"], "msg": "Input should be a valid dictionary",
@@ -494,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_json_is_refused_with_its_place() {
+    fn invalid_json_is_refused_with_its_position() {
         let cases: [(&[u8], usize, &str); 9] = [
             (br#"{"command":"#, 11, "Expecting value"),
             (br#"{"command": oops}"#, 12, "Expecting value"),
@@ -517,13 +523,13 @@ mod tests {
     }
 
     #[test]
-    fn depth_and_size_of_a_refused_body_do_no_harm() {
+    fn a_large_refused_body_is_not_echoed() {
         let large: &'static [u8] = format!("[{}]", "1,".repeat(100_000) + "1").leak().as_bytes();
-        assert_eq!(refusal(large)[0]["input"], Value::Null, "too large to be repeated");
+        assert_eq!(refusal(large)[0]["input"], Value::Null, "too large to be echoed");
     }
 
     #[test]
-    fn depth_is_bounded_in_every_body_and_text_is_no_depth() {
+    fn depth_is_limited_and_brackets_in_strings_do_not_count() {
         let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
         let command =
             |value: String| Bytes::from(format!("{{\"command\": \"x\", \"a\": {value}}}"));
@@ -545,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_cut_into_the_very_bytes_of_its_commands() {
+    fn a_batch_is_split_without_copying_its_commands() {
         let body = Bytes::from_static(br#" [ {"command": "a", "x": 1.50}, {"command":"b"} ] "#);
         let commands = commands(&body, 2).unwrap();
         let parts: Vec<_> = commands.iter().map(|one| (one.name.as_str(), &one.body[..])).collect();
@@ -569,15 +575,18 @@ mod tests {
     }
 
     #[test]
-    fn all_wrong_fields_are_told_at_once() {
+    fn all_wrong_fields_are_reported_at_once() {
         let body = Bytes::from_static(br#"{"email": 5, "first_name": ["x"]}"#);
         let mut fields = Fields::required(&body).unwrap();
         let _ = (fields.text("email"), fields.text("password"), fields.optional_text("first_name"));
+        let message = "Input should be a valid string";
         let whole = json!({"email": 5, "first_name": ["x"]});
         let expected = json!([
-            {"type": "string_type", "loc": ["body", "email"], "msg": "Input should be a valid string", "input": 5},
-            {"type": "missing", "loc": ["body", "password"], "msg": "Field required", "input": whole},
-            {"type": "string_type", "loc": ["body", "first_name"], "msg": "Input should be a valid string", "input": ["x"]},
+            {"type": "string_type", "loc": ["body", "email"], "msg": message, "input": 5},
+            {"type": "missing", "loc": ["body", "password"], "msg": "Field required",
+             "input": whole},
+            {"type": "string_type", "loc": ["body", "first_name"], "msg": message,
+             "input": ["x"]},
         ]);
         assert_eq!(detail(fields.rest().unwrap_err()), expected);
     }

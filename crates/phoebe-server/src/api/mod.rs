@@ -1,4 +1,5 @@
-//! Every route: HTTP in, one call, HTTP out. Nothing here keeps state or knows Python.
+//! The routes: each handler converts the request, makes one call and converts the result. Handlers
+//! keep no state.
 
 mod accounts;
 mod api_keys;
@@ -9,19 +10,21 @@ mod json;
 mod pages;
 mod send;
 mod sessions;
+mod state;
 mod system;
 mod v1;
 mod view;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, Uri};
 use axum::middleware;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::sync::Semaphore;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -29,49 +32,37 @@ use utoipa_axum::routes;
 
 use crate::config::PublicUrl;
 use crate::error::HttpError;
-use crate::web::{App, PerCaller};
-
-/// What every handler sees.
-pub(crate) struct Context {
-    /// The parts of the server.
-    pub(crate) app: App,
-    /// When it began to serve.
-    pub(crate) started: Instant,
-    /// The bound on each caller's requests.
-    pub(crate) per_caller: PerCaller,
-    /// What the bodies of all requests may occupy.
-    pub(crate) room_for_bodies: Arc<Semaphore>,
-}
+use crate::web::CallerLimit;
 
 use caller::Access;
-pub(crate) use caller::CallerId;
 // For the benchmarks.
 #[doc(hidden)]
 pub use json::command_name;
-
-pub(crate) type Shared = Arc<Context>;
+pub use state::App;
+use state::{Context, Shared};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "phoebe-server",
-        description = "PHOEBE sessions over HTTP: every user gets isolated Bundles and sends them commands as JSON.",
+        description = "PHOEBE sessions over HTTP: each user has isolated Bundles and sends \
+                       commands as JSON.",
         license(name = "GPL-3.0-or-later", identifier = "GPL-3.0-or-later")
     ),
-    servers((url = ".", description = "Where this document is, under any path of a proxy")),
+    servers((url = ".", description = "The folder of this document, under any path prefix")),
     tags(
         (name = "sessions", description = "Start, list, measure and end sessions."),
         (name = "commands", description = "Send commands to a session's Bundle."),
-        (name = "history", description = "Undo, redo, checkpoints, links to them."),
+        (name = "history", description = "Undo, redo, checkpoints, share links."),
         (name = "files", description = "Bundles and scripts as files."),
-        (name = "accounts", description = "Who you are."),
-        (name = "system", description = "The server itself.")
+        (name = "accounts", description = "Accounts, tokens and API keys."),
+        (name = "system", description = "Health and versions of the server.")
     ),
     modifiers(&Schemes)
 )]
 struct Document;
 
-/// The ways to authenticate, which belong to no single handler.
+/// The security schemes of the document.
 struct Schemes;
 
 impl Modify for Schemes {
@@ -84,7 +75,7 @@ impl Modify for Schemes {
     }
 }
 
-/// Routes that ask nobody who they are.
+/// Routes without authentication.
 fn open_routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(system::root))
@@ -95,8 +86,8 @@ fn open_routes() -> OpenApiRouter<Shared> {
         .routes(routes!(accounts::login))
 }
 
-/// Routes behind the guard: a new route here is protected by being here. Where the path names a session
-/// (`{session_id}`), only its owner and administrators get through, and the handler finds it as [`caller::OwnedSession`].
+/// Routes behind the guard. Where the path has `{session_id}`, only the session's owner and
+/// administrators pass, and the handler takes the session as [`caller::OwnedSession`].
 fn protected_routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(accounts::me))
@@ -114,7 +105,8 @@ fn protected_routes() -> OpenApiRouter<Shared> {
         .merge(v1::routes())
 }
 
-/// The same for routes that instructors may use with the sessions of their students: nothing that reads or changes a Bundle.
+/// Routes behind the guard that instructors may also use for sessions of their students. They must
+/// not read or change a Bundle.
 fn supervised_routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(sessions::end))
@@ -123,13 +115,12 @@ fn supervised_routes() -> OpenApiRouter<Shared> {
 }
 
 fn documented_routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::with_openapi(Document::openapi())
-        .merge(open_routes())
-        .merge(protected_routes())
-        .merge(supervised_routes())
+    let mut guarded = protected_routes().merge(supervised_routes());
+    common_answers::add_security(guarded.get_openapi_mut());
+    OpenApiRouter::with_openapi(Document::openapi()).merge(open_routes()).merge(guarded)
 }
 
-/// The OpenAPI document of all routes, as pretty JSON.
+/// Returns the OpenAPI document of all routes as formatted JSON.
 ///
 /// # Errors
 /// Never in practice: the document is plain data.
@@ -137,16 +128,16 @@ pub fn openapi_json() -> Result<String, serde_json::Error> {
     common_answers::add(documented_routes().into_openapi()).to_pretty_json()
 }
 
-/// All routes with their answers to unknown paths and methods.
+/// Returns the router of all routes, with JSON answers for unknown paths and methods.
 pub(crate) fn routes(app: App) -> Router {
-    let per_caller = PerCaller::new(app.settings.server.max_requests_per_caller);
-    let room_for_bodies = body::room_for_bodies(&app.settings.server);
-    let context = Arc::new(Context { app, started: Instant::now(), per_caller, room_for_bodies });
-    let bound = middleware::from_fn_with_state(Arc::clone(&context), caller::bound);
+    let caller_limit = CallerLimit::new(app.settings.server.max_requests_per_caller);
+    let body_memory = body::memory_limit(&app.settings.server);
+    let context = Arc::new(Context { app, started: Instant::now(), caller_limit, body_memory });
+    let limit = middleware::from_fn_with_state(Arc::clone(&context), caller::limit);
     let guarded = |routes: OpenApiRouter<Shared>, access| {
         let guard = caller::Guard { context: Arc::clone(&context), access };
         let (routes, _) = routes.split_for_parts();
-        let routes = routes.route_layer(bound.clone());
+        let routes = routes.route_layer(limit.clone());
         routes.route_layer(middleware::from_fn_with_state(guard, caller::guard))
     };
     let (open, _) = open_routes().split_for_parts();
@@ -154,7 +145,7 @@ pub(crate) fn routes(app: App) -> Router {
         .merge(open)
         .merge(guarded(protected_routes(), Access::Use))
         .merge(guarded(supervised_routes(), Access::Supervise))
-        .route("/openapi.json", get(pages::openapi))
+        .route("/openapi.json", get(openapi))
         .route("/docs", get(pages::swagger_ui))
         .route("/docs/", get(pages::swagger_ui_in_folder))
         .route("/redoc", get(pages::redoc))
@@ -165,11 +156,24 @@ pub(crate) fn routes(app: App) -> Router {
         .with_state(context)
 }
 
+/// `/openapi.json`
+async fn openapi() -> Response {
+    // The routes do not change while the server runs.
+    static DOCUMENT: LazyLock<Result<String, serde_json::Error>> = LazyLock::new(openapi_json);
+    match &*DOCUMENT {
+        Ok(document) => ([(CONTENT_TYPE, "application/json")], document.as_str()).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the OpenAPI document could not be written");
+            HttpError::internal().into_response()
+        }
+    }
+}
+
 async fn not_found(State(context): State<Shared>, uri: Uri) -> HttpError {
     let public = context.app.settings.server.public_url.as_ref();
     match public.map(PublicUrl::prefix).filter(|prefix| prefix.leads_to(uri.path())) {
         Some(prefix) => HttpError::not_found(format!(
-            "Not Found: the proxy in front of this server must take {prefix} off the path"
+            "Not Found: the proxy in front of this server must strip {prefix} from the path"
         )),
         None => HttpError::not_found("Not Found"),
     }
@@ -179,32 +183,11 @@ async fn method_not_allowed() -> HttpError {
     HttpError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
 }
 
-/// What every error answer looks like.
-#[derive(utoipa::ToSchema)]
-#[allow(dead_code, reason = "describes HttpError's body in the OpenAPI document")]
-pub(crate) struct ErrorBody {
-    /// What went wrong and the way out.
-    #[schema(example = "Session not found")]
-    detail: String,
-    /// The error's name, where programs may want to tell it from others of its status:
-    /// `command_too_large`, `journal_full` or `disk_quota`.
-    #[schema(example = "disk_quota")]
-    code: Option<String>,
-}
-
-/// What a 422 looks like.
-#[derive(utoipa::ToSchema)]
-#[allow(dead_code, reason = "describes HttpError's body in the OpenAPI document")]
-pub(crate) struct ValidationBody {
-    /// Everything that is wrong.
-    detail: Vec<crate::error::Problem>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Set to rewrite the checked-in document.
+    /// The environment variable that makes the test rewrite the document.
     const REWRITE: &str = "REWRITE_OPENAPI";
 
     #[test]
@@ -217,24 +200,26 @@ mod tests {
         let checked_in = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             checked_in == document,
-            "docs/openapi.json is not what the handlers say. Run this test with {REWRITE}=1 and look at the difference."
+            "docs/openapi.json is not current: run this test with {REWRITE}=1 and review the diff"
         );
     }
 
-    /// The guard knows sessions by the name of the path parameter; another kind of thing needs a check of its own first.
+    /// The guard checks sessions by the name of the path parameter. A path with another parameter
+    /// needs a check of its own.
     #[test]
-    fn what_paths_name_is_what_the_guard_checks() {
+    fn path_parameters_are_checked_by_the_guard() {
         let names = |routes: OpenApiRouter<Shared>| {
             let document = serde_json::to_value(routes.into_openapi()).unwrap();
             let paths: Vec<String> =
                 document["paths"].as_object().unwrap().keys().cloned().collect();
-            // What is named behind a session is a part of it.
+            // Parameters after a session name a part of it.
             let names = paths.iter().filter_map(|path| path.split('{').nth(1));
             names.map(|rest| rest.split('}').next().unwrap().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(names(open_routes()), [""; 0], "nothing is named without a guard");
         for name in names(protected_routes()).into_iter().chain(names(supervised_routes())) {
-            // A link's token is itself the right to what it opens, and a user's own keys are all that `api_keys` looks at.
+            // A share token grants access by itself, and `api_keys` looks at the caller's own keys
+            // only.
             assert!([caller::SESSION, "token", "key_id"].contains(&name.as_str()), "{name}");
         }
     }

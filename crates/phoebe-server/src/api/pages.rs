@@ -1,7 +1,7 @@
-//! The API's documentation as pages whose scripts ship in the binary, so that they work without the internet.
+//! API documentation pages. Their scripts are part of the binary, so the pages work without
+//! internet access.
 
 use std::io::Read as _;
-use std::sync::LazyLock;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Path;
@@ -15,10 +15,7 @@ use flate2::read::GzDecoder;
 
 use crate::error::HttpError;
 
-/// The document, made once: the routes do not change while the server runs.
-static OPENAPI: LazyLock<Result<String, serde_json::Error>> = LazyLock::new(super::openapi_json);
-
-/// What leads from a page to the place where `/docs` is, in the place of `{root}` in the pages.
+/// The relative path from a page to the root. It replaces `{root}` in the pages.
 const FROM_ROOT: &str = "";
 const FROM_FOLDER: &str = "../";
 
@@ -39,7 +36,7 @@ const SWAGGER_UI: &str = r##"<!doctype html>
 </html>
 "##;
 
-/// The document is beside the folder of this script, under whatever path a proxy puts before it.
+/// The document is in the parent folder of this script, under any path prefix of a proxy.
 const SWAGGER_UI_START: &str = r##"SwaggerUIBundle({
   url: new URL("../openapi.json", document.currentScript.src).href,
   dom_id: "#swagger-ui",
@@ -65,7 +62,7 @@ const REDOC: &str = r##"<!doctype html>
 </html>
 "##;
 
-/// Scripts and styles come from here only; nothing may frame the pages.
+/// Scripts and styles come from this server only. No site may frame the pages.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
     img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src blob:; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -97,17 +94,6 @@ static ASSETS: [Asset; 3] = [
     },
 ];
 
-/// `/openapi.json`
-pub(super) async fn openapi() -> Response {
-    match &*OPENAPI {
-        Ok(document) => ([(CONTENT_TYPE, "application/json")], document.as_str()).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "the OpenAPI document could not be written");
-            HttpError::internal().into_response()
-        }
-    }
-}
-
 /// `/docs`
 pub(super) async fn swagger_ui() -> Response {
     page(SWAGGER_UI, FROM_ROOT)
@@ -128,7 +114,7 @@ pub(super) async fn redoc_in_folder() -> Response {
     page(REDOC, FROM_FOLDER)
 }
 
-/// `/docs/{file}`: what the pages load.
+/// `/docs/{file}`: scripts and styles of the pages.
 pub(super) async fn asset(Path(file): Path<String>, headers: HeaderMap) -> Response {
     if file == "swagger-ui-start.js" {
         return with_policy(([(CONTENT_TYPE, SCRIPT)], SWAGGER_UI_START).into_response());
@@ -144,7 +130,7 @@ pub(super) async fn asset(Path(file): Path<String>, headers: HeaderMap) -> Respo
         match inflated(asset.gzip) {
             Ok(bytes) => bytes.into_response(),
             Err(error) => {
-                tracing::error!(%error, file, "a shipped file is damaged");
+                tracing::error!(%error, file, "an embedded file is damaged");
                 return HttpError::internal().into_response();
             }
         }
@@ -155,7 +141,7 @@ pub(super) async fn asset(Path(file): Path<String>, headers: HeaderMap) -> Respo
     with_policy(response)
 }
 
-/// A page whose links are relative, so that it works under any path of a proxy.
+/// Answers with a page. Its links are relative, so that it works under any path prefix.
 fn page(html: &str, root: &str) -> Response {
     let html = html.replace("{root}", root);
     with_policy(([(CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response())
@@ -170,7 +156,7 @@ fn set(response: &mut Response, name: HeaderName, value: &'static str) {
     response.headers_mut().insert(name, HeaderValue::from_static(value));
 }
 
-/// Whether the client takes gzip: named, or `*`, and not with a weight of zero.
+/// Returns whether the client accepts gzip: named or `*`, with a weight above zero.
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let offered = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     offered.flat_map(|value| value.split(',')).any(|offer| {
@@ -194,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gzip_is_sent_to_those_who_take_it() {
+    fn gzip_is_sent_to_clients_that_accept_it() {
         let accepts = |value: &'static str| {
             accepts_gzip(&HeaderMap::from_iter([(
                 ACCEPT_ENCODING,
@@ -210,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn shipped_files_are_whole() {
+    fn embedded_files_are_complete() {
         for asset in &ASSETS {
             let bytes = inflated(asset.gzip).unwrap();
             assert!(bytes.len() > 100_000, "{}", asset.name);

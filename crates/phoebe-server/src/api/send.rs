@@ -1,4 +1,4 @@
-//! `/send`: commands to a session, passed on byte for byte.
+//! `/send`: passes commands to a session byte for byte.
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -7,101 +7,99 @@ use axum::response::{IntoResponse, Response};
 use futures::stream;
 use serde::Serialize;
 
-use super::body::Whole;
+use super::body::LargeBody;
 use super::caller::{self, OwnedSession};
 use super::json::{self, Command};
-use super::{ErrorBody, Shared, ValidationBody};
-use crate::error::HttpError;
+use super::state::Shared;
+use crate::error::{ErrorBody, HttpError, ValidationBody};
 use crate::session::{SessionError, SessionManager};
 
-/// Commands in one batch.
+/// The most commands in one batch.
 const MAX_BATCH: usize = 1000;
 
-/// A command: its name, and its arguments beside it.
+/// A command: its name and its arguments.
 #[derive(utoipa::ToSchema)]
 #[schema(example = json!({"command": "set_value", "twig": "period@binary", "value": 1.5}))]
 #[allow(
     dead_code,
-    reason = "describes the request in the OpenAPI document; the body is passed on unread"
+    reason = "describes the request in the OpenAPI document; the body is passed on unparsed"
 )]
 pub(super) struct CommandBody {
-    /// What to do: a text. Without one the command fails with `success: false`.
+    /// The command's name. Without a string here the command fails with `success: false`.
     #[schema(value_type = Option<Value>, example = "get_value")]
     command: (),
 }
 
-/// What the worker says.
+/// The worker's answer.
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(example = json!({"success": true, "result": 1.5}))]
 #[allow(dead_code, reason = "describes the answer in the OpenAPI document; the worker writes it")]
 pub(super) struct CommandAnswer {
-    /// Whether the command was carried out.
+    /// Whether the command succeeded.
     success: bool,
-    /// What it gave; only if it succeeded.
+    /// The command's result; only on success.
     #[schema(value_type = Option<Value>)]
     result: (),
-    /// What went wrong; only if it failed.
+    /// The error message; only on failure.
     error: Option<String>,
-    /// What to do about it, where PHOEBE's own error advises what only the server's operator can do.
+    /// The remedy, if only the server's operator can fix the error.
     advice: Option<String>,
-    /// Where in Python it went wrong; only where there is one.
+    /// The Python traceback, if there is one.
     traceback: Option<String>,
 }
 
 /// Send a command
 ///
-/// Answered when it is done. A command that PHOEBE refuses is a 200 with `success: false`.
+/// The answer comes when the command is done. A command that PHOEBE refuses gets a 200 with
+/// `success: false`.
 #[utoipa::path(
-    post, path = "/send/{session_id}", tag = "commands", security((), ("token" = []), ("api_key" = [])),
+    post, path = "/send/{session_id}", tag = "commands",
     params(("session_id" = String, Path, description = "The session's id")),
     request_body = CommandBody,
     responses(
-        (status = 200, description = "What the worker says", body = CommandAnswer),
-        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session", body = ErrorBody),
+        (status = 200, description = "The worker's answer", body = CommandAnswer),
         (status = 413, description = "The command is too large", body = ErrorBody),
-        (status = 422, description = "The body is no JSON object", body = ValidationBody),
+        (status = 422, description = "The body is not a JSON object", body = ValidationBody),
         (status = 429, description = "Too many commands wait in this session", body = ErrorBody),
-        (status = 507, description = "There is no room on disk for it within what you may take", body = ErrorBody),
+        (status = 507, description = "The disk quota is exceeded", body = ErrorBody),
     )
 )]
 pub(super) async fn send(
     State(context): State<Shared>,
     OwnedSession(session): OwnedSession,
-    Whole(body, _room): Whole,
+    LargeBody(body, _permit): LargeBody,
 ) -> Result<Response, HttpError> {
     let name = json::command_name(&body)?;
     let sessions = &context.app.sessions;
-    let answer = sessions.send(&session.session_id, &name, body).await.map_err(known)?;
+    let answer = sessions.send(&session.session_id, &name, body).await.map_err(command_error)?;
     Ok(json_bytes(Body::from(answer.body)))
 }
 
 /// Send a list of commands
 ///
-/// They run in order, each after the one before has been answered, and go on after one that fails. The answers come in the
-/// same order, each as soon as it is there.
+/// The commands run in order, each after the answer to the one before. A failed command does not
+/// stop the list. The answers come in the same order, each as soon as it is ready.
 #[utoipa::path(
-    post, path = "/send/{session_id}/batch", tag = "commands", security((), ("token" = []), ("api_key" = [])),
+    post, path = "/send/{session_id}/batch", tag = "commands",
     params(("session_id" = String, Path, description = "The session's id")),
     request_body = Vec<CommandBody>,
     responses(
         (status = 200, description = "One answer for each command", body = Vec<CommandAnswer>),
-        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session", body = ErrorBody),
         (status = 413, description = "The list is too large", body = ErrorBody),
-        (status = 422, description = "The body is no JSON list of objects, or a list of more than 1000", body = ValidationBody),
+        (status = 422, body = ValidationBody,
+         description = "The body is not a JSON list of objects, or has more than 1000"),
     )
 )]
 pub(super) async fn send_batch(
     State(context): State<Shared>,
     OwnedSession(session): OwnedSession,
-    Whole(body, _room): Whole,
+    LargeBody(body, _permit): LargeBody,
 ) -> Result<Response, HttpError> {
     let commands = json::commands(&body, MAX_BATCH)?;
     Ok(json_bytes(answers(context.app.sessions.clone(), session.session_id, commands)))
 }
 
-/// The answers as one JSON list, of which no more than one answer is in memory.
+/// Streams the answers as one JSON list. Only one answer is in memory at a time.
 fn answers(sessions: SessionManager, id: String, commands: Vec<Command>) -> Body {
     let last = commands.len().saturating_sub(1);
     if commands.is_empty() {
@@ -126,14 +124,14 @@ fn answers(sessions: SessionManager, id: String, commands: Vec<Command>) -> Body
     Body::from_stream(pieces)
 }
 
-/// A command that could not be handed to the session, as an answer among answers.
+/// The answer in a batch to a command that the session did not accept.
 fn refusal(error: &SessionError) -> Bytes {
     serde_json::json!({"success": false, "error": error.to_string()}).to_string().into()
 }
 
-fn known(error: SessionError) -> HttpError {
+fn command_error(error: SessionError) -> HttpError {
     match error {
-        SessionError::NotFound => caller::unknown("/send/"),
+        SessionError::NotFound => caller::session_not_found("/send/"),
         other => other.into(),
     }
 }

@@ -1,33 +1,32 @@
-//! `/dash`: sessions started, listed, measured, ended.
+//! `/dash`: start, list, measure and end sessions.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::convert::Infallible;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::{FromRequestParts, Query, State};
 use axum::http::HeaderMap;
 use axum::http::header::USER_AGENT;
+use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::body::Small;
+use super::body::SmallBody;
 use super::caller::{Access, Caller, OwnedSession};
 use super::json::Fields;
-use super::view::Session;
-use super::{ErrorBody, Shared, ValidationBody};
+use super::state::Shared;
+use super::view::{METADATA_KIB, Session};
 use crate::auth::Identity;
-use crate::error::HttpError;
+use crate::error::{ErrorBody, HttpError, ValidationBody};
 use crate::session::{EndReason, Owner, SessionView, StartRequest, UserInfo};
-use crate::store::Deed;
+use crate::store::AuditEntry;
 use crate::web::ClientAddress;
 
-/// Characters of a name.
-const NAME: usize = 1000;
-/// KiB of what else is kept of a session's start, as JSON.
-pub(super) const METADATA: usize = 16;
+/// The most characters of a name.
+const MAX_NAME: usize = 1000;
 
-/// Success without more to say.
+/// A success without a result.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Done {
     /// Always true.
@@ -40,10 +39,10 @@ impl Done {
     }
 }
 
-/// Memory of one session.
+/// The memory of one session.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Memory {
-    /// MiB, measured now.
+    /// MiB, measured for this request.
     mem_used: f64,
 }
 
@@ -54,8 +53,7 @@ pub(super) struct PortStatus {
     total_ports: usize,
     /// Ports in use by sessions.
     reserved_ports: usize,
-    /// Ports that are neither in use nor held by something else. 0 is no fault: an idle session
-    /// gives its port to one that needs it.
+    /// Free ports. 0 is not an error: an idle session gives its port to a session that needs one.
     available_ports: usize,
     /// The ports in use by sessions.
     reserved_port_list: Vec<u16>,
@@ -64,11 +62,11 @@ pub(super) struct PortStatus {
     port_range: String,
 }
 
-/// What a new session is told; all of it optional, other fields are kept and given back as `metadata`.
+/// Optional data about a new session. Other fields are stored and returned as `metadata`.
 #[derive(ToSchema)]
 #[allow(
     dead_code,
-    reason = "describes the request in the OpenAPI document; the body is read field by field"
+    reason = "describes the request in the OpenAPI document; the body is parsed by `Fields`"
 )]
 pub(super) struct StartMetadata {
     #[schema(example = "Algol")]
@@ -82,40 +80,51 @@ pub(super) struct StartMetadata {
 
 /// Start a session
 ///
-/// Answers when its worker is ready. The body may be missing.
+/// The answer comes when the session's worker is ready. The body is optional.
 #[utoipa::path(
-    post, path = "/dash/start-session", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    post, path = "/dash/start-session", tag = "sessions",
     request_body = Option<StartMetadata>,
     responses(
         (status = 200, description = "The new session", body = Session),
-        (status = 422, description = "The body is no JSON object, or more than is kept of it", body = ValidationBody),
-        (status = 429, description = "You have as many sessions as allowed", body = ErrorBody),
-        (status = 503, description = "No port is free, or the worker could not be started", body = ErrorBody),
-        (status = 507, description = "There is no room on disk for it within what you may take", body = ErrorBody),
+        (status = 422, body = ValidationBody,
+         description = "The body is not a JSON object, or is too large to store"),
+        (status = 429, description = "You have reached your limit of sessions", body = ErrorBody),
+        (status = 503, body = ErrorBody,
+         description = "No port is free, or the worker failed to start"),
+        (status = 507, description = "The disk quota is exceeded", body = ErrorBody),
     )
 )]
 pub(super) async fn start(
     State(context): State<Shared>,
     caller: Caller,
-    ClientAddress(client): ClientAddress,
-    headers: HeaderMap,
-    Small(body): Small,
+    client: Client,
+    SmallBody(body): SmallBody,
 ) -> Result<Json<Session>, HttpError> {
     let request = start_request(Fields::optional(&body)?)?;
-    begin(&context, &caller, Origin { client, headers }, request).await
+    start_session(&context, &caller, client, request).await
 }
 
-/// Where a wish for a session comes from.
-pub(super) struct Origin {
-    pub(super) client: Option<IpAddr>,
-    pub(super) headers: HeaderMap,
+/// The client that asks for a session, for the log.
+pub(super) struct Client {
+    ip: Option<String>,
+    user_agent: Option<String>,
 }
 
-/// Starts the session that is asked for, as its caller's own.
-pub(super) async fn begin(
+impl<S: Sync> FromRequestParts<S> for Client {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let ClientAddress(ip) = ClientAddress::from_request_parts(parts, state).await?;
+        let user_agent = user_agent(&parts.headers);
+        Ok(Self { ip: ip.map(|ip| ip.to_string()), user_agent })
+    }
+}
+
+/// Starts a session that belongs to its caller.
+pub(super) async fn start_session(
     context: &Shared,
     caller: &Caller,
-    origin: Origin,
+    client: Client,
     mut request: StartRequest,
 ) -> Result<Json<Session>, HttpError> {
     if let Some(identity) = &caller.0 {
@@ -123,19 +132,18 @@ pub(super) async fn begin(
         let email = Some(&identity.email).filter(|email| !email.is_empty()).cloned();
         request.user_info.email = request.user_info.email.or(email);
     }
-    request.client_ip = origin.client.map(|address| address.to_string());
-    request.user_agent = user_agent(&origin.headers);
+    (request.client_ip, request.user_agent) = (client.ip, client.user_agent);
     let view = context.app.sessions.start(request).await?;
     Ok(Json(Session::seen_by(caller, view, &context.app.settings.session)))
 }
 
-/// What a new session is told; nothing where there is no body.
+/// Reads the data about a new session. Without a body there is none.
 pub(super) fn start_request(fields: Option<Fields>) -> Result<StartRequest, HttpError> {
     let Some(mut fields) = fields else { return Ok(StartRequest::default()) };
     let project_name = fields.optional_text("project_name");
-    fields.bound("project_name", project_name.as_deref().unwrap_or_default(), NAME);
+    fields.limit_length("project_name", project_name.as_deref().unwrap_or_default(), MAX_NAME);
     let user_info = user_info(&mut fields, UserInfo::default());
-    fields.bound_rest(METADATA);
+    fields.limit_rest(METADATA_KIB);
     Ok(StartRequest {
         project_name,
         user_info,
@@ -144,11 +152,11 @@ pub(super) fn start_request(fields: Option<Fields>) -> Result<StartRequest, Http
     })
 }
 
-/// Names and e-mail in `fields`, else those of `otherwise`.
+/// Reads names and e-mail from `fields`; missing ones are taken from `otherwise`.
 fn user_info(fields: &mut Fields, otherwise: UserInfo) -> UserInfo {
     let mut take = |name, otherwise| {
         let text = fields.optional_text(name).or(otherwise);
-        fields.bound(name, text.as_deref().unwrap_or_default(), NAME);
+        fields.limit_length(name, text.as_deref().unwrap_or_default(), MAX_NAME);
         text
     };
     UserInfo {
@@ -162,7 +170,7 @@ fn owner(identity: &Identity) -> Owner {
     Owner { user_id: identity.user_id.clone(), full_name: identity.full_name.clone() }
 }
 
-/// The `User-Agent`, cut to what a log row should hold.
+/// Returns the `User-Agent`, cut to the length of a log column.
 fn user_agent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(USER_AGENT)?.to_str().ok()?;
     Some(text.chars().take(300).collect())
@@ -170,14 +178,12 @@ fn user_agent(headers: &HeaderMap) -> Option<String> {
 
 /// End a session
 ///
-/// Answers when its worker is gone and its port is free.
+/// The answer comes when the session's worker has exited and its port is free.
 #[utoipa::path(
-    post, path = "/dash/end-session/{session_id}", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    post, path = "/dash/end-session/{session_id}", tag = "sessions",
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
-        (status = 200, description = "It has ended", body = Done),
-        (status = 403, description = "It belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session", body = ErrorBody),
+        (status = 200, description = "The session has ended", body = Done),
     )
 )]
 pub(super) async fn end(
@@ -190,7 +196,7 @@ pub(super) async fn end(
     context.app.sessions.end(&session.session_id, reason).await?;
     if let (false, Some(identity)) = (owns, caller.0) {
         let owner = session.owner.map(|owner| owner.user_id).unwrap_or_default();
-        context.app.store.log_deed(Deed {
+        context.app.store.log_audit(AuditEntry {
             actor: identity.user_id,
             action: "session.end",
             subject: session.session_id,
@@ -202,10 +208,10 @@ pub(super) async fn end(
 
 /// List sessions
 ///
-/// Your own sessions by id, oldest first; an instructor sees those of their students too. All of them where the server
-/// knows no users, and for administrators.
+/// Returns your own sessions by id, oldest first. Instructors also see the sessions of their
+/// students. Administrators see all sessions, as does everybody on a server without users.
 #[utoipa::path(
-    get, path = "/dash/sessions", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    get, path = "/dash/sessions", tag = "sessions",
     responses((status = 200, description = "Sessions by id", body = BTreeMap<String, Session>))
 )]
 pub(super) async fn list(
@@ -226,9 +232,10 @@ pub(super) async fn list(
 
 /// Memory of all sessions
 ///
-/// MiB by session id, as measured last; every 5 s while a long command works, 0 asleep.
+/// MiB by session id, from the last measurement. Measured every 5 s during a long command; 0 for a
+/// sleeping session.
 #[utoipa::path(
-    get, path = "/dash/session-memory", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    get, path = "/dash/session-memory", tag = "sessions",
     responses((status = 200, description = "MiB by session id", body = BTreeMap<String, f64>))
 )]
 pub(super) async fn memory_of_all(
@@ -238,7 +245,7 @@ pub(super) async fn memory_of_all(
     Json(visible(&context, &caller).map(|view| (view.session_id, view.mem_used)).collect())
 }
 
-/// The sessions that this caller may see.
+/// Returns the sessions that this caller may see.
 fn visible(context: &Shared, caller: &Caller) -> impl Iterator<Item = SessionView> {
     let sessions = context.app.sessions.list().into_iter();
     sessions.filter(|view| caller.may(Access::Supervise, view))
@@ -246,12 +253,10 @@ fn visible(context: &Shared, caller: &Caller) -> impl Iterator<Item = SessionVie
 
 /// Measure a session's memory
 #[utoipa::path(
-    post, path = "/dash/session-memory/{session_id}", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    post, path = "/dash/session-memory/{session_id}", tag = "sessions",
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
-        (status = 200, description = "Its memory", body = Memory),
-        (status = 403, description = "It belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session", body = ErrorBody),
+        (status = 200, description = "The memory", body = Memory),
     )
 )]
 pub(super) async fn memory(
@@ -264,8 +269,8 @@ pub(super) async fn memory(
 
 /// Worker ports
 #[utoipa::path(
-    get, path = "/dash/port-status", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
-    responses((status = 200, description = "The port pool now", body = PortStatus))
+    get, path = "/dash/port-status", tag = "sessions",
+    responses((status = 200, description = "The port pool", body = PortStatus))
 )]
 pub(super) async fn port_status(
     State(context): State<Shared>,
@@ -287,7 +292,7 @@ impl From<crate::session::PortStatus> for PortStatus {
     }
 }
 
-/// Names and e-mail of a session's user; what is not given stays as it is.
+/// Names and e-mail of a session's user. Missing fields stay unchanged.
 #[derive(Debug, Default, Deserialize, IntoParams, ToSchema)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UserInfoFields {
@@ -298,25 +303,23 @@ pub(super) struct UserInfoFields {
     email: Option<String>,
 }
 
-/// Tell who uses a session
+/// Set the user's name and e-mail
 ///
-/// The fields are query parameters or a JSON object; a field that is given twice is taken from the object.
+/// The fields are query parameters or a JSON object. The object wins over the query.
 #[utoipa::path(
-    post, path = "/dash/update-user-info/{session_id}", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    post, path = "/dash/update-user-info/{session_id}", tag = "sessions",
     params(("session_id" = String, Path, description = "The session's id"), UserInfoFields),
     request_body = Option<UserInfoFields>,
     responses(
-        (status = 200, description = "It is known now", body = Done),
-        (status = 403, description = "It belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session", body = ErrorBody),
-        (status = 422, description = "A field is no text", body = ValidationBody),
+        (status = 200, description = "The data is stored", body = Done),
+        (status = 422, description = "A field is not a string", body = ValidationBody),
     )
 )]
 pub(super) async fn update_user_info(
     State(context): State<Shared>,
     OwnedSession(session): OwnedSession,
     query: Result<Query<UserInfoFields>, axum::extract::rejection::QueryRejection>,
-    Small(body): Small,
+    SmallBody(body): SmallBody,
 ) -> Result<Json<Done>, HttpError> {
     let Query(query) = query.map_err(|rejection| super::json::bad_query(&rejection.body_text()))?;
     let mut fields = Fields::optional(&body)?.unwrap_or_default();
@@ -332,7 +335,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_port_pool_is_told_as_recorded() {
+    fn the_port_pool_has_the_recorded_form() {
         let ports = crate::session::PortStatus {
             start: 6560,
             end: 6590,
@@ -349,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_is_taken_apart_and_the_rest_kept() {
+    fn unknown_start_fields_become_metadata() {
         let body = br#"{"project_name": "Algol", "first_name": "Ada", "email": null, "course": 7}"#;
         let fields = Fields::required(&body.as_slice().into()).unwrap();
         let request = start_request(Some(fields)).unwrap();

@@ -1,4 +1,4 @@
-//! The server itself: is it there, is it ready, what is it made of.
+//! Health, readiness, passbands and versions of the server.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::caller::Caller;
-use super::{ErrorBody, Shared};
-use crate::error::HttpError;
+use super::state::Shared;
+use crate::error::{ErrorBody, HttpError};
 
-/// For how long the database and the Python side may take to say that they are well.
-const READY_WITHIN: Duration = Duration::from_secs(2);
+/// How long the database and Python may take to answer a readiness check.
+const READY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What runs here.
+/// Name and version of the server.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Service {
     #[schema(example = "phoebe-server")]
@@ -28,20 +28,20 @@ pub(super) struct Service {
     status: &'static str,
 }
 
-/// The server answers.
+/// The result of a health check.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Health {
     #[schema(example = "ok")]
     status: &'static str,
 }
 
-/// Whether work can be done, and what is missing if not.
+/// The result of a readiness check.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Readiness {
     /// `ready` or `not_ready`.
     #[schema(example = "ready")]
     status: &'static str,
-    /// Each part: `ok`, or what is wrong.
+    /// The state of each part: `ok`, or the error.
     checks: BTreeMap<&'static str, String>,
 }
 
@@ -59,12 +59,12 @@ pub(super) struct Passbands {
     /// Full names, sorted.
     #[schema(example = json!(["Bolometric:900-40000", "Johnson:V"]))]
     passbands: Vec<String>,
-    /// The names after the colon, by what comes before it.
+    /// The names after the colon, by the name before it.
     #[schema(example = json!({"Bolometric": ["900-40000"], "Johnson": ["V"]}))]
     grouped: BTreeMap<String, Vec<String>>,
 }
 
-/// Versions and figures.
+/// Versions and statistics.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SystemInfo {
     /// Version of this server.
@@ -76,19 +76,19 @@ pub(super) struct SystemInfo {
     python_version: Option<String>,
     /// Version of NumPy; null until PHOEBE is imported.
     numpy_version: Option<String>,
-    /// Versions of the packages that some of PHOEBE's solvers, features and backends need; null
-    /// where one is absent. Empty until PHOEBE is imported.
+    /// Versions of optional packages of some of PHOEBE's solvers, features and backends; null if a
+    /// package is missing. Empty until PHOEBE is imported.
     #[schema(example = json!({"emcee": "3.1.6", "ellc": null}))]
     optional_packages: BTreeMap<String, Option<String>>,
     /// How users authenticate.
     auth_mode: &'static str,
-    /// Sessions that exist now, of all users.
+    /// Current sessions of all users.
     sessions: usize,
-    /// Seconds since the server began to serve.
+    /// Seconds since the server has started to serve.
     uptime_seconds: f64,
 }
 
-/// What runs here
+/// Show name and version
 #[utoipa::path(
     get, path = "/", tag = "system",
     responses((status = 200, description = "Name and version", body = Service))
@@ -98,29 +98,29 @@ pub(super) async fn root() -> Json<Service> {
     Json(Service { service: "phoebe-server", version, status: "running" })
 }
 
-/// Does the server answer
+/// Check that the server answers
 #[utoipa::path(
     get, path = "/health", tag = "system",
-    responses((status = 200, description = "It does", body = Health))
+    responses((status = 200, description = "The server answers", body = Health))
 )]
 pub(super) async fn health() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Can the server work
+/// Check that the server can work
 ///
-/// Asks the database and the Python side, and looks whether the data directory is in its place.
+/// Checks the database, Python and the data directory.
 #[utoipa::path(
     get, path = "/health/ready", tag = "system",
     responses(
-        (status = 200, description = "It can", body = Readiness),
-        (status = 503, description = "Something is missing", body = Readiness),
+        (status = 200, description = "The server can work", body = Readiness),
+        (status = 503, description = "A check failed", body = Readiness),
     )
 )]
 pub(super) async fn ready(State(context): State<Shared>) -> (StatusCode, Json<Readiness>) {
-    let late = |what: &str| format!("{what} did not answer within {} s", READY_WITHIN.as_secs());
+    let late = |what: &str| format!("{what} did not answer within {} s", READY_TIMEOUT.as_secs());
     let database = async {
-        match timeout(READY_WITHIN, context.app.store.check()).await {
+        match timeout(READY_TIMEOUT, context.app.store.check()).await {
             Ok(Ok(())) => "ok".to_owned(),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the database is not ready");
@@ -130,7 +130,7 @@ pub(super) async fn ready(State(context): State<Shared>) -> (StatusCode, Json<Re
         }
     };
     let python = async {
-        match timeout(READY_WITHIN, context.app.sessions.python_info()).await {
+        match timeout(READY_TIMEOUT, context.app.sessions.python_info()).await {
             Ok(Ok(_)) => "ok".to_owned(),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the Python side is not ready");
@@ -151,13 +151,13 @@ pub(super) async fn ready(State(context): State<Shared>) -> (StatusCode, Json<Re
     (code, Json(Readiness { status, checks }))
 }
 
-/// Installed passbands
+/// List installed passbands
 ///
-/// As they are now: files may be installed and removed while the server runs.
+/// Reflects files that were installed or removed while the server runs.
 #[utoipa::path(
-    get, path = "/system/passbands", tag = "system", security((), ("token" = []), ("api_key" = [])),
+    get, path = "/system/passbands", tag = "system",
     responses(
-        (status = 200, description = "Their names", body = Success<Passbands>),
+        (status = 200, description = "The names", body = Success<Passbands>),
         (status = 503, description = "PHOEBE could not be imported", body = ErrorBody),
     )
 )]
@@ -179,17 +179,17 @@ fn grouped(passbands: &[String]) -> BTreeMap<String, Vec<String>> {
     groups
 }
 
-/// Versions and figures
+/// Show versions and statistics
 #[utoipa::path(
-    get, path = "/system/info", tag = "system", security((), ("token" = []), ("api_key" = [])),
-    responses((status = 200, description = "What the server is made of", body = Success<SystemInfo>))
+    get, path = "/system/info", tag = "system",
+    responses((status = 200, description = "Versions and statistics", body = Success<SystemInfo>))
 )]
 pub(super) async fn info(
     State(context): State<Shared>,
     _caller: Caller,
 ) -> Json<Success<SystemInfo>> {
     let app = &context.app;
-    let python = timeout(READY_WITHIN, app.sessions.python_info()).await.ok().and_then(Result::ok);
+    let python = timeout(READY_TIMEOUT, app.sessions.python_info()).await.ok().and_then(Result::ok);
     let python = python.as_ref();
     let result = SystemInfo {
         server_version: env!("CARGO_PKG_VERSION"),

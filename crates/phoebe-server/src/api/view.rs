@@ -1,4 +1,4 @@
-//! A session as clients see it.
+//! The JSON form of a session.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,27 +7,29 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::caller::Caller;
-use super::sessions::METADATA;
 use crate::config::SessionSettings;
 use crate::session::{DiskView, SessionView, Status};
 
-/// A session as it is now. Times are Unix seconds.
+/// The largest `metadata` of a session, in KiB of JSON.
+pub(super) const METADATA_KIB: usize = 16;
+
+/// A session. Times are Unix seconds.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Session {
     /// UUID v4.
     #[schema(example = "7d0a3f0e-0f6a-4b5e-9a55-3a4c7d5a1c11")]
     session_id: String,
     created_at: f64,
-    /// When it was used last.
+    /// Time of the last use.
     last_activity: f64,
-    /// MiB of memory that it really costs; 0 asleep.
+    /// Memory in MiB (proportional set size); 0 while asleep.
     mem_used: f64,
-    /// Its worker's port; null asleep.
+    /// The worker's port; null while asleep.
     #[schema(example = 6560)]
     port: Option<u16>,
-    /// The user it belongs to; null where the server knows no users.
+    /// The owner's id; null on a server without users.
     user_id: Option<String>,
-    /// The owner's name; only where the server knows its users.
+    /// The owner's name; only on a server with users.
     #[serde(skip_serializing_if = "Option::is_none")]
     full_name: Option<String>,
     #[schema(example = "Algol")]
@@ -40,39 +42,39 @@ pub(super) struct Session {
     /// `starting`, `awake`, `asleep` or `ended`.
     #[schema(value_type = String, example = "awake")]
     status: Status,
-    /// False while the last change is not on disk; missing else.
+    /// False while the last change is not on disk; otherwise missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     saved: Option<bool>,
-    /// Something that its user must know, as why it is not saved.
+    /// A message for the user, such as why the session is not saved.
     #[serde(skip_serializing_if = "Option::is_none")]
     notice: Option<String>,
-    /// When it ends if nobody uses it; shown some time before.
+    /// Time at which the unused session ends; shown some time before.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<f64>,
-    /// Everything else that was given at the start.
+    /// The other fields given at the start.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = Object)]
     metadata: BTreeMap<String, serde_json::Value>,
-    /// True where a list leaves `metadata` out: an earlier server kept more than 16 KiB of it.
-    /// `GET /v1/sessions/{session_id}` shows it.
+    /// True if a list leaves `metadata` out because it is larger than 16 KiB, from an earlier
+    /// server. `GET /v1/sessions/{session_id}` shows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata_omitted: Option<bool>,
-    /// Bytes that it takes on the server's disk; only where one session is shown, and kept.
+    /// Bytes on the server's disk; only where one session is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     disk_bytes: Option<u64>,
-    /// Bytes that it may take; missing where there is no limit.
+    /// The limit for `disk_bytes`; missing without a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     disk_limit_bytes: Option<u64>,
-    /// Bytes that all sessions of its user take; only where the server knows its users.
+    /// Bytes on disk of all sessions of the user; only on a server with users.
     #[serde(skip_serializing_if = "Option::is_none")]
     user_disk_bytes: Option<u64>,
-    /// Bytes that they may take; missing where there is no limit.
+    /// The limit for `user_disk_bytes`; missing without a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     user_disk_limit_bytes: Option<u64>,
 }
 
 impl Session {
-    /// The same with what it takes on disk.
+    /// Adds the disk usage.
     pub(super) fn with_disk(self, disk: Option<DiskView>) -> Self {
         let Some(DiskView { bytes, user_bytes, bounds }) = disk else { return self };
         let limit = |bound: u64| (bound > 0).then_some(bound);
@@ -85,17 +87,17 @@ impl Session {
         }
     }
 
-    /// The same without what would make a list heavy.
+    /// Leaves out large metadata, for lists.
     pub(super) fn in_a_list(mut self) -> Self {
         let bytes = serde_json::to_vec(&self.metadata).map_or(0, |json| json.len());
-        if bytes > METADATA * 1024 {
+        if bytes > METADATA_KIB * 1024 {
             self.metadata.clear();
             self.metadata_omitted = Some(true);
         }
         self
     }
 
-    /// The session as `caller` sees it.
+    /// Returns the session as shown to `caller`.
     pub(super) fn seen_by(caller: &Caller, view: SessionView, settings: &SessionSettings) -> Self {
         let warned_from = now() + settings.retention_warning_seconds;
         let owner_name = view.owner.as_ref().map(|owner| owner.full_name.clone());
@@ -130,14 +132,14 @@ impl Session {
     }
 }
 
-/// What a session's user is called, for its own user.
+/// Returns the name shown to the session's own user.
 fn display_name(view: &SessionView) -> Option<String> {
     let email = view.user_info.email.clone().filter(|email| !email.is_empty());
     given_name(view).or(account_name(view)).or(email)
 }
 
-/// What a session's user is called, for others: not by an address, and by the account's name before
-/// one that they gave themselves, which could be anybody's.
+/// Returns the name shown to other users. It prefers the account's name, because users can enter
+/// any name for a session. It is never an e-mail address.
 pub(super) fn public_name(view: &SessionView) -> Option<String> {
     account_name(view).or(given_name(view))
 }
@@ -146,7 +148,7 @@ fn account_name(view: &SessionView) -> Option<String> {
     view.owner.as_ref().map(|owner| owner.full_name.clone()).filter(|name| !name.is_empty())
 }
 
-/// What the session's user said of themselves.
+/// Returns the name that the session's user has entered.
 fn given_name(view: &SessionView) -> Option<String> {
     let info = &view.user_info;
     let names: Vec<&str> = [&info.first_name, &info.last_name]
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_told_some_time_before() {
+    fn expires_at_is_shown_some_time_before_the_end() {
         let settings =
             SessionSettings { retention_warning_seconds: 3600.0, ..SessionSettings::default() };
         let shown = |seconds: f64| {
@@ -230,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_display_name_is_the_best_there_is() {
+    fn the_display_name_prefers_names_to_the_email() {
         let name = |first: Option<&str>, last: Option<&str>, email: Option<&str>| {
             let user_info = UserInfo {
                 first_name: first.map(str::to_owned),
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn others_see_the_accounts_name_before_one_that_its_user_gave() {
+    fn others_see_the_accounts_name_first() {
         let named = UserInfo { first_name: Some("Prof. Curie".to_owned()), ..UserInfo::default() };
         let owner = Owner { user_id: "1".to_owned(), full_name: "Bob B".to_owned() };
         let of_account = SessionView { user_info: named.clone(), owner: Some(owner), ..view() };

@@ -7,7 +7,7 @@ use super::user::{accounts, deed, named, table};
 use super::{Failure, print};
 use crate::auth::{Identity, KeyWish, api_key};
 use crate::config::{AuthMode, Settings};
-use crate::store::{ApiKey, Fault, Holder, StoreError, api_keys, audit};
+use crate::store::{ApiKey, Holder, QueryError, StoreError, api_keys, audit};
 
 /// Arguments of `api-key`.
 #[derive(Debug, clap::Args)]
@@ -136,14 +136,18 @@ fn revoke_all(mode: &'static str, user: &str, settings: &Settings) -> Result<(),
     print(&format!("{} keys of {user} are revoked.\n", revoked.map_err(Failure::failed)?))
 }
 
-fn end(connection: &Connection, key: &ApiKey) -> Result<(), Fault> {
+fn end(connection: &Connection, key: &ApiKey) -> Result<(), QueryError> {
     api_keys::revoke(connection, key.id)?;
     audit::record(connection, &deed("api-key.revoke", &key.prefix, &key.holder.email))?;
     Ok(())
 }
 
 /// The keys of a user, who must be there where the server knows its users.
-fn of_user(connection: &Connection, mode: &'static str, user: &str) -> Result<Vec<ApiKey>, Fault> {
+fn of_user(
+    connection: &Connection,
+    mode: &'static str,
+    user: &str,
+) -> Result<Vec<ApiKey>, QueryError> {
     if mode == "jwt" {
         let id = named(connection, user)?.id.to_string();
         return Ok(api_keys::of_user(connection, mode, &id)?);

@@ -155,7 +155,7 @@ impl Command {
             Self::Cleanup => cleanup::execute(&values(file)?)?,
             Self::Doctor => {
                 let sources = Sources::of_process(file, Vec::new());
-                let (resolved, errors) = crate::config::load_what_can_be(&sources);
+                let (resolved, errors) = crate::config::load_lenient(&sources);
                 return doctor::execute(&resolved, &errors);
             }
             Self::Environment => environment::execute(&values(file)?)?,

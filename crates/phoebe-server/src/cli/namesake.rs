@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::Failure;
-use crate::config::{Sources, load_what_can_be};
+use crate::config::{Sources, load_lenient};
 use crate::environment;
 
 const NAME: &str = "phoebe-server";
@@ -57,7 +57,7 @@ fn its_script() -> Option<PathBuf> {
 }
 
 fn interpreter() -> Option<PathBuf> {
-    let (resolved, _) = load_what_can_be(&Sources::of_process(None, Vec::new()));
+    let (resolved, _) = load_lenient(&Sources::of_process(None, Vec::new()));
     resolved.settings.worker.python.or_else(|| environment::existing_python().ok().flatten())
 }
 

@@ -1,28 +1,27 @@
-//! What changes in a running server's settings when they are read again. It decides and does nothing.
+//! Compares reloaded settings with those in force. No I/O.
 
 use std::path::Path;
 
 use super::load::Resolved;
 use super::problem::ConfigError;
+use super::settings::{Key, Settings};
 use super::validate::validate;
-use super::{Key, Settings};
 
-/// The difference between the settings in force and those that were read again.
+/// The difference between the settings in force and reloaded ones.
 pub struct Change {
     /// The settings in force from now on.
     pub settings: Settings,
-    /// What is taken.
-    pub taken: Vec<&'static Key>,
-    /// What differs, and needs a restart.
+    /// The applied keys.
+    pub applied: Vec<&'static Key>,
+    /// The changed keys that need a restart.
     pub needs_restart: Vec<&'static Key>,
 }
 
 impl Change {
-    /// Compares the settings in force, which `file` holds if there is one, with those that were read
-    /// again.
+    /// Compares the settings in force, read from `file` if there is one, with reloaded ones.
     ///
     /// # Errors
-    /// The file is gone; or what can be taken makes no sense beside what cannot.
+    /// If the file is missing, or if the applied keys conflict with the others.
     pub fn between(
         running: &Settings,
         file: Option<&Path>,
@@ -31,19 +30,19 @@ impl Change {
         if let Some(file) = file.filter(|file| wanted.file.as_deref() != Some(file)) {
             return Err(ConfigError::Gone(file.to_owned()));
         }
-        // What belongs to another mode says nothing of the one in force.
+        // Keys of another mode do not apply to the current one.
         let is_other_mode = running.auth.mode != wanted.settings.auth.mode;
         let keys = Settings::SECTIONS.iter().flat_map(|section| section.keys);
         let changed = keys.filter(|key| !(key.is_same)(running, &wanted.settings));
-        let (taken, needs_restart): (Vec<_>, Vec<_>) =
+        let (applied, needs_restart): (Vec<_>, Vec<_>) =
             changed.partition(|key| key.live && !(is_other_mode && key.section == "auth"));
         let mut settings = running.clone();
-        for key in &taken {
+        for key in &applied {
             (key.copy)(&mut settings, &wanted.settings);
         }
         let problems = validate(&settings, &wanted.origins);
         if problems.is_empty() {
-            Ok(Self { settings, taken, needs_restart })
+            Ok(Self { settings, applied, needs_restart })
         } else {
             Err(ConfigError::Wrong(problems))
         }
@@ -72,14 +71,14 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_taken_is_and_the_rest_is_named() {
+    fn live_keys_are_applied_and_the_others_reported() {
         let wanted = wanted(|settings| {
             settings.logging.level = "DEBUG".to_owned();
             settings.auth.password = Secret::new("another");
             settings.server.port = 9000;
         });
         let change = Change::between(&Settings::default(), None, &wanted).unwrap();
-        assert_eq!(titles(&change.taken), ["[auth] password", "[logging] level"]);
+        assert_eq!(titles(&change.applied), ["[auth] password", "[logging] level"]);
         assert_eq!(titles(&change.needs_restart), ["[server] port"]);
         assert_eq!(change.settings.logging.level, "DEBUG");
         assert_eq!(change.settings.auth.password.expose(), "another");
@@ -87,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_gone_is_not_taken_for_the_defaults() {
+    fn a_missing_file_is_not_replaced_by_defaults() {
         let mut running = Settings::default();
         running.auth.password = Secret::new("first");
         let file = Path::new("/etc/phoebe-server/config.toml");
@@ -96,19 +95,19 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_emptied_opens_nothing() {
+    fn an_emptied_file_does_not_weaken_authentication() {
         let mut running = Settings::default();
         running.auth.mode = AuthMode::Jwt;
         running.auth.registration = RegistrationPolicy::Closed;
         running.auth.jwt_secret_key = Secret::new("a secret for this test only, long enough");
         running.auth.min_password_length = 10;
         let change = Change::between(&running, None, &wanted(|_| {})).unwrap();
-        assert!(change.taken.is_empty());
+        assert!(change.applied.is_empty());
         assert_eq!(change.settings.auth.registration, RegistrationPolicy::Closed);
     }
 
     #[test]
-    fn what_makes_no_sense_beside_what_runs_is_refused() {
+    fn a_conflict_with_the_settings_in_force_is_refused() {
         let mut running = Settings::default();
         running.auth.enabled = true;
         running.auth.api_keys = vec![Secret::new("key")];

@@ -1,4 +1,4 @@
-//! A settings file: TOML text to values with their places, and to all that is wrong with it at once.
+//! Reads a settings file. Reports all errors at once, each with its position.
 
 use std::ops::Range;
 use std::path::Path;
@@ -7,15 +7,15 @@ use serde::Deserialize;
 use toml::Value;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+use super::origin::{Origin, Origins};
 use super::problem::{Place, Problem};
+use super::settings::{Key, Settings};
 use super::suggest::nearest;
-use super::table::{Key, find};
-use super::{Origin, Origins, Settings};
 
-/// Sets in `settings` what `text`, the content of `path`, says, and notes the origins.
+/// Applies the TOML `text` of the file `path` to `settings`, and records the origins.
 ///
-/// Returns everything that is wrong, in the order of the text. Values that are right are set all
-/// the same, so that the caller can go on looking for problems.
+/// Returns all errors in the order of the text. Valid values are applied anyway, so that the caller
+/// can check them.
 pub fn apply(
     text: &str,
     path: &Path,
@@ -28,8 +28,7 @@ pub fn apply(
         reader.document(document.into_inner());
     }
     for error in errors {
-        reader
-            .problem(&error.span().unwrap_or(0..0), format!("no valid TOML: {}", error.message()));
+        reader.problem(&error.span().unwrap_or(0..0), format!("invalid TOML: {}", error.message()));
     }
     reader.problems.sort_by_key(|(offset, _)| *offset);
     reader.problems.into_iter().map(|(_, problem)| problem).collect()
@@ -63,7 +62,7 @@ impl Reader<'_> {
         for (name, value) in table {
             let span = name.span();
             let name = name.into_inner();
-            let Some(key) = find(section, &name) else {
+            let Some(key) = Settings::key(section, &name) else {
                 self.problem(&span, unknown_key(section, &name));
                 continue;
             };
@@ -98,10 +97,10 @@ impl Reader<'_> {
     }
 }
 
-/// What to say of a section or top-level key that nobody knows.
+/// Returns the error for an unknown section or top-level key.
 pub(super) fn unknown_section(name: &str) -> String {
     if let Some(key) = all_keys().find(|key| key.name == name) {
-        return format!("{name} stands outside a section; it belongs into [{}]", key.section);
+        return format!("{name} is outside a section; it belongs in [{}]", key.section);
     }
     let hint = nearest(name, Settings::SECTIONS.iter().map(|section| section.name))
         .map(|near| format!("; did you mean [{near}]?"))
@@ -109,7 +108,7 @@ pub(super) fn unknown_section(name: &str) -> String {
     format!("unknown section [{name}]{hint}")
 }
 
-/// What to say of a key that nobody knows in `section`.
+/// Returns the error for an unknown key in `section`.
 pub(super) fn unknown_key(section: &str, name: &str) -> String {
     let own = all_keys().filter(|key| key.section == section).map(|key| key.name);
     let hint = nearest(name, own)

@@ -1,42 +1,41 @@
-//! Where settings come from: defaults, then a file, then the environment, then flags; the later wins.
+//! Loads the settings from defaults, file, environment and flags; the later source wins.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::file;
+use super::origin::{Origin, Origins};
 use super::problem::{ConfigError, Place, Problem};
-use super::table::{Key, find};
+use super::settings::Settings;
 use super::validate::validate;
-use super::{Settings, file};
 
 const PREFIX: &str = "PHOEBE_SERVER__";
 const FILE_VARIABLE: &str = "PHOEBE_SERVER_CONFIG";
 const SECRET_VARIABLE: &str = "PHOEBE_JWT_SECRET_KEY";
-/// PHOEBE's own variable for a further folder of passbands. A setting of the file wins over it: it may be set for all
-/// programs that use PHOEBE.
+/// PHOEBE's own variable for a folder of passbands. The file wins over it, because it may be set
+/// for all programs that use PHOEBE.
 const PASSBAND_VARIABLE: &str = "PHOEBE_PBDIR";
-/// What PHOEBE's own variables begin with, and those of ours that do too.
+/// The prefix of PHOEBE's variables, and our variables with the same prefix.
 const PHOEBE_PREFIX: &str = "PHOEBE_";
 const OURS: [&str; 4] = ["PHOEBE_SERVER_", "PHOEBE_TEST_", SECRET_VARIABLE, PASSBAND_VARIABLE];
 
-/// Everything that settings are made of, so that tests need neither the real environment nor the
-/// real home directory.
+/// The sources of settings. Tests replace the real environment and home directory.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     /// The file named by `--config`.
     pub file: Option<PathBuf>,
-    /// Files that are tried in this order if none is named; the first that exists is read.
+    /// The files to try if none is named. The first that exists is read.
     pub search: Vec<PathBuf>,
     /// The environment.
     pub environment: Vec<(OsString, OsString)>,
-    /// Values given by flags.
+    /// Values from flags.
     pub flags: Vec<Flag>,
 }
 
-/// A setting given on the command line.
+/// A setting from the command line.
 #[derive(Debug, Clone)]
 pub struct Flag {
-    /// The flag, as `--port`.
+    /// The flag, such as `--port`.
     pub name: &'static str,
     /// The setting's section and key.
     pub key: (&'static str, &'static str),
@@ -45,7 +44,7 @@ pub struct Flag {
 }
 
 impl Sources {
-    /// The sources of this process.
+    /// Returns the sources of this process.
     #[must_use]
     pub fn of_process(file: Option<PathBuf>, flags: Vec<Flag>) -> Self {
         let mut search = vec![PathBuf::from("config.toml")];
@@ -56,7 +55,7 @@ impl Sources {
         Self { file, search, environment: std::env::vars_os().collect(), flags }
     }
 
-    /// Variables that PHOEBE would read, and that its processes here do not get.
+    /// Returns the variables of PHOEBE that the server does not pass on to its processes.
     fn ignored(&self) -> Vec<String> {
         let names = self.environment.iter().map(|(name, _)| name.to_string_lossy().into_owned());
         let mut ignored: Vec<String> = names
@@ -72,61 +71,23 @@ impl Sources {
     }
 }
 
-/// Where one value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin(pub Place);
-
-impl std::fmt::Display for Origin {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.0 {
-            Place::File { path, line, .. } => write!(formatter, "{}:{line}", path.display()),
-            Place::Variable(name) => write!(formatter, "environment {name}"),
-            Place::Flag(name) => write!(formatter, "{name}"),
-            Place::Default => formatter.write_str("default"),
-        }
-    }
-}
-
-/// Where each value came from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origins(BTreeMap<(&'static str, &'static str), Origin>);
-
-impl Origins {
-    /// The origin of one key.
-    #[must_use]
-    pub fn of(&self, key: &Key) -> Origin {
-        self.get(key.section, key.name)
-    }
-
-    /// The origin of the key `name` of `section`.
-    #[must_use]
-    pub fn get(&self, section: &'static str, name: &'static str) -> Origin {
-        self.0.get(&(section, name)).cloned().unwrap_or(Origin(Place::Default))
-    }
-
-    pub(super) fn set(&mut self, key: &Key, origin: Origin) {
-        self.0.insert((key.section, key.name), origin);
-    }
-}
-
-/// The settings, and where they came from.
+/// The settings and their origins.
 #[derive(Debug, Clone)]
 pub struct Resolved {
     /// The settings.
     pub settings: Settings,
-    /// Where each came from.
+    /// The origin of each value.
     pub origins: Origins,
-    /// The file that was read, if there was one.
+    /// The file that was read, if any.
     pub file: Option<PathBuf>,
-    /// Variables of the environment that PHOEBE would read, and that its processes here do not get.
+    /// Variables of PHOEBE that the server does not pass on to its processes.
     pub ignored_variables: Vec<String>,
-    /// Files that are there and were not read, because `file` comes first.
+    /// Existing files that were not read because `file` comes first.
     pub passed_over: Vec<PathBuf>,
 }
 
 impl Resolved {
-    /// What to say at the start of settings and variables that somebody gave and that do not do what
-    /// their name says: one line each.
+    /// Returns notes to log at the start: settings and variables that are set but have no effect.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let keys = Settings::SECTIONS.iter().flat_map(|section| section.keys);
@@ -136,26 +97,25 @@ impl Resolved {
             Some(format!("the setting {} ({origin}) {note}", key.title()))
         });
         let variables = self.ignored_variables.iter().map(|name| {
-            format!("the variable {name} has no effect: the server sets PHOEBE up for its sessions by itself")
+            format!("the variable {name} has no effect: the server configures PHOEBE itself")
         });
         settings.chain(variables).collect()
     }
 }
 
-/// Resolves the settings.
+/// Loads and validates the settings.
 ///
 /// # Errors
-/// A named file that is missing, and everything that is wrong in file, environment and flags, or in
-/// their combination.
+/// If a named file is missing, or values or their combination are invalid. All errors are reported.
 pub fn load(sources: &Sources) -> Result<Resolved, ConfigError> {
     let resolved = load_values(sources)?;
-    // Combinations say little while single values are wrong.
+    // The combination is checked only if all values are valid.
     let problems = validate(&resolved.settings, &resolved.origins);
     if problems.is_empty() { Ok(resolved) } else { Err(ConfigError::Wrong(problems)) }
 }
 
-/// Resolves the settings without a look at their combination: for what needs a part of them, and must not ask for
-/// secrets that are another's.
+/// Loads the settings without validating their combination, for commands that need only some of
+/// them.
 ///
 /// # Errors
 /// Those of [`load`] for single values.
@@ -165,10 +125,9 @@ pub fn load_values(sources: &Sources) -> Result<Resolved, ConfigError> {
     if problems.is_empty() { Ok(resolved) } else { Err(ConfigError::Wrong(problems)) }
 }
 
-/// Resolves what can be resolved, and tells everything that is wrong besides: what is wrong itself
-/// keeps its default.
+/// Loads all valid values, and returns all errors. Invalid values keep their defaults.
 #[must_use]
-pub fn load_what_can_be(sources: &Sources) -> (Resolved, Vec<ConfigError>) {
+pub fn load_lenient(sources: &Sources) -> (Resolved, Vec<ConfigError>) {
     let (file, unreadable) = match find_file(sources) {
         Ok(file) => (file, None),
         Err(error) => (None, Some(error)),
@@ -180,29 +139,30 @@ pub fn load_what_can_be(sources: &Sources) -> (Resolved, Vec<ConfigError>) {
     (resolved, errors)
 }
 
-/// The values of all sources, and what is wrong with single ones.
+/// Merges the values of all sources. Returns the invalid ones as problems.
 fn resolve(sources: &Sources, file: Option<File>) -> (Resolved, Vec<Problem>) {
     let mut settings = Settings::default();
     let mut origins = Origins::default();
-    let mut texts = Texts { settings: &mut settings, origins: &mut origins, problems: Vec::new() };
-    texts.passband_variable(sources);
+    let mut values =
+        TextValues { settings: &mut settings, origins: &mut origins, problems: Vec::new() };
+    values.passband_variable(sources);
     if let Some(File { path, text, .. }) = &file {
-        texts.problems.extend(file::apply(text, path, texts.settings, texts.origins));
+        values.problems.extend(file::apply(text, path, values.settings, values.origins));
     }
-    texts.environment(sources);
-    texts.flags(&sources.flags);
-    let problems = texts.problems;
+    values.environment(sources);
+    values.flags(&sources.flags);
+    let problems = values.problems;
     let (file, passed_over) = file.map(|file| (file.path, file.passed_over)).unzip();
     let passed_over = passed_over.unwrap_or_default();
     let ignored_variables = sources.ignored();
     (Resolved { settings, origins, file, ignored_variables, passed_over }, problems)
 }
 
-/// The file that is read.
+/// The settings file.
 struct File {
     path: PathBuf,
     text: String,
-    /// Files that are there and come later.
+    /// Existing files that come later in the search.
     passed_over: Vec<PathBuf>,
 }
 
@@ -228,7 +188,7 @@ fn find_file(sources: &Sources) -> Result<Option<File>, ConfigError> {
     Ok(None)
 }
 
-/// Reads a file; one that is missing is an error only if somebody named it.
+/// Reads a file. A missing file is an error only if it was named explicitly.
 fn read(path: &Path, named_by: Option<&'static str>) -> Result<Option<String>, ConfigError> {
     use std::io::ErrorKind::{NotADirectory, NotFound};
     match std::fs::read_to_string(path) {
@@ -244,15 +204,15 @@ fn read(path: &Path, named_by: Option<&'static str>) -> Result<Option<String>, C
     }
 }
 
-/// Sets values that are given as text.
-struct Texts<'a> {
+/// Applies values that are given as text.
+struct TextValues<'a> {
     settings: &'a mut Settings,
     origins: &'a mut Origins,
     problems: Vec<Problem>,
 }
 
-impl Texts<'_> {
-    /// Where PHOEBE itself would look for further passbands: the default of a setting.
+impl TextValues<'_> {
+    /// Applies PHOEBE's variable for passbands, which is the default of a setting.
     fn passband_variable(&mut self, sources: &Sources) {
         let folder = sources.variable(PASSBAND_VARIABLE).filter(|text| !text.is_empty());
         if let Some(folder) = folder {
@@ -282,7 +242,7 @@ impl Texts<'_> {
         let place = Place::Variable(name.to_owned());
         match value.to_str() {
             Some(text) => self.text(place, section, key, text),
-            None => self.problem(place, "its value is no UTF-8 text".to_owned()),
+            None => self.problem(place, "its value is not UTF-8".to_owned()),
         }
     }
 
@@ -296,7 +256,7 @@ impl Texts<'_> {
         if !Settings::SECTIONS.iter().any(|known| known.name == section) {
             return self.problem(place, file::unknown_section(section));
         }
-        let Some(key) = find(section, name) else {
+        let Some(key) = Settings::key(section, name) else {
             return self.problem(place, file::unknown_key(section, name));
         };
         match (key.read_text)(self.settings, text) {

@@ -1,10 +1,12 @@
-//! The resolved settings as TOML that says where each value came from. Secrets are masked.
+//! Prints the settings as TOML with the origin of each value. Secrets are masked.
 
 use std::fmt::Write as _;
 
-use super::{Origins, Resolved, Settings};
+use super::load::Resolved;
+use super::origin::Origins;
+use super::settings::Settings;
 
-/// All settings with a comment `# from …` each.
+/// Returns all settings, each with a comment `# from …`.
 #[must_use]
 pub fn with_origins(resolved: &Resolved) -> String {
     let mut text = match &resolved.file {

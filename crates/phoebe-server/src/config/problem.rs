@@ -1,14 +1,14 @@
-//! What is wrong with the settings, and where.
+//! Errors of the settings, each with its place.
 
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Where a value was given.
+/// The place of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// In a file; line and column count from 1.
+    /// In a file.
     File {
         /// The file.
         path: PathBuf,
@@ -19,9 +19,9 @@ pub enum Place {
     },
     /// In a variable of the environment.
     Variable(String),
-    /// By a flag of the command line.
+    /// In a flag of the command line.
     Flag(String),
-    /// Nowhere: it follows from the defaults.
+    /// None: the value is a default.
     Default,
 }
 
@@ -38,12 +38,12 @@ impl Display for Place {
     }
 }
 
-/// One thing that is wrong.
+/// An error with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where.
+    /// The place.
     pub place: Place,
-    /// What, and the way out.
+    /// The error and the remedy.
     pub message: String,
 }
 
@@ -53,7 +53,7 @@ impl Display for Problem {
     }
 }
 
-/// Why there are no settings.
+/// Why the settings cannot be loaded.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// A file cannot be read.
@@ -61,15 +61,15 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What named it, if somebody did.
+        /// What has named the file, if anything.
         named_by: Option<&'static str>,
-        /// What the system says.
+        /// The system's error.
         reason: String,
     },
-    /// The file that was read at the start is there no more, and no other was named.
+    /// The file that was read at the start is missing.
     #[error("the settings file {} is gone", .0.display())]
     Gone(PathBuf),
-    /// Something in the settings is wrong.
+    /// Values or their combination are invalid.
     #[error("{}", lines(.0))]
     Wrong(Vec<Problem>),
 }

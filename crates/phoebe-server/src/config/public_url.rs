@@ -1,22 +1,22 @@
-//! Where clients reach the server from outside: scheme, host, and the path in front of every route.
-//! Texts of settings and of headers are read here alike; what is not plainly an address is refused.
+//! The public address of the server: scheme, host, and a path prefix. Parses settings and headers
+//! alike, and rejects anything unusual.
 
 use std::fmt::{self, Display, Formatter};
 
 use axum::http::uri::Authority;
 
-/// The longest prefix in bytes.
+/// The most bytes of a prefix.
 const MAX_PREFIX: usize = 256;
-/// The longest host with its port in bytes: a name has 253 at most.
+/// The most bytes of a host with port; a name has at most 253.
 const MAX_HOST: usize = 259;
 
-/// A path in front of every route, such as `/phoebe`; empty for none.
+/// A path prefix of all routes, such as `/phoebe`; empty for none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PathPrefix(String);
 
 impl PathPrefix {
-    /// Reads a path such as `/phoebe` or `/phoebe/`: letters, digits, `-`, `.`, `_`, `~` and
-    /// slashes, no empty, `.` or `..` segment.
+    /// Parses a path such as `/phoebe` or `/phoebe/`: letters, digits, `-`, `.`, `_`, `~` and
+    /// slashes; no empty, `.` or `..` segment.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let path = text.strip_suffix('/').unwrap_or(text);
@@ -30,7 +30,7 @@ impl PathPrefix {
         (path.len() <= MAX_PREFIX && segments.all(is_segment)).then(|| Self(path.to_owned()))
     }
 
-    /// Whether `path` lies below it; nothing lies below an empty one.
+    /// Returns whether `path` is below the prefix; false for an empty prefix.
     #[must_use]
     pub fn leads_to(&self, path: &str) -> bool {
         let rest = path.strip_prefix(&self.0).filter(|_| !self.0.is_empty());
@@ -44,7 +44,7 @@ impl Display for PathPrefix {
     }
 }
 
-/// An `http` or `https` address with a host and maybe a prefix; shown without a slash at its end.
+/// An `http` or `https` address with an optional prefix. Printed without a final slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicUrl {
     origin: String,
@@ -52,7 +52,7 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// Reads a text such as `https://uni.example.org/phoebe/`.
+    /// Parses an address such as `https://uni.example.org/phoebe/`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
@@ -61,7 +61,7 @@ impl PublicUrl {
         Self::of(&scheme.to_ascii_lowercase(), host, PathPrefix::parse(path)?)
     }
 
-    /// The address of these parts.
+    /// Builds an address from its parts.
     #[must_use]
     pub fn of(scheme: &str, host: &str, prefix: PathPrefix) -> Option<Self> {
         let usual_port = match scheme {
@@ -78,19 +78,19 @@ impl PublicUrl {
             "" => usual_port,
             rest => rest.strip_prefix(':')?.parse::<u16>().ok()?,
         };
-        // As browsers write an origin.
+        // Browsers omit the default port from an origin.
         let port = if port == usual_port { String::new() } else { format!(":{port}") };
         let origin = format!("{scheme}://{name}{port}").to_ascii_lowercase();
         (!name.is_empty()).then_some(Self { origin, prefix })
     }
 
-    /// Scheme, host and port: the origin of pages under this address.
+    /// Returns scheme, host and port.
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// The path in front of every route.
+    /// Returns the path prefix.
     #[must_use]
     pub fn prefix(&self) -> &PathPrefix {
         &self.prefix
@@ -109,14 +109,17 @@ mod tests {
 
     #[test]
     fn a_prefix_is_a_plain_path() {
-        for (text, shown) in [
+        for (text, displayed) in [
             ("", ""),
             ("/", ""),
             ("/phoebe", "/phoebe"),
             ("/phoebe/", "/phoebe"),
             ("/a-1/b.c_d~", "/a-1/b.c_d~"),
         ] {
-            assert_eq!(PathPrefix::parse(text).map(|prefix| prefix.to_string()).unwrap(), shown);
+            assert_eq!(
+                PathPrefix::parse(text).map(|prefix| prefix.to_string()).unwrap(),
+                displayed
+            );
         }
         let long = format!("/{}", "x".repeat(MAX_PREFIX));
         for text in [
@@ -143,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_below_a_prefix_is_told() {
+    fn paths_below_a_prefix_are_recognized() {
         let prefix = PathPrefix::parse("/phoebe").unwrap();
         assert!(prefix.leads_to("/phoebe") && prefix.leads_to("/phoebe/health"));
         assert!(!prefix.leads_to("/phoebes") && !prefix.leads_to("/health"));
@@ -152,14 +155,14 @@ mod tests {
 
     #[test]
     fn an_address_is_scheme_host_and_prefix() {
-        for (text, shown) in [
+        for (text, displayed) in [
             ("https://uni.example.org/phoebe/", "https://uni.example.org/phoebe"),
             ("https://uni.example.org", "https://uni.example.org"),
             ("HTTPS://Uni.Example.org:8443/Phoebe", "https://uni.example.org:8443/Phoebe"),
             ("http://[::1]:8001/", "http://[::1]:8001"),
             ("https://uni.example.org:443/phoebe", "https://uni.example.org/phoebe"),
         ] {
-            assert_eq!(PublicUrl::parse(text).map(|url| url.to_string()).unwrap(), shown);
+            assert_eq!(PublicUrl::parse(text).map(|url| url.to_string()).unwrap(), displayed);
         }
         let long = format!("https://{}.org", "x".repeat(MAX_HOST));
         for text in [

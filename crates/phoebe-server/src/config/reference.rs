@@ -1,19 +1,21 @@
-//! The reference of all settings, in Markdown, and a commented example file; both from the table.
+//! Generates the reference of all settings and the example file.
 
 use std::fmt::Write as _;
 
-use super::{Key, Settings};
+use super::settings::{Key, Settings};
 
 const INTRODUCTION: &str = "\
 # Settings
 
-<!-- Made by `phoebe-server config --reference`; change the table in crates/phoebe-server/src/config/mod.rs instead. -->
+<!-- Made by `phoebe-server config --reference` from src/config/settings.rs of the server. -->
 
-The server reads one file: the one named by `--config`, else by `$PHOEBE_SERVER_CONFIG`, else the first that exists of
-`./config.toml`, `~/.config/phoebe-server/config.toml` and `/etc/phoebe-server/config.toml`. A variable
-`PHOEBE_SERVER__SECTION__KEY` wins over the file, a flag of the command line over both. A list is given in a variable as
-text with commas. A wrong file stops the start and says where it is wrong. `phoebe-server config` prints the settings in
-force, where each came from, and which files are not read because another comes first.
+The server reads one file: the one given by `--config`, else by `$PHOEBE_SERVER_CONFIG`, else the
+first that exists of `./config.toml`, `~/.config/phoebe-server/config.toml` and
+`/etc/phoebe-server/config.toml`. A variable `PHOEBE_SERVER__SECTION__KEY` wins over the file, a
+flag of the command line over both. A variable holds a list as text with commas. With an invalid
+file the server does not start and reports each error with its position. `phoebe-server config`
+prints the settings in force, the origin of each value, and the files that are not read because
+another comes first.
 ";
 
 const EXAMPLE: &str = "\
@@ -22,7 +24,7 @@ const EXAMPLE: &str = "\
 # A variable PHOEBE_SERVER__SECTION__KEY wins over this file, a flag over both.
 ";
 
-/// `docs/settings.md`.
+/// Returns `docs/settings.md`.
 #[must_use]
 pub fn markdown() -> String {
     let defaults = Settings::default();
@@ -50,7 +52,7 @@ fn meaning(key: &Key) -> String {
     format!("{}{note}{live}", key.doc.trim())
 }
 
-/// `config.example.toml`: every key with its meaning, commented out.
+/// Returns `config.example.toml`: every key with its documentation, commented out.
 #[must_use]
 pub fn example() -> String {
     let defaults = Settings::default();
@@ -58,10 +60,25 @@ pub fn example() -> String {
     for section in Settings::SECTIONS {
         let _ = writeln!(text, "\n# {}\n[{}]", section.doc.trim(), section.name);
         for key in section.keys {
-            let _ = writeln!(text, "\n# {}", meaning(key));
-            let _ = writeln!(text, "# Accepts {}.", (key.kind)());
+            text.push('\n');
+            push_comment(&mut text, &meaning(key));
+            push_comment(&mut text, &format!("Accepts {}.", (key.kind)()));
             let _ = writeln!(text, "#{} = {}", key.name, key.value(&defaults));
         }
     }
     text
+}
+
+/// Appends a comment, wrapped at 100 columns.
+fn push_comment(text: &mut String, comment: &str) {
+    let mut line = "#".to_owned();
+    for word in comment.split_whitespace() {
+        if line.chars().count() + 1 + word.chars().count() > 100 {
+            text.push_str(&line);
+            line = "\n#".to_owned();
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    let _ = writeln!(text, "{line}");
 }

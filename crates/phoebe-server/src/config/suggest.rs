@@ -1,6 +1,6 @@
-//! "Did you mean …?"
+//! Suggestions for misspelled words.
 
-/// The candidate nearest to `word`, if one is near enough to be meant.
+/// Returns the candidate nearest to `word`, if it is similar enough.
 pub(super) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,

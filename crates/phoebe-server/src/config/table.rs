@@ -1,64 +1,55 @@
-//! The mechanism behind the table of settings: one definition of a key gives its field, its default
-//! and its [`Key`]. It knows no particular key.
+//! The macro that turns the table of settings into types, defaults and [`Key`]s.
 
 use toml::Value;
 
-use super::Settings;
-
 /// One `[section]` of the settings.
-pub struct Section {
-    /// Its name in the file.
+pub struct Section<S: 'static> {
+    /// The name in the file.
     pub name: &'static str,
-    /// What it is about.
+    /// The documentation.
     pub doc: &'static str,
-    /// Its keys, in the order of documentation.
-    pub keys: &'static [Key],
+    /// The keys, in the order of the documentation.
+    pub keys: &'static [Key<S>],
 }
 
-/// One setting: everything that is known of it besides its value.
-pub struct Key {
-    /// The section it stands in.
+/// A setting without its value.
+pub struct Key<S> {
+    /// The name of its section.
     pub section: &'static str,
-    /// Its name in the section.
+    /// The name in the section.
     pub name: &'static str,
-    /// What it means.
+    /// The documentation.
     pub doc: &'static str,
-    /// What is said at the start if somebody sets it, where it does not do what its name says.
+    /// Logged at the start if the key is set, because it does not do what its name says.
     pub note: Option<&'static str>,
-    /// Whether a running server takes a new value at SIGHUP.
+    /// Whether SIGHUP applies a new value to a running server.
     pub live: bool,
-    /// What it accepts, in words.
+    /// Describes the accepted values.
     pub kind: fn() -> String,
-    /// Sets it from a value of a file.
-    pub(super) read: fn(&mut Settings, &Value) -> Result<(), String>,
+    /// Sets it from a TOML value.
+    pub(super) read: fn(&mut S, &Value) -> Result<(), String>,
     /// Sets it from the text of a variable or flag.
-    pub(super) read_text: fn(&mut Settings, &str) -> Result<(), String>,
-    /// Its value, secrets masked.
-    pub(super) write: fn(&Settings) -> Value,
-    /// Whether both have the same value.
-    pub(super) is_same: fn(&Settings, &Settings) -> bool,
-    /// Gives the first the value of the second.
-    pub(super) copy: fn(&mut Settings, &Settings),
+    pub(super) read_text: fn(&mut S, &str) -> Result<(), String>,
+    /// Returns its value; secrets are masked.
+    pub(super) write: fn(&S) -> Value,
+    /// Returns whether both have the same value.
+    pub(super) is_same: fn(&S, &S) -> bool,
+    /// Copies the value of the second to the first.
+    pub(super) copy: fn(&mut S, &S),
 }
 
-impl Key {
-    /// The value in `settings`, secrets masked.
+impl<S> Key<S> {
+    /// Returns the value in `settings`; secrets are masked.
     #[must_use]
-    pub fn value(&self, settings: &Settings) -> Value {
+    pub fn value(&self, settings: &S) -> Value {
         (self.write)(settings)
     }
 
-    /// The name with its section, as people write it.
+    /// Returns section and name, as in messages.
     #[must_use]
     pub fn title(&self) -> String {
         format!("[{}] {}", self.section, self.name)
     }
-}
-
-/// The key `name` of `section`.
-pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
-    let section = Settings::SECTIONS.iter().find(|candidate| candidate.name == section)?;
-    section.keys.iter().find(|key| key.name == name)
 }
 
 /// Defines the sections' types, their defaults, [`Settings`] and `Settings::SECTIONS`.
@@ -71,7 +62,7 @@ macro_rules! settings {
                 $(, live($live:literal))?;
         )+}
     )+) => {
-        /// All settings, after defaults, file, environment and flags.
+        /// All settings.
         #[derive(Debug, Clone, Default, PartialEq)]
         pub struct Settings {$(
             $(#[doc = $section_doc])+
@@ -94,13 +85,13 @@ macro_rules! settings {
         )+
 
         impl Settings {
-            /// Every setting there is.
-            pub const SECTIONS: &'static [$crate::config::Section] = &[$(
-                $crate::config::Section {
+            /// All sections.
+            pub const SECTIONS: &'static [$crate::config::table::Section<Settings>] = &[$(
+                $crate::config::table::Section {
                     name: stringify!($section),
                     doc: concat!($($section_doc),+),
                     keys: &[$(
-                        $crate::config::Key {
+                        $crate::config::table::Key {
                             section: stringify!($section),
                             name: stringify!($key),
                             doc: concat!($($doc),+),

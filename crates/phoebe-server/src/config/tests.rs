@@ -1,4 +1,4 @@
-//! The settings as a whole: layers, errors, printing, and any input.
+//! Tests of the settings as a whole: sources, errors, printing, arbitrary input.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -134,7 +134,7 @@ fn phoebes_variable_of_a_passband_folder_is_the_default_of_the_setting() {
 }
 
 #[test]
-fn a_variable_of_phoebes_that_has_no_effect_is_told() {
+fn a_variable_of_phoebe_without_effect_is_reported() {
     let variables = [
         ("PHOEBE_ENABLE_MPI", "TRUE"),
         ("PHOEBE_JWT_SECRET_KEY", "secret"),
@@ -166,19 +166,21 @@ fn a_named_file_must_exist_and_others_are_searched_in_order() {
 }
 
 #[test]
-fn all_that_is_wrong_in_a_file_is_told_with_line_and_nearest_key() {
+fn all_errors_of_a_file_are_reported_with_line_and_nearest_key() {
     let text = complaint(
         "port = 3\n[server]\nhots = \"x\"\n  port = 99999\n[sesion]\n[auth]\nmode = \"jtw\"\n\
-         idle_timeout_secs = 4\n[logging]\nlevel = \"INFOO\"\nformat = \"jsno\"\n[worker]\nstart = 1979-05-27",
+         idle_timeout_secs = 4\n[logging]\nlevel = \"INFOO\"\nformat = \"jsno\"\n[worker]\n\
+         start = 1979-05-27",
     );
     let expected = [
-        "config.toml:1:1: port stands outside a section; it belongs into [server]",
+        "config.toml:1:1: port is outside a section; it belongs in [server]",
         "config.toml:3:1: unknown key hots in [server]; did you mean host?",
         "config.toml:4:10: [server] port: expected a whole number from 0 to 65535, found 99999",
         "config.toml:5:2: unknown section [sesion]; did you mean [session]?",
         "config.toml:7:8: [auth] mode: expected \"none\" or",
         "did you mean \"jwt\"?",
-        "config.toml:8:1: unknown key idle_timeout_secs in [auth]; did you mean [session] idle_timeout_seconds?",
+        "config.toml:8:1: unknown key idle_timeout_secs in [auth]; did you mean [session] \
+         idle_timeout_seconds?",
         "config.toml:10:9: [logging] level",
         "did you mean \"INFO\"?",
         "config.toml:11:10: [logging] format",
@@ -193,7 +195,7 @@ fn all_that_is_wrong_in_a_file_is_told_with_line_and_nearest_key() {
 }
 
 #[test]
-fn broken_toml_is_told_with_its_line() {
+fn invalid_toml_is_reported_with_its_line() {
     let text = complaint("[server]\nport = 1\nhost = \"unfinished\n[auth]\n");
     assert!(text.contains("config.toml:3:"), "{text}");
     let text = complaint("[server]\nport = 1\nport = 2\n");
@@ -216,7 +218,7 @@ fn wrong_variables_and_flags_are_named() {
 }
 
 #[test]
-fn unsafe_or_senseless_combinations_are_refused_with_the_way_out() {
+fn invalid_combinations_are_refused_with_the_remedy() {
     let cases = [
         ("[port_pool]\nstart = 7\nend = 7", "must be less than end"),
         ("[server]\nhost = \"0.0.0.0\"", "allow_unauthenticated_network = true"),
@@ -253,7 +255,7 @@ fn unsafe_or_senseless_combinations_are_refused_with_the_way_out() {
 }
 
 #[test]
-fn the_network_is_allowed_with_authentication_or_in_so_many_words() {
+fn the_network_needs_authentication_or_explicit_permission() {
     let open = "[server]\nhost = \"0.0.0.0\"\n";
     assert!(from_file(&format!("{open}allow_unauthenticated_network = true")).is_ok());
     assert!(from_file(&format!("{open}[auth]\nmode = \"password\"\npassword = \"p\"")).is_ok());
@@ -284,14 +286,14 @@ fn the_reference_and_the_example_are_current() {
 }
 
 #[test]
-fn the_example_holds_the_defaults_commented_out_or_not() {
+fn the_example_has_the_defaults_also_without_comment_signs() {
     let example = reference::example();
     assert_eq!(from_file(&example).expect("accepted").settings, Settings::default());
     let uncommented = example.replace("\n#", "\n").replace("\n ", "\n# ");
     assert_eq!(from_file(&uncommented).expect("accepted").settings, Settings::default());
 }
 
-/// An address, or a range of them.
+/// An address or a range.
 fn range(address: [u8; 4], number: u16) -> ipnet::IpNet {
     let bits = (number % 33) as u8;
     ipnet::IpNet::new(address.into(), bits).expect("at most 32 bits").trunc()
@@ -301,14 +303,14 @@ fn range(address: [u8; 4], number: u16) -> ipnet::IpNet {
 fn proxies_are_addresses_or_ranges() {
     let file = "[server]\ntrusted_proxies = [\"10.1.2.3/8\", \"::1\", \"::ffff:192.0.2.1\"]\n";
     let settings = from_file(file).expect("accepted").settings;
-    let shown: Vec<String> =
+    let displayed: Vec<String> =
         settings.server.trusted_proxies.iter().map(ToString::to_string).collect();
-    assert_eq!(shown, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
+    assert_eq!(displayed, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
     let error = from_file("[server]\ntrusted_proxies = [\"10.0.0.0/33\"]\n").expect_err("refused");
     assert!(error.to_string().contains("10.0.0.0/33"), "{error}");
 }
 
-/// Settings that agree with each other, with no secret in them.
+/// Valid combinations of settings without secrets.
 fn settings() -> impl Strategy<Value = Settings> {
     let server = (any::<u16>(), any::<[u8; 4]>(), 1..65_536_u64, ".*", any::<bool>());
     let pool = (1..u16::MAX - 1).prop_flat_map(|start| (Just(start), start + 1..u16::MAX));
@@ -353,14 +355,15 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_settings_or_a_complaint(text in ".*") {
+    fn any_text_is_settings_or_an_error(text in ".*") {
         let _ = from_file(&text);
     }
 
     #[test]
-    fn any_likely_text_is_settings_or_a_complaint(
+    fn any_likely_text_is_settings_or_an_error(
         lines in proptest::collection::vec(
-            "(\\[(server|auth|port_pool|worker)\\]|(port|host|mode|start|api_keys|level) *= *[-\\[\\]\"'0-9a-fé.,{}]{0,9})",
+            "(\\[(server|auth|port_pool|worker)\\]|\
+              (port|host|mode|start|api_keys|level) *= *[-\\[\\]\"'0-9a-fé.,{}]{0,9})",
             0..8,
         ),
     ) {
@@ -368,7 +371,9 @@ proptest! {
     }
 
     #[test]
-    fn any_value_of_a_variable_is_settings_or_a_complaint(value in "[^\0]*", index in 0..100_usize) {
+    fn any_value_of_a_variable_is_settings_or_an_error(
+        value in "[^\0]*", index in 0..100_usize,
+    ) {
         let keys: Vec<&Key> = Settings::SECTIONS.iter().flat_map(|section| section.keys).collect();
         let key = keys[index % keys.len()];
         let name = format!("PHOEBE_SERVER__{}__{}", key.section, key.name).to_uppercase();

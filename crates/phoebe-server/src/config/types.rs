@@ -1,20 +1,20 @@
-//! The types of settings that are more than numbers and text.
+//! Types of settings with a fixed set of values, and secrets.
 
-/// How users prove who they are.
+/// How users authenticate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AuthMode {
-    /// Nobody is asked.
+    /// No authentication.
     #[default]
     None,
-    /// One password for all.
+    /// One password for all users.
     Password,
-    /// Local users with tokens.
+    /// Local accounts with tokens.
     Jwt,
-    /// Tokens of somebody else.
+    /// Tokens of another service.
     External,
 }
 
-/// Who may make an account for themself.
+/// Who may register in mode `jwt`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RegistrationPolicy {
     /// Everybody.
@@ -34,7 +34,7 @@ pub enum OnIdle {
     Terminate,
 }
 
-/// When a change of a session is kept on disk.
+/// When a change is stored on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
     /// Before the command is answered.
@@ -46,65 +46,65 @@ pub enum Durability {
     Off,
 }
 
-/// Where workers come from.
+/// How workers are started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WorkerStart {
     /// Forked from the zygote.
     #[default]
     Fork,
-    /// A fresh interpreter each.
+    /// As a fresh interpreter.
     Spawn,
 }
 
-/// Whether workers are contained by the kernel.
+/// Whether the kernel sandboxes workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sandbox {
-    /// Always; the server does not start where the kernel cannot do it.
+    /// Required; the server does not start on a kernel without support.
     #[cfg_attr(target_os = "linux", default)]
     Enforce,
-    /// As far as the kernel can.
+    /// As far as the kernel supports it.
     #[cfg_attr(not(target_os = "linux"), default)]
     BestEffort,
     /// Not at all.
     Off,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text.
     #[default]
     Text,
-    /// For machines.
+    /// JSON.
     Json,
 }
 
-/// A text that must not be printed: `Debug` masks it.
+/// A secret text. `Debug` masks it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// What is printed in the place of a secret.
+    /// Printed instead of a secret.
     pub const MASK: &'static str = "********";
 
-    /// Wraps a secret text.
+    /// Wraps a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself.
+    /// Returns the text.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is none.
+    /// Returns whether the text is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What may be shown of it: the mask, or nothing where it is empty.
+    /// Returns the mask, or nothing if the text is empty.
     #[must_use]
     pub fn masked(&self) -> &'static str {
         if self.0.is_empty() { "" } else { Self::MASK }

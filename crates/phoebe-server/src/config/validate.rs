@@ -1,9 +1,11 @@
-//! Combinations of settings that make no sense or are not safe, each with the way out.
+//! Rules for combinations of settings. Each error names the remedy.
 
 use std::net::IpAddr;
 
+use super::origin::Origins;
 use super::problem::{Place, Problem};
-use super::{AuthMode, Origins, Sandbox, Settings};
+use super::settings::Settings;
+use super::types::{AuthMode, Sandbox};
 
 type Rule = fn(&Settings) -> Option<(&'static [Name], String)>;
 type Name = (&'static str, &'static str);
@@ -22,19 +24,19 @@ const RULES: [Rule; 11] = [
     another_user_needs_the_sandbox,
 ];
 
-/// Everything that is wrong with the combination.
+/// Returns all errors of the combination.
 pub(super) fn validate(settings: &Settings, origins: &Origins) -> Vec<Problem> {
     let broken = RULES.iter().filter_map(|rule| rule(settings));
     broken.map(|(keys, message)| Problem { place: place(keys, origins), message }).collect()
 }
 
-/// The place of the first of `keys` that somebody set.
+/// Returns the place of the first of `keys` that is set.
 fn place(keys: &[Name], origins: &Origins) -> Place {
     let places = keys.iter().map(|(section, name)| origins.get(section, name).0);
     places.into_iter().find(|place| *place != Place::Default).unwrap_or(Place::Default)
 }
 
-/// Whether only this machine reaches a server that listens on `host`.
+/// Returns whether `host` is a loopback address.
 #[must_use]
 pub fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -54,7 +56,7 @@ fn port_pool_is_not_empty(settings: &Settings) -> Option<(&'static [Name], Strin
 
 fn network_needs_authentication(settings: &Settings) -> Option<(&'static [Name], String)> {
     let server = &settings.server;
-    let refused = settings.auth.asks_nobody()
+    let refused = settings.auth.is_off()
         && !is_loopback(&server.host)
         && !server.allow_unauthenticated_network;
     refused.then(|| {
@@ -97,8 +99,9 @@ fn tokens_need_a_secret(settings: &Settings) -> Option<(&'static [Name], String)
 
 fn a_public_key_is_no_secret(settings: &Settings) -> Option<(&'static [Name], String)> {
     settings.auth.jwt_secret_key.expose().contains("-----BEGIN ").then(|| {
-        let text = "[auth] jwt_secret_key holds a key in PEM form: whoever has a public key could sign tokens with it as \
-                    their secret. In mode \"external\", name its file in [auth] jwt_public_key; else set a random text";
+        let text = "[auth] jwt_secret_key holds a key in PEM form: whoever has a public key could \
+                    sign tokens with it as their secret. In mode \"external\", name its file in \
+                    [auth] jwt_public_key; else set a random text";
         (&[("auth", "jwt_secret_key")] as &[Name], text.to_owned())
     })
 }
@@ -116,7 +119,8 @@ fn tokens_are_verified_with_one_kind_of_key(
         given.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name).collect();
     (auth.mode == AuthMode::External && given.len() > 1).then(|| {
         let text = format!(
-            "mode \"external\" verifies tokens with one kind of key, and [auth] has {}: keep the one that the tokens are signed with",
+            "mode \"external\" verifies tokens with one kind of key, and [auth] has {}: keep the \
+             one that the tokens are signed with",
             given.join(" and ")
         );
         (&[("auth", "jwks"), ("auth", "jwt_public_key"), ("auth", "mode")] as &[Name], text)
@@ -130,8 +134,8 @@ fn local_tokens_need_no_foreign_keys(settings: &Settings) -> Option<(&'static [N
     if auth.mode == AuthMode::External || (!foreign && hs256) {
         return None;
     }
-    let text = "[auth] jwt_public_key, jwks, jwt_audience and algorithms other than \"HS256\" are for tokens of another service: \
-                set [auth] mode = \"external\", or remove them";
+    let text = "[auth] jwt_public_key, jwks, jwt_audience and algorithms other than \"HS256\" are \
+                for tokens of another service: set [auth] mode = \"external\", or remove them";
     let keys: &[Name] = &[
         ("auth", "jwt_public_key"),
         ("auth", "jwks"),
@@ -183,8 +187,8 @@ fn tls_needs_certificate_and_key(settings: &Settings) -> Option<(&'static [Name]
 fn another_user_needs_the_sandbox(settings: &Settings) -> Option<(&'static [Name], String)> {
     let worker = &settings.worker;
     (worker.sandbox == Sandbox::Off && !worker.user.is_empty()).then(|| {
-        let text = "[worker] user has no effect with sandbox = \"off\": remove it, or set sandbox to \"enforce\" or \
-                    \"best-effort\"";
+        let text = "[worker] user has no effect with sandbox = \"off\": remove it, or set sandbox \
+                    to \"enforce\" or \"best-effort\"";
         (&[("worker", "user"), ("worker", "sandbox")] as &[Name], text.to_owned())
     })
 }

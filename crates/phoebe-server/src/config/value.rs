@@ -1,5 +1,5 @@
-//! How a single setting is read from a TOML value or from text, and written back; and the checks of
-//! single values. Messages never repeat a secret.
+//! Conversion of single settings from and to TOML values and text, and checks of single values.
+//! Messages never contain a secret.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -14,15 +14,15 @@ use super::types::{
     AuthMode, Durability, LogFormat, OnIdle, RegistrationPolicy, Sandbox, Secret, WorkerStart,
 };
 
-/// A type that a setting can have.
+/// A type of a setting.
 pub(super) trait Setting: Sized {
-    /// What it accepts, in words.
+    /// Describes the accepted values.
     fn kind() -> String;
-    /// From a value of a file.
+    /// Reads a TOML value.
     fn read(value: &Value) -> Result<Self, String>;
-    /// From the text of a variable or flag.
+    /// Reads the text of a variable or flag.
     fn read_text(text: &str) -> Result<Self, String>;
-    /// As a value of a file; secrets masked.
+    /// Returns the TOML value; secrets are masked.
     fn write(&self) -> Value;
 }
 
@@ -30,8 +30,8 @@ fn expected<T: Setting>(found: impl Display) -> String {
     format!("expected {}, found {found}", T::kind())
 }
 
-/// A value as an error message shows it.
-fn shown(value: &Value) -> String {
+/// Formats a value for an error message.
+fn displayed(value: &Value) -> String {
     match value {
         Value::String(text) => format!("the text {text:?}"),
         Value::Integer(number) => format!("{number}"),
@@ -47,7 +47,7 @@ macro_rules! whole_number {
     ($($type:ty),+) => {$(
         impl Setting for $type {
             fn kind() -> String {
-                // TOML's whole numbers end at 2^63 - 1.
+                // TOML integers end at 2^63 - 1.
                 let greatest = i64::try_from(<$type>::MAX).unwrap_or(i64::MAX);
                 match greatest {
                     i64::MAX => "a whole number, 0 or more".to_owned(),
@@ -56,7 +56,7 @@ macro_rules! whole_number {
             }
             fn read(value: &Value) -> Result<Self, String> {
                 let number = value.as_integer().and_then(|number| Self::try_from(number).ok());
-                number.ok_or_else(|| expected::<Self>(shown(value)))
+                number.ok_or_else(|| expected::<Self>(displayed(value)))
             }
             fn read_text(text: &str) -> Result<Self, String> {
                 let number = text.trim().parse::<i64>().map(Value::Integer);
@@ -76,11 +76,11 @@ impl Setting for f64 {
     }
     fn read(value: &Value) -> Result<Self, String> {
         match value {
-            // A number of seconds is far below 2^53, where this would round.
+            // A number of seconds is far below 2^53, above which this would round.
             #[allow(clippy::cast_precision_loss)]
             Value::Integer(number) => Ok(*number as Self),
             Value::Float(number) if number.is_finite() => Ok(*number),
-            other => Err(expected::<Self>(shown(other))),
+            other => Err(expected::<Self>(displayed(other))),
         }
     }
     fn read_text(text: &str) -> Result<Self, String> {
@@ -97,7 +97,7 @@ impl Setting for bool {
         "true or false".to_owned()
     }
     fn read(value: &Value) -> Result<Self, String> {
-        value.as_bool().ok_or_else(|| expected::<Self>(shown(value)))
+        value.as_bool().ok_or_else(|| expected::<Self>(displayed(value)))
     }
     fn read_text(text: &str) -> Result<Self, String> {
         match text.trim().to_ascii_lowercase().as_str() {
@@ -111,7 +111,7 @@ impl Setting for bool {
     }
 }
 
-/// Settings that are one text: how it is understood and shown.
+/// A setting that is a single text.
 trait Text: Sized {
     fn kind() -> String;
     fn parse(text: &str) -> Result<Self, String>;
@@ -176,7 +176,7 @@ impl Text for PathBuf {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "" => Err("expected a path, found empty text".to_owned()),
-            text if text.contains('\0') => Err("a path holds no zero byte".to_owned()),
+            text if text.contains('\0') => Err("a path must not contain a zero byte".to_owned()),
             text => Ok(Self::from(text)),
         }
     }
@@ -209,7 +209,7 @@ impl Text for Option<PublicUrl> {
         let url = PublicUrl::parse(text).map(Some);
         url.ok_or_else(|| {
             format!(
-                "{text:?} is no address such as https://uni.example.org/phoebe/: http:// or \
+                "{text:?} is not an address such as https://uni.example.org/phoebe/: http:// or \
                  https://, a host, and maybe a path of letters, digits, `-`, `.`, `_` and `~`"
             )
         })
@@ -228,7 +228,8 @@ impl Text for IpNet {
         let address = || text.parse::<IpAddr>().map(|address| address.to_canonical().into());
         range.or_else(|_| address()).map_err(|_| {
             format!(
-                "{text:?} is no IP address such as 10.0.0.1 or ::1, and no range such as 10.0.0.0/8"
+                "{text:?} is not an IP address such as 10.0.0.1 or ::1, or a range such as \
+                 10.0.0.0/8"
             )
         })
     }
@@ -240,7 +241,7 @@ impl Text for IpNet {
     }
 }
 
-/// A choice of words; the first word of each value is the one that is written.
+/// An enum of words. Each value is written as its first word.
 macro_rules! words {
     ($type:ident { $($variant:ident = $word:literal $(| $older:literal)*),+ }) => {
         impl Text for $type {
@@ -288,7 +289,7 @@ impl Text for LogFormat {
         match text.trim().to_ascii_lowercase().as_str() {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            // Existing files hold the format string of Python's `logging`.
+            // Existing files have the format string of Python's `logging`.
             format if format.contains('%') || format.contains('{') => Ok(Self::Text),
             other => Err(unknown_word(&<Self as Text>::kind(), other, &["text", "json"])),
         }
@@ -324,7 +325,7 @@ impl<T: Text> Setting for Vec<T> {
     }
 }
 
-/// Accepts `low..=high`.
+/// Returns a check that accepts `low..=high`.
 pub(super) fn within<T>(low: T, high: T) -> impl Fn(&T) -> Result<(), String>
 where
     T: PartialOrd + Display,
@@ -337,7 +338,7 @@ where
     }
 }
 
-/// Accepts `low` and more.
+/// Returns a check that accepts `low` and more.
 pub(super) fn at_least<T: PartialOrd + Display>(low: T) -> impl Fn(&T) -> Result<(), String> {
     move |value| {
         if *value >= low {
@@ -347,12 +348,12 @@ pub(super) fn at_least<T: PartialOrd + Display>(low: T) -> impl Fn(&T) -> Result
     }
 }
 
-/// Refuses empty text.
+/// Rejects blank text.
 pub(super) fn not_blank(text: &str) -> Result<(), String> {
     if text.trim().is_empty() { Err("expected text, found none".to_owned()) } else { Ok(()) }
 }
 
-/// Accepts the names of algorithms that sign tokens.
+/// Accepts names of token signature algorithms.
 pub(super) fn jwt_algorithms(names: &[String]) -> Result<(), String> {
     const KNOWN: [&str; 12] = [
         "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
@@ -364,7 +365,7 @@ pub(super) fn jwt_algorithms(names: &[String]) -> Result<(), String> {
     }
 }
 
-/// Accepts a place for cgroups.
+/// Accepts a cgroup setting.
 pub(super) fn cgroup(text: &str) -> Result<(), String> {
     match text {
         "auto" | "off" => Ok(()),
@@ -375,7 +376,7 @@ pub(super) fn cgroup(text: &str) -> Result<(), String> {
     }
 }
 
-/// Accepts the names of log levels, in Python's words or Rust's.
+/// Accepts names of log levels of Python and Rust.
 pub(super) fn log_level(text: &str) -> Result<(), String> {
     const LEVELS: [&str; 7] = ["TRACE", "DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL"];
     let upper = text.to_ascii_uppercase();

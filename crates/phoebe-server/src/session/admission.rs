@@ -9,7 +9,7 @@ use phoebe_protocol::kinds::CommandKind;
 use super::error::SessionError;
 use super::request::{Command, Source, Work};
 use crate::store::snapshots::{
-    COMMAND_BYTES, DiskBounds, DiskUse, FILE_BYTES, SessionFolder, compact_length,
+    COMMAND_BYTES, DiskLimits, DiskUsage, FILE_BYTES, SessionFolder, compact_length,
 };
 
 /// The journal refers to the Bundle in this command and does not keep the command itself.
@@ -19,14 +19,14 @@ const LINE: u64 = 4096;
 
 /// The disk bounds of one session.
 pub(super) struct Admission {
-    disk: Arc<DiskUse>,
-    bounds: DiskBounds,
+    disk: Arc<DiskUsage>,
+    bounds: DiskLimits,
     journal: PathBuf,
 }
 
 impl Admission {
     /// Bounds of the session in `folder`.
-    pub(super) fn new(folder: &SessionFolder, disk: Arc<DiskUse>, bounds: DiskBounds) -> Self {
+    pub(super) fn new(folder: &SessionFolder, disk: Arc<DiskUsage>, bounds: DiskLimits) -> Self {
         Self { disk, bounds, journal: folder.journal_path().to_owned() }
     }
 

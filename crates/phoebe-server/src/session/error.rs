@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::store::snapshots::OverBound;
+use crate::store::snapshots::DiskLimitExceeded;
 
 /// Why a session call failed.
 #[derive(Debug, Clone, Error)]
@@ -52,7 +52,7 @@ pub enum SessionError {
     },
     /// A session or a user has reached the bound of its disk use.
     #[error("{}", disk_full(.0))]
-    DiskFull(OverBound),
+    DiskFull(DiskLimitExceeded),
     /// The worker did not become ready.
     #[error("The session's worker could not be started: {0}")]
     StartFailed(String),
@@ -76,7 +76,7 @@ pub enum SessionError {
     ShuttingDown,
 }
 
-fn disk_full(OverBound { of_user, taken, bound }: &OverBound) -> String {
+fn disk_full(DiskLimitExceeded { of_user, taken, bound }: &DiskLimitExceeded) -> String {
     let (whose, setting) = match of_user {
         false => ("This session takes", "per_session"),
         true => ("Your sessions together take", "per_user"),

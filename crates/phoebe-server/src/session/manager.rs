@@ -26,7 +26,7 @@ use super::view::{
 };
 use crate::config::Settings;
 use crate::store::Store;
-use crate::store::snapshots::{DiskUse, SessionFolder, SessionRecord, SnapshotStore};
+use crate::store::snapshots::{DiskUsage, SessionFolder, SessionRecord, SnapshotStore};
 use crate::worker::Launcher;
 use crate::worker::connection::Memory;
 
@@ -405,7 +405,7 @@ impl SessionManager {
         let (requests, mailbox) = mpsc::channel(MAILBOX);
         let eviction = Arc::new(Semaphore::new(1));
         let user = view.borrow().owner.as_ref().map(|owner| sessions.of_user(&owner.user_id));
-        let disk = Arc::new(DiskUse::new(user));
+        let disk = Arc::new(DiskUsage::new(user));
         let session = Session { requests, view, eviction, disk: Arc::clone(&disk) };
         sessions.known.insert(id, session);
         Driver::new(Arc::clone(&self.shared), mailbox, publish, disk)
@@ -422,7 +422,7 @@ impl SessionManager {
             .map_or(0, |session| session.disk.script_source() + 2 * session.disk.snapshot());
         let user = request.owner.as_ref().map(|owner| sessions.of_user(&owner.user_id));
         // A session takes something in any case.
-        let fresh = DiskUse::new(user);
+        let fresh = DiskUsage::new(user);
         fresh.admit(need.max(1), self.shared.disk_bounds()).map_err(SessionError::DiskFull)
     }
 }

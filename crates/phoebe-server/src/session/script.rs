@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::error::SessionError;
 use super::file_queue::FileQueue;
-use crate::store::snapshots::{Origin, ScriptSource, Versions, WayError};
+use crate::store::snapshots::{LineageError, Origin, ScriptSource, Versions};
 
 /// Reads the journal, and the Bundle that it begins with, if it begins with one.
 ///
@@ -18,20 +18,20 @@ pub(super) async fn source(
 ) -> Result<(Bytes, Vec<Bytes>), SessionError> {
     let files = files.ok_or_else(SessionError::nothing_is_kept)?;
     let begun = br#"{"entries":"#.to_vec();
-    let source = files.submit(|folder| folder.script_source(begun)).await.map_err(WayError::Io);
+    let source = files.submit(|folder| folder.script_source(begun)).await.map_err(LineageError::Io);
     let ScriptSource { base, commands: mut journal } =
         source.and_then(|source| source).map_err(no_script)?;
     if let Some((base, _)) = &base
         && base.phoebe != versions.phoebe
     {
         let why = format!("its state is of PHOEBE {}, this is {}", base.phoebe, versions.phoebe);
-        return Err(no_script(WayError::Unrepeatable(why)));
+        return Err(no_script(LineageError::Unrepeatable(why)));
     }
     let (base, bytes) = base.unzip();
     let rest = Rest { base: base.map(|base| base.origin), phoebe: &versions.phoebe };
     // The rest of the object that was opened above.
     let rest =
-        serde_json::to_string(&rest).map_err(|error| no_script(WayError::Io(error.into())))?;
+        serde_json::to_string(&rest).map_err(|error| no_script(LineageError::Io(error.into())))?;
     journal.push(b',');
     journal.extend(rest.trim_start_matches('{').bytes());
     Ok((journal.into(), bytes.into_iter().collect()))
@@ -45,7 +45,7 @@ struct Rest<'a> {
     phoebe: &'a str,
 }
 
-fn no_script(why: WayError) -> SessionError {
+fn no_script(why: LineageError) -> SessionError {
     SessionError::Conflict(format!(
         "No script makes this Bundle: {why}. Download the Bundle (GET …/bundle) and upload it \
          again (PUT …/bundle): scripts begin with it from then on"

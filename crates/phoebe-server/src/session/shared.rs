@@ -20,7 +20,7 @@ use super::request::Request;
 use super::view::SessionView;
 use crate::config::Settings;
 use crate::store::Store;
-use crate::store::snapshots::{DiskBounds, DiskUse, SnapshotStore};
+use crate::store::snapshots::{DiskLimits, DiskUsage, SnapshotStore};
 use crate::worker::Launcher;
 use crate::worker::connection::Memory;
 
@@ -75,7 +75,7 @@ pub(super) struct Session {
     /// One permit: held while the session is asked to sleep for others.
     pub(super) eviction: Arc<Semaphore>,
     /// Its disk use.
-    pub(super) disk: Arc<DiskUse>,
+    pub(super) disk: Arc<DiskUsage>,
 }
 
 impl Shared {
@@ -105,10 +105,10 @@ impl Shared {
     }
 
     /// The disk bounds of a session and a user.
-    pub(super) fn disk_bounds(&self) -> DiskBounds {
+    pub(super) fn disk_bounds(&self) -> DiskLimits {
         let resources = &self.settings.resources;
         let bytes = |mebibytes: u64| mebibytes.saturating_mul(1 << 20);
-        DiskBounds {
+        DiskLimits {
             session: bytes(resources.max_disk_mb_per_session),
             user: bytes(resources.max_disk_mb_per_user),
         }

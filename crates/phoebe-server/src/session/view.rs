@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::snapshots::DiskBounds;
+use crate::store::snapshots::DiskLimits;
 
 /// The user that a session belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,7 +163,7 @@ pub struct DiskView {
     /// The sessions of its user together, if it has one.
     pub user_bytes: Option<u64>,
     /// The bounds.
-    pub bounds: DiskBounds,
+    pub bounds: DiskLimits,
 }
 
 /// The answer to a command.

@@ -1,25 +1,26 @@
-//! The database for a moment, for the command line: also while a server works on it, which sees what has changed within
-//! seconds.
+//! Opens the database for one command of the command line. A server may be running; it sees the
+//! changes within seconds.
 
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Transaction, TransactionBehavior};
 
+use super::StoreError;
+use super::bounds::Bounds;
 use super::database::Database;
-use super::fault::Fault;
-use super::{Bounds, StoreError};
+use super::error::QueryError;
 
-/// How long a server may be busy writing.
+/// How long to wait while a server writes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The database, opened to look after accounts.
+/// The database, opened to manage accounts.
 pub(crate) struct Accounts {
     database: Database,
 }
 
 impl Accounts {
-    /// Opens the database at `path`, or makes it.
+    /// Opens the database at `path`, or creates it.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -28,24 +29,24 @@ impl Accounts {
         Ok(Self { database: Database::create(path, bounds)? })
     }
 
-    /// Does `work` whole or not at all.
+    /// Runs `work` in one transaction.
     ///
     /// # Errors
-    /// Those of `work`, after which nothing has changed.
+    /// Those of `work`. Then nothing has changed.
     pub(crate) fn change<T>(
         &mut self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, QueryError>,
     ) -> Result<T, StoreError> {
         let path = self.database.path().to_owned();
         let connection = &mut self.database.connection;
         connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(Fault::from)
+            .map_err(QueryError::from)
             .and_then(|transaction| {
                 let done = work(&transaction)?;
                 transaction.commit()?;
                 Ok(done)
             })
-            .map_err(|fault| fault.at(&path))
+            .map_err(|error| error.at(&path))
     }
 }

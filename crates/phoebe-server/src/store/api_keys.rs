@@ -1,44 +1,45 @@
-//! API keys of users. Only hashes of them are here.
+//! API keys of users. Only their hashes are stored.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-/// A user's API key, as it is kept.
+/// A stored API key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApiKey {
-    /// Its number.
+    /// Row id.
     pub id: i64,
-    /// The public beginning of the key, by which it is found and shown.
+    /// The public prefix of the key.
     pub prefix: String,
     /// SHA-256 of the whole key, in hexadecimal digits.
     pub hash: String,
-    /// Whose it is.
+    /// The user who holds the key.
     pub holder: Holder,
-    /// What its user calls it.
+    /// The name that the user gave it.
     pub name: String,
     /// Unix seconds.
     pub created_at: f64,
-    /// Unix seconds; never where there are none.
+    /// Unix seconds; `None` if the key does not expire.
     pub expires_at: Option<f64>,
-    /// Unix seconds, within a minute; never used where there are none.
+    /// Unix seconds, accurate to a minute; `None` if the key was never used.
     pub last_used_at: Option<f64>,
 }
 
-/// Whose a key is: an account here, or somebody whom another service vouched for when the key was made.
+/// The holder of a key: a local account, or a user of mode `external` as known when the key was
+/// made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// The mode in which `user_id` means somebody: `jwt` or `external`.
+    /// The authentication mode of `user_id`: `jwt` or `external`.
     pub mode: &'static str,
     /// The user's id as text.
     pub user_id: String,
-    /// E-mail address at that time.
+    /// E-mail address when the key was made.
     pub email: String,
-    /// First and last name at that time.
+    /// First and last name when the key was made.
     pub full_name: String,
-    /// Role at that time.
+    /// Role when the key was made.
     pub role: String,
 }
 
-/// A wish for a key.
+/// The data of a new key.
 #[derive(Debug, Clone)]
 pub struct NewApiKey {
     /// As in [`ApiKey`].
@@ -49,14 +50,14 @@ pub struct NewApiKey {
     pub holder: Holder,
     /// As in [`ApiKey`].
     pub name: String,
-    /// Seconds from now until it expires.
+    /// Lifetime in seconds.
     pub life_seconds: Option<f64>,
 }
 
-const COLUMNS: &str = "id, prefix, hash, auth_mode, user_id, COALESCE(email, ''), COALESCE(full_name, ''), \
-                       COALESCE(role, 'student'), name, created_at, expires_at, last_used_at";
+const COLUMNS: &str = "id, prefix, hash, auth_mode, user_id, COALESCE(email, ''),
+    COALESCE(full_name, ''), COALESCE(role, 'student'), name, created_at, expires_at, last_used_at";
 
-/// Keeps a key, unless its holder has `limit` keys already.
+/// Inserts a key. Returns `None` if the holder already has `limit` keys.
 pub(crate) fn insert(
     connection: &Connection,
     key: &NewApiKey,
@@ -90,7 +91,7 @@ pub(crate) fn insert(
         .optional()
 }
 
-/// The keys of a user that are not revoked, oldest first.
+/// Returns a user's keys that are not revoked, oldest first.
 pub(crate) fn of_user(
     connection: &Connection,
     mode: &str,
@@ -103,7 +104,7 @@ pub(crate) fn of_user(
     connection.prepare(&sql)?.query_map([mode, user_id], api_key)?.collect()
 }
 
-/// All keys of a mode that are not revoked.
+/// Returns all keys of a mode that are not revoked.
 pub(crate) fn all(connection: &Connection, mode: &str) -> rusqlite::Result<Vec<ApiKey>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM api_keys WHERE auth_mode = ?1 AND revoked_at IS NULL ORDER BY id"
@@ -111,7 +112,7 @@ pub(crate) fn all(connection: &Connection, mode: &str) -> rusqlite::Result<Vec<A
     connection.prepare(&sql)?.query_map([mode], api_key)?.collect()
 }
 
-/// The key with this public beginning, if it is not revoked.
+/// Returns the key with this prefix, unless it is revoked.
 pub(crate) fn by_prefix(connection: &Connection, prefix: &str) -> rusqlite::Result<Option<ApiKey>> {
     connection
         .prepare_cached(&format!(
@@ -121,14 +122,14 @@ pub(crate) fn by_prefix(connection: &Connection, prefix: &str) -> rusqlite::Resu
         .optional()
 }
 
-/// Ends a key; returns whether there was one.
+/// Revokes a key. Returns whether it existed.
 pub(crate) fn revoke(connection: &Connection, id: i64) -> rusqlite::Result<bool> {
     let sql =
         "UPDATE api_keys SET revoked_at = unixepoch('subsec') WHERE id = ?1 AND revoked_at IS NULL";
     Ok(connection.execute(sql, [id])? > 0)
 }
 
-/// Forgets the keys of an account: its number may have been another's.
+/// Deletes the keys of a new account: its id may have belonged to a deleted account.
 pub(super) fn forget(connection: &Connection, user_id: i64) -> rusqlite::Result<usize> {
     let sql = "DELETE FROM api_keys WHERE auth_mode = 'jwt' AND user_id = CAST(?1 AS TEXT)";
     connection.execute(sql, [user_id])

@@ -1,4 +1,4 @@
-//! Log records as rows: many records, one transaction.
+//! Writes log records as rows, many per transaction.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 
 use super::{LogRecord, audit};
 
-/// Records of one transaction. Of a session's activity only the latest moment counts.
+/// The records of one transaction. Of a session's activity only the latest time is kept.
 #[derive(Default)]
 pub(super) struct Batch {
     records: usize,
@@ -29,13 +29,13 @@ impl Batch {
         batch
     }
 
-    /// How many records it was made of.
+    /// The number of records.
     pub(super) fn records(&self) -> usize {
         self.records
     }
 
-    /// Writes all in one transaction, or nothing. Returns how many records were left out because they break a rule of
-    /// their table: they must not cost the others.
+    /// Writes all records in one transaction. Returns how many were left out because they violate a
+    /// constraint; such a record must not affect the others.
     pub(super) fn write(&self, connection: &mut Connection) -> rusqlite::Result<usize> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut left_out = 0;
@@ -55,7 +55,7 @@ impl Batch {
     }
 }
 
-/// Closes sessions that no server has; returns how many.
+/// Closes sessions that no server has. Returns their number.
 pub(super) fn close_stale_sessions(
     connection: &Connection,
     reason: &str,
@@ -138,15 +138,17 @@ fn insert(transaction: &Transaction<'_>, record: &LogRecord) -> rusqlite::Result
                  VALUES (?1, ?2, ?3)",
             )?
             .execute(params![session_id, at, memory_used_mb]),
-        LogRecord::Deed(deed) => audit::record(transaction, deed),
+        LogRecord::Audit(entry) => audit::record(transaction, entry),
         LogRecord::ApiKeyUsed { id, at } => transaction
             .prepare_cached(
-                "UPDATE api_keys SET last_used_at = MAX(COALESCE(last_used_at, ?2), ?2) WHERE id = ?1",
+                "UPDATE api_keys SET last_used_at = MAX(COALESCE(last_used_at, ?2), ?2)
+                 WHERE id = ?1",
             )?
             .execute(params![id, at]),
         LogRecord::UserInfo { session_id, at, first_name, last_name, email } => transaction
             .prepare_cached(
-                "INSERT INTO session_user_info (session_id, first_name, last_name, email, updated_at)
+                "INSERT INTO session_user_info
+                     (session_id, first_name, last_name, email, updated_at)
                  VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT (session_id) DO UPDATE SET
                      first_name = COALESCE(excluded.first_name, first_name),

@@ -1,5 +1,5 @@
-//! The folder beside the database that holds all state: one server at a time, and an id by which that server's processes
-//! are known. It starts, finds and ends no processes itself.
+//! The data directory: the folder of the database. Holds all state, admits one server at a time,
+//! and has the instance id that identifies the server's processes.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -15,39 +15,43 @@ const LOCK: &str = "server.lock";
 const INSTANCE: &str = "instance";
 const RUN: &str = "run";
 
-/// A look at the folder ([`DataDirectory::peek`]) holds its lock for a moment; a starting server waits that long.
+/// How long a starting server waits for the lock, because [`DataDirectory::peek`] holds it for a
+/// moment.
 const WAIT_FOR_LOCK: Duration = Duration::from_millis(300);
 
 /// Why a data directory cannot be used.
 #[derive(Debug, Error)]
 pub enum DataDirectoryError {
-    /// Another server works on it.
+    /// Another server uses it.
     #[error(
-        "the data directory {root} is in use by {}. Stop it first, or let [database] path name a file in another folder",
+        "the data directory {root} is in use by {}. Stop it first, or let [database] path name a \
+         file in another folder",
         holder(.pid)
     )]
     InUse {
         /// The folder.
         root: String,
-        /// The process that holds it, if it could be read.
+        /// The process that holds the lock, if known.
         pid: Option<u32>,
     },
-    /// The id was changed by hand.
+    /// The instance file was edited.
     #[error(
-        "{path} holds no instance id. Delete it when no worker of an earlier server runs; it is made anew"
+        "{path} holds no instance id. Delete it when no worker of an earlier server runs; the \
+         server makes a new one"
     )]
     BadInstance {
         /// The file.
         path: String,
     },
-    /// Anything the file system says.
+    /// An error of the file system.
     #[error(
-        "{path}: {error}. The data directory must be writable for this user, on a file system that can lock files"
+        "{path}: {error}. The data directory must be writable for this user, on a file system that \
+         can lock files"
     )]
     Io {
         /// The file or folder.
         path: String,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
 }
@@ -56,7 +60,7 @@ fn holder(pid: &Option<u32>) -> String {
     pid.map_or("another process".to_owned(), |pid| format!("process {pid}"))
 }
 
-/// A data directory that this process holds. Dropped, it is free again.
+/// A data directory that this process holds. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct DataDirectory {
     paths: Paths,
@@ -64,19 +68,19 @@ pub struct DataDirectory {
     lock: File,
 }
 
-/// Tells whether a data directory is still where it was when the server began. Cheap to clone.
+/// Checks whether the data directory is still at its path. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Presence {
+pub struct DataDirectoryProbe {
     root: PathBuf,
-    /// Open, so that no other folder gets its number.
+    /// Kept open, so that its inode number is not reused.
     folder: Arc<File>,
 }
 
-impl Presence {
-    /// Of the folder that is at `root` now.
+impl DataDirectoryProbe {
+    /// Opens the folder that is now at `root`.
     ///
     /// # Errors
-    /// It cannot be opened.
+    /// If the folder cannot be opened.
     pub fn of(root: &Path) -> io::Result<Self> {
         Ok(Self { root: root.to_owned(), folder: Arc::new(File::open(root)?) })
     }
@@ -87,10 +91,10 @@ impl Presence {
         &self.root
     }
 
-    /// Whether the path still leads to the folder.
+    /// Checks whether the path still leads to the same folder.
     ///
     /// # Errors
-    /// What has become of it, and what to do, in words for everybody.
+    /// A message for users: what has happened, and the remedy.
     pub fn check(&self) -> Result<(), &'static str> {
         let opened = self.folder.metadata();
         match (fs::metadata(&self.root), opened) {
@@ -109,15 +113,15 @@ impl Presence {
     }
 }
 
-/// A data directory as seen by somebody who does not hold it.
+/// A data directory as seen without holding it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataDirectoryView {
     paths: Paths,
-    /// Its id; `None` if no server has used it yet.
+    /// The instance id; `None` if no server has used the directory.
     pub instance_id: Option<String>,
-    /// Whether a server holds it now.
+    /// Whether a server holds the lock.
     pub is_in_use: bool,
-    /// The process that holds it, if it could be read.
+    /// The process that holds the lock, if known.
     pub holder_pid: Option<u32>,
 }
 
@@ -138,7 +142,8 @@ impl Paths {
 }
 
 impl DataDirectory {
-    /// Takes the folder of `database_path` for this process; creates what is missing, for this user alone.
+    /// Locks the folder of `database_path` for this process. Creates what is missing, for this user
+    /// only.
     ///
     /// # Errors
     /// [`DataDirectoryError::InUse`] if another process has it.
@@ -154,10 +159,10 @@ impl DataDirectory {
         Ok(Self { paths, instance_id, lock })
     }
 
-    /// Looks at the folder without holding it, and changes nothing.
+    /// Reads the state of the folder without holding the lock. Changes nothing.
     ///
     /// # Errors
-    /// What is there cannot be read.
+    /// If the files cannot be read.
     pub fn peek(database_path: &Path) -> Result<DataDirectoryView, DataDirectoryError> {
         let paths = Paths::beside(database_path);
         let instance_id = read_instance(&paths.root)?;
@@ -190,7 +195,7 @@ impl DataDirectory {
         &self.paths.run
     }
 
-    /// A random id that stays the same as long as the folder exists.
+    /// A random id that lasts as long as the folder.
     #[must_use]
     pub fn instance_id(&self) -> &str {
         &self.instance_id
@@ -199,7 +204,7 @@ impl DataDirectory {
 
 impl Drop for DataDirectory {
     fn drop(&mut self) {
-        // So that nobody reads a number that has become another process's. The lock ends with the file.
+        // Removes the process id, which may be reused. Closing the file releases the lock.
         let _ = self.lock.set_len(0);
     }
 }
@@ -218,7 +223,7 @@ impl DataDirectoryView {
     }
 }
 
-/// The names of what is in a folder; none if there is no such folder.
+/// Returns the names in a folder; none if the folder does not exist.
 pub(super) fn names_in(folder: &Path) -> io::Result<Vec<String>> {
     match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -228,7 +233,7 @@ pub(super) fn names_in(folder: &Path) -> io::Result<Vec<String>> {
     }
 }
 
-/// Creates a folder and its parents, new ones for this user alone; an existing one stays as it is.
+/// Creates a folder and its parents for this user only. Existing ones are not changed.
 pub(super) fn create_private_folder(folder: &Path) -> io::Result<()> {
     if folder.as_os_str().is_empty() {
         return Ok(());
@@ -236,8 +241,8 @@ pub(super) fn create_private_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Creates a folder in one that exists, for this user alone; an existing one stays as it is. A data
-/// directory that was moved away is not made anew by it.
+/// Creates a folder for this user only, in an existing parent. Therefore it does not recreate a
+/// data directory that was moved away.
 pub(super) fn create_private_folder_in_place(folder: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -295,7 +300,7 @@ fn read_instance(root: &Path) -> Result<Option<String>, DataDirectoryError> {
     }
 }
 
-/// Written under another name first, so that a full disk or a crash leaves no half of it.
+/// Writes the instance id atomically.
 fn create_instance(root: &Path) -> Result<String, DataDirectoryError> {
     let (path, draft) = (root.join(INSTANCE), root.join("instance.new"));
     let id = Uuid::new_v4().to_string();

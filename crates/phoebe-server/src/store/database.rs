@@ -1,4 +1,4 @@
-//! One SQLite file: how it is opened, and whether it is still there.
+//! Opens the SQLite file, and detects when it is moved or deleted.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,22 +8,23 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::bounds::Bounds;
 use super::data_directory::create_private_folder;
-use super::{Bounds, StoreError, migrations};
+use super::{StoreError, migrations};
 
-/// At the start another program may take its time, as a backup does.
+/// At the start another program, such as a backup, may hold a lock for longer.
 const BUSY_TIMEOUT_AT_START: Duration = Duration::from_secs(5);
 
-/// An open database of the current form.
+/// An open database with the current schema.
 pub(super) struct Database {
     path: PathBuf,
     identity: Option<FileIdentity>,
-    /// The write-ahead log and its index.
+    /// The `-wal` and `-shm` files.
     companions: Vec<(PathBuf, FileIdentity)>,
     pub(super) connection: Connection,
 }
 
-/// Which file a path meant at one moment.
+/// The identity of the file at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileIdentity {
     device: u64,
@@ -38,7 +39,7 @@ impl FileIdentity {
 }
 
 impl Database {
-    /// Like [`Self::open`], with the folder, which is created where it is missing.
+    /// Like [`Self::open`], but creates a missing folder.
     pub(super) fn create(path: &Path, bounds: Bounds) -> Result<Self, StoreError> {
         if let Some(folder) = path.parent() {
             create_private_folder(folder).map_err(|error| {
@@ -48,15 +49,16 @@ impl Database {
         Self::open(path, bounds)
     }
 
-    /// Opens `path` for writing. A missing file is created for this user alone, an earlier form migrated.
-    /// The folder must be there: one that was moved away is not made anew.
+    /// Opens `path` for writing and migrates it. Creates a missing file for this user only. The
+    /// folder must exist: one that was moved away is not recreated.
     pub(super) fn open(path: &Path, bounds: Bounds) -> Result<Self, StoreError> {
         create_file(path)?;
         Self::connect(path).and_then(|mut database| {
             let sqlite = |error: rusqlite::Error| StoreError::from_sqlite(path, &error);
             let connection = &mut database.connection;
             connection.busy_timeout(BUSY_TIMEOUT_AT_START).map_err(sqlite)?;
-            // Log rows may outlive, or miss, the row of their session: a lost record must not cost the ones after it.
+            // A log row may lack the row of its session, because a lost record must not affect
+            // later ones.
             connection.pragma_update(None, "foreign_keys", false).map_err(sqlite)?;
             if let Some(pages) = bounds.max_pages {
                 connection.pragma_update(None, "max_page_count", pages).map_err(sqlite)?;
@@ -72,7 +74,7 @@ impl Database {
         })
     }
 
-    /// Opens `path` for reading; it must exist.
+    /// Opens an existing file for reading.
     pub(super) fn open_for_reading(path: &Path, bounds: Bounds) -> Result<Self, StoreError> {
         let database = Self::connect(path)?;
         database
@@ -83,7 +85,8 @@ impl Database {
         Ok(database)
     }
 
-    /// Writes the database at `path`, as it is at one moment, to the empty file `copy`; also while others use it.
+    /// Writes a consistent copy of the database at `path` to the empty file `copy`, also while the
+    /// database is in use.
     pub(super) fn copy(path: &Path, copy: &Path, bounds: Bounds) -> Result<(), StoreError> {
         let sqlite = |error: rusqlite::Error| StoreError::from_sqlite(path, &error);
         let database = Self::connect(path)?;
@@ -96,7 +99,8 @@ impl Database {
         &self.path
     }
 
-    /// Whether the path still means the file that is open. SQLite itself would go on writing to a deleted one.
+    /// Returns whether the path still leads to the open file. SQLite itself would write to a
+    /// deleted file.
     pub(super) fn is_in_place(&self) -> bool {
         match fs::metadata(&self.path) {
             Ok(_) => FileIdentity::of(&self.path) == self.identity,
@@ -108,11 +112,11 @@ impl Database {
         self.identity
     }
 
-    /// Closes a database whose file was moved or deleted. What it still holds goes to that file, wherever it is, and
-    /// its companions, which SQLite leaves then, are removed: with another file at the path they would corrupt it.
+    /// Closes a database whose file was moved or deleted. Removes the `-wal` and `-shm` files that
+    /// SQLite leaves in this case; they would corrupt a new file at the path.
     pub(super) fn abandon(self) {
         let Self { connection, companions, .. } = self;
-        // A deleted file has nothing to gain, and there is nothing to be done for a damaged one.
+        // Fails if the file is damaged or deleted; then there is nothing to save.
         let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         drop(connection);
         for (path, identity) in companions {
@@ -132,7 +136,7 @@ impl Database {
 }
 
 fn companions(path: &Path) -> Vec<(PathBuf, FileIdentity)> {
-    // SQLite puts them beside the file itself, where the path is a symbolic link.
+    // SQLite creates them beside the target of a symbolic link.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     ["-wal", "-shm"]
         .iter()
@@ -141,7 +145,7 @@ fn companions(path: &Path) -> Vec<(PathBuf, FileIdentity)> {
         .collect()
 }
 
-/// `path` with `suffix` appended to the file's name.
+/// Returns `path` with `suffix` appended to the file's name.
 pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -149,7 +153,8 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn create_file(path: &Path) -> Result<(), StoreError> {
-    // An existing file is not touched: closing it would end the locks that SQLite holds on it in this process.
+    // An existing file must not be opened here: closing it would release SQLite's locks in this
+    // process.
     if FileIdentity::of(path).is_none() {
         fs::OpenOptions::new()
             .write(true)
@@ -169,10 +174,11 @@ fn use_write_ahead_log(connection: &Connection, path: &Path) -> rusqlite::Result
         tracing::warn!(
             path = %path.display(),
             journal_mode = mode,
-            "the file system has no shared memory for SQLite; readers and the log wait for each other"
+            "the file system has no shared memory for SQLite; readers and the writer block \
+             each other"
         );
     }
     connection.pragma_update(None, "synchronous", "normal")?;
-    // After a burst the write-ahead log shrinks again.
+    // Limits the size of the write-ahead log after a burst.
     connection.pragma_update_and_check(None, "journal_size_limit", 64 << 20, |_| Ok(()))
 }

@@ -1,10 +1,10 @@
-//! Groups of accounts, as courses. A group is there as long as somebody is in it.
+//! Groups of accounts, such as courses. A group exists as long as it has a member.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use rusqlite::{Connection, params};
 
-/// Puts an account into a group; returns whether it was not there before.
+/// Adds an account to a group. Returns whether it was not a member before.
 pub(crate) fn join(connection: &Connection, user_id: i64, group: &str) -> rusqlite::Result<bool> {
     let inserted = connection
         .prepare_cached(
@@ -15,13 +15,13 @@ pub(crate) fn join(connection: &Connection, user_id: i64, group: &str) -> rusqli
     Ok(inserted > 0)
 }
 
-/// Takes an account out of a group; returns whether it was there.
+/// Removes an account from a group. Returns whether it was a member.
 pub(crate) fn leave(connection: &Connection, user_id: i64, group: &str) -> rusqlite::Result<bool> {
     let sql = "DELETE FROM user_groups WHERE group_name = ?1 AND user_id = ?2";
     Ok(connection.execute(sql, params![group, user_id])? > 0)
 }
 
-/// The groups of every account that is in one.
+/// Returns the groups of each account that is in a group.
 pub(crate) fn all(connection: &Connection) -> rusqlite::Result<BTreeMap<i64, BTreeSet<String>>> {
     let mut groups: BTreeMap<i64, BTreeSet<String>> = BTreeMap::new();
     let mut statement = connection.prepare("SELECT user_id, group_name FROM user_groups")?;
@@ -32,7 +32,7 @@ pub(crate) fn all(connection: &Connection) -> rusqlite::Result<BTreeMap<i64, BTr
     Ok(groups)
 }
 
-/// Ids, as text, of the students who share a group with this account.
+/// Returns the ids, as text, of the students who share a group with this account.
 pub(super) fn students_of(
     connection: &Connection,
     user_id: i64,

@@ -1,7 +1,7 @@
-//! The form of the database, by numbered steps. `PRAGMA user_version` holds the number of the last step taken.
+//! Schema migrations. `PRAGMA user_version` holds the number of the last migration.
 //!
-//! Databases of earlier servers carry no number and come in several forms, so every step adds only what is missing.
-//! No step removes or rewrites anything.
+//! Databases of earlier servers have no number and different schemas, so each migration adds only
+//! what is missing. No migration removes or rewrites data.
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use thiserror::Error;
@@ -13,7 +13,7 @@ use super::users::account_name;
 
 type Step = fn(&Transaction<'_>) -> Result<(), MigrationError>;
 
-/// The steps; the first is number 1. Append only.
+/// The migrations, numbered from 1. Append only.
 const STEPS: &[Step] = &[
     first_tables,
     project_and_email,
@@ -23,10 +23,10 @@ const STEPS: &[Step] = &[
     account_names,
 ];
 
-/// The number of the last step.
+/// The number of the last migration.
 const CURRENT: i64 = STEPS.len() as i64;
 
-/// What the code relies on, table by table.
+/// The tables and columns that the code needs.
 const EXPECTED: &[(&str, &[&str])] = &[
     (
         "sessions",
@@ -77,29 +77,29 @@ const EXPECTED: &[(&str, &[&str])] = &[
 /// Why a database cannot be used.
 #[derive(Debug, Error)]
 pub(super) enum MigrationError {
-    /// Written by a later release.
+    /// A later release wrote it.
     #[error(
-        "it has version {found}, this phoebe-server knows versions up to {known}. Use the newer phoebe-server, or let \
-         [database] path name another file"
+        "it has version {found}, this phoebe-server knows versions up to {known}. Use the newer \
+         phoebe-server, or let [database] path name another file"
     )]
     Newer { found: i64, known: i64 },
-    /// Somebody else's database.
+    /// Another program's database.
     #[error(
-        "it belongs to another program (it has tables, but none of phoebe-server's). Let [database] path name \
-         another file"
+        "it belongs to another program (it has none of phoebe-server's tables). Let [database] \
+         path name another file"
     )]
     Foreign,
-    /// Tables of our names in an unknown form.
+    /// A table has one of our names but other columns.
     #[error(
-        "its table `{table}` has no column `{column}`, so it is none of phoebe-server's. Let [database] path name \
-         another file"
+        "its table `{table}` has no column `{column}`, so it does not belong to phoebe-server. Let \
+         [database] path name another file"
     )]
     UnknownForm { table: &'static str, column: &'static str },
     #[error("{}", explain(.0))]
     Sqlite(#[from] rusqlite::Error),
 }
 
-/// Whether the database may be touched. Only reads.
+/// Checks whether the database may be used. Only reads.
 pub(super) fn check(connection: &Connection) -> Result<(), MigrationError> {
     let found = version(connection)?;
     if !(0..=CURRENT).contains(&found) {
@@ -113,13 +113,13 @@ pub(super) fn check(connection: &Connection) -> Result<(), MigrationError> {
     Ok(())
 }
 
-/// Takes the missing steps, all or none.
+/// Runs the missing migrations in one transaction.
 pub(super) fn run(connection: &mut Connection) -> Result<(), MigrationError> {
     if version(connection)? == CURRENT {
         return verify(connection);
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Asked again: another process may have migrated meanwhile.
+    // Another process may have migrated meanwhile.
     let taken = version(&transaction)?;
     for (_, step) in (1..).zip(STEPS).filter(|&(number, _)| number > taken) {
         step(&transaction)?;
@@ -129,7 +129,7 @@ pub(super) fn run(connection: &mut Connection) -> Result<(), MigrationError> {
     Ok(transaction.commit()?)
 }
 
-/// Writes one page that stays as it is: whether the database can be written.
+/// Rewrites one page unchanged, to check that the database is writable.
 pub(super) fn touch(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "user_version", CURRENT)
 }
@@ -196,7 +196,7 @@ fn owners_and_users(transaction: &Transaction<'_>) -> Result<(), MigrationError>
     Ok(())
 }
 
-/// What dashboards ask for, and logging in.
+/// Indexes for dashboards and for login.
 fn indexes(transaction: &Transaction<'_>) -> Result<(), MigrationError> {
     verify(transaction)?;
     for (table, columns) in [
@@ -208,7 +208,7 @@ fn indexes(transaction: &Transaction<'_>) -> Result<(), MigrationError> {
         ("session_commands", "timestamp"),
         ("users", "email COLLATE NOCASE"),
     ] {
-        // Earlier servers may have made indexes under any name; the prefix keeps ours apart.
+        // Earlier servers may have created indexes with any name; the prefix avoids conflicts.
         let name = format!("phoebe_{table}_by_{}", columns.replace([' ', ','], "_"));
         transaction
             .execute_batch(&format!("CREATE INDEX IF NOT EXISTS {name} ON {table} ({columns})"))?;
@@ -216,7 +216,7 @@ fn indexes(transaction: &Transaction<'_>) -> Result<(), MigrationError> {
     Ok(())
 }
 
-/// Who belongs together, what lets a program in for a user, and who did what with things of others.
+/// Groups, API keys and the audit log.
 fn groups_keys_and_audit(transaction: &Transaction<'_>) -> Result<(), MigrationError> {
     transaction.execute_batch(
         "CREATE TABLE IF NOT EXISTS user_groups (
@@ -253,8 +253,8 @@ fn groups_keys_and_audit(transaction: &Transaction<'_>) -> Result<(), MigrationE
     Ok(())
 }
 
-/// One name for all spellings of an address. Earlier servers told them apart: of accounts whose
-/// addresses have one name the oldest gets it, and the others are found as they are spelled.
+/// Normalizes account names. Earlier servers treated spellings as different accounts: then the
+/// oldest account gets the name, and the others are found by their exact spelling.
 fn account_names(transaction: &Transaction<'_>) -> Result<(), MigrationError> {
     add_column(transaction, "users", "account_name", "TEXT")?;
     transaction.execute_batch(

@@ -1,4 +1,4 @@
-//! What must outlive a process: the SQLite log of sessions, commands, metrics and users.
+//! The database: a log of sessions, commands and metrics, and the accounts.
 //!
 //! ```text
 //!  log() ─────────► queue ──► writer thread ──► SQLite (WAL)
@@ -7,20 +7,19 @@
 //!  user_by_email() ──────────────► reader ───────────────────┘
 //! ```
 //!
-//! One thread owns the writing connection and commits in batches. Log records are sent and forgotten: no request waits
-//! for them; only calls whose answer depends on the database wait. A database that cannot be written costs log records,
-//! after a bounded patience, and nothing else. Nothing here knows HTTP or processes.
+//! One thread owns the writing connection and commits in batches. Log records are queued without
+//! waiting; only calls that need an answer wait. If the database cannot be written, log records are
+//! dropped after a while, and nothing else fails.
 
 mod accounts;
 pub(crate) mod api_keys;
 pub mod archive;
 pub(crate) mod audit;
 mod batch;
+mod bounds;
 pub mod data_directory;
 mod database;
 mod error;
-mod fault;
-mod filter;
 pub(crate) mod groups;
 mod health;
 mod migrations;
@@ -36,72 +35,41 @@ mod tests;
 
 pub(crate) use accounts::Accounts;
 pub use api_keys::{ApiKey, Holder, NewApiKey};
-pub use audit::Deed;
-pub use data_directory::{DataDirectory, DataDirectoryError, DataDirectoryView, Presence};
+pub use audit::AuditEntry;
+pub use data_directory::{
+    DataDirectory, DataDirectoryError, DataDirectoryProbe, DataDirectoryView,
+};
 pub(crate) use database::with_suffix;
+pub(crate) use error::QueryError;
 pub use error::StoreError;
-pub(crate) use fault::Fault;
-pub use filter::CommandFilter;
-pub use record::LogRecord;
+pub use record::{CommandFilter, LogRecord};
 pub use users::{NewUser, User};
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use bounds::Bounds;
 use database::Database;
 use health::Health;
 use queue::{Barrier, Pushed, Queue};
 use reader::Reader;
 use writer::Writer;
 
-/// The bounds of the store. [`Default`] is what a server uses.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    /// Memory that waiting log records may take; those beyond it are dropped.
-    pub(crate) queue_bytes: usize,
-    /// Records in one transaction.
-    pub(crate) batch_records: usize,
-    /// How long a record waits for others to share its transaction.
-    pub(crate) gather: Duration,
-    /// How long SQLite itself waits for a lock.
-    pub(crate) busy_timeout: Duration,
-    /// How long a batch that cannot be written is kept.
-    pub(crate) patience: Duration,
-    /// The same while somebody waits for the batch, as at shutdown.
-    pub(crate) patience_when_awaited: Duration,
-    /// Pages that the database may have, as on a small disk.
-    pub(crate) max_pages: Option<u32>,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            queue_bytes: 16 << 20,
-            batch_records: 2000,
-            gather: Duration::from_millis(50),
-            busy_timeout: Duration::from_millis(500),
-            patience: Duration::from_secs(30),
-            patience_when_awaited: Duration::from_millis(1500),
-            max_pages: None,
-        }
-    }
-}
-
-/// Creates the database at `path`, or brings one of an earlier form up to date.
+/// Creates the database at `path`, or migrates an existing one.
 ///
 /// # Errors
-/// [`StoreError::Database`], naming the file and what to do.
+/// [`StoreError::Database`] names the file and the remedy.
 pub fn create(path: &Path) -> Result<(), StoreError> {
     Database::create(path, Bounds::default()).map(drop)
 }
 
-/// Handle to the database; cheap to clone. When the last one is dropped, what is queued is committed and the writer ends.
+/// A handle to the database; cheap to clone. Dropping the last one commits the queue and ends the
+/// writer.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -119,8 +87,8 @@ impl Store {
     /// Opens or creates the database, migrates it, and starts the writer.
     ///
     /// # Errors
-    /// [`StoreError::Database`]: not SQLite, another program's, of a newer version, locked, not writable. The file is
-    /// left as it was.
+    /// [`StoreError::Database`] if the file is not an SQLite database, belongs to another program
+    /// or a later release, is locked or not writable. The file is not changed.
     pub fn open(path: &Path, filter: CommandFilter) -> Result<Self, StoreError> {
         Self::open_bounded(path, filter, Bounds::default())
     }
@@ -149,8 +117,8 @@ impl Store {
         Ok(Self { inner: Arc::new(Inner { queue, health, reader, filter, writer }) })
     }
 
-    /// Closes rows left `active` by a server that died; returns how many. Their end is the last moment in which they
-    /// are known to have lived.
+    /// Closes the rows that a crashed server left `active`. Returns their number. Their end is the
+    /// time of their last activity.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -160,7 +128,7 @@ impl Store {
         self.answered(answer).await
     }
 
-    /// When each session that is not over was used last, in Unix seconds.
+    /// Returns the last use of each active session in Unix seconds.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -176,13 +144,14 @@ impl Store {
         .await
     }
 
-    /// Whether the filter lets this command into the log.
+    /// Returns whether the filter admits this command.
     #[must_use]
     pub fn logs_command(&self, name: &str) -> bool {
         self.inner.filter.admits(name)
     }
 
-    /// Remembers `record`; never blocks. Dropped and counted when too many wait (see [`Store::lost_records`]).
+    /// Queues `record`; never blocks. If the queue is full, the record is dropped and counted (see
+    /// [`Store::lost_records`]).
     pub fn log(&self, record: LogRecord) {
         if let LogRecord::Command { name, .. } = &record
             && !self.inner.filter.admits(name)
@@ -192,43 +161,43 @@ impl Store {
         match self.inner.queue.push_record(record.shortened()) {
             Pushed::Queued => {}
             Pushed::Full => {
-                self.inner.health.trouble("records arrive faster than they can be written");
-                self.inner.health.lose(1);
+                self.inner.health.report_failure("records arrive faster than they can be written");
+                self.inner.health.count_lost(1);
             }
-            Pushed::Closed => self.inner.health.lose(1),
+            Pushed::Closed => self.inner.health.count_lost(1),
         }
     }
 
-    /// Logs what somebody did with another's things, in the database and in the server's log.
-    pub fn log_deed(&self, deed: Deed) {
-        let Deed { actor, action, subject, detail } = &deed;
+    /// Writes an audit entry to the database and to the server's log.
+    pub fn log_audit(&self, entry: AuditEntry) {
+        let AuditEntry { actor, action, subject, detail } = &entry;
         tracing::info!(actor, action, subject, detail, "audit");
-        self.log(LogRecord::Deed(deed));
+        self.log(LogRecord::Audit(entry));
     }
 
-    /// Records that could not be kept since the store was opened.
+    /// Returns the number of records dropped since the store was opened.
     #[must_use]
     pub fn lost_records(&self) -> u64 {
         self.inner.health.lost()
     }
 
-    /// Waits until everything logged so far is committed (or has been reported as lost).
+    /// Waits until all queued records are committed or dropped.
     pub async fn flush(&self) {
         let (reply, answer) = oneshot::channel();
         self.inner.queue.push_barrier(Barrier::Flush { reply });
-        // An error means that the writer has ended, and with it everything it had.
+        // An error means that the writer has ended, and that the queue is empty.
         let _ = answer.await;
     }
 
     /// Creates an account.
     ///
     /// # Errors
-    /// [`StoreError::EmailTaken`], also when the address differs in case only.
+    /// [`StoreError::EmailTaken`], also if the address differs in case only.
     pub async fn create_user(&self, user: NewUser) -> Result<User, StoreError> {
         self.change(move |transaction| users::create(transaction, user)).await
     }
 
-    /// The account with this address; upper and lower case count the same, an exact match first.
+    /// Returns the account with this address. Case is ignored; an exact match comes first.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -237,7 +206,7 @@ impl Store {
         self.read(move |connection| users::by_email(connection, &email)).await
     }
 
-    /// The account with this id.
+    /// Returns the account with this id.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -245,7 +214,7 @@ impl Store {
         self.read(move |connection| users::by_id(connection, id)).await
     }
 
-    /// Ids, as text, of the students who share a group with this account.
+    /// Returns the ids, as text, of the students who share a group with this account.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -253,7 +222,7 @@ impl Store {
         self.read(move |connection| groups::students_of(connection, id)).await
     }
 
-    /// Keeps an API key; `None` if its holder has `limit` keys already.
+    /// Stores an API key. Returns `None` if the holder already has `limit` keys.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -265,7 +234,7 @@ impl Store {
         self.change(move |transaction| Ok(api_keys::insert(transaction, &key, limit)?)).await
     }
 
-    /// The API key with this public beginning, if it is not revoked.
+    /// Returns the API key with this prefix, unless it is revoked.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -274,7 +243,7 @@ impl Store {
         self.read(move |connection| api_keys::by_prefix(connection, &prefix)).await
     }
 
-    /// A user's API keys that are not revoked, oldest first.
+    /// Returns a user's API keys that are not revoked, oldest first.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -287,7 +256,7 @@ impl Store {
         self.read(move |connection| api_keys::of_user(connection, mode, &user_id)).await
     }
 
-    /// Ends an API key; returns whether there was one.
+    /// Revokes an API key. Returns whether it existed.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -295,7 +264,7 @@ impl Store {
         self.change(move |transaction| Ok(api_keys::revoke(transaction, id)?)).await
     }
 
-    /// Whether the database can be read and written now. It writes one page.
+    /// Checks that the database can be read and written. Writes one page.
     ///
     /// # Errors
     /// [`StoreError::Database`] with the reason.
@@ -303,19 +272,19 @@ impl Store {
         self.write(|connection| Ok(migrations::touch(connection)?)).await
     }
 
-    /// Commits what is queued and ends the writer. Later records are lost, later calls fail.
+    /// Commits the queue and ends the writer. Later records are dropped, later calls fail.
     pub async fn close(&self) {
         self.inner.queue.close();
         let Some(thread) = self.inner.take_writer() else { return };
-        // The thread ends within the patience of a batch that is awaited; a panic there was reported by the hook.
+        // The thread ends within `patience_when_awaited`. A panic was reported by the panic hook.
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }
 
-    /// Makes a change whole or not at all.
+    /// Runs `work` in one transaction.
     async fn change<T, W>(&self, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        W: FnOnce(&Transaction<'_>) -> Result<T, Fault> + Send + 'static,
+        W: FnOnce(&Transaction<'_>) -> Result<T, QueryError> + Send + 'static,
     {
         self.write(move |connection| {
             let transaction =
@@ -327,18 +296,18 @@ impl Store {
         .await
     }
 
-    /// Has the writer do something, and waits for it.
+    /// Runs `work` on the writer thread.
     async fn write<T, W>(&self, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        W: FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
+        W: FnOnce(&mut Connection) -> Result<T, QueryError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let reader = Arc::clone(&self.inner.reader);
         self.inner.queue.push_call(Box::new(move |connection| {
             let done = connection
-                .and_then(|connection| work(connection).map_err(|fault| fault.at(reader.path())));
-            // Whoever asked may have gone meanwhile.
+                .and_then(|connection| work(connection).map_err(|error| error.at(reader.path())));
+            // The caller may have gone.
             let _ = reply.send(done);
         }));
         self.answered(answer).await
@@ -356,12 +325,12 @@ impl Store {
                 .await
                 .map_err(|error| self.inner.reader.error(format!("the read failed: {error}")))?;
             match outcome {
-                // Deleted under the server: only the writer may make a new one.
+                // The file was deleted. Only the writer may create a new one.
                 Err(_) if may_renew && !self.inner.reader.is_in_place() => self.check().await?,
                 outcome => return outcome,
             }
         }
-        Err(self.inner.reader.error("the file vanishes again and again"))
+        Err(self.inner.reader.error("the file is deleted repeatedly"))
     }
 
     async fn answered<T>(

@@ -1,4 +1,5 @@
-//! What waits for the writer: log records in order, bounded by memory, and calls that overtake them. No I/O.
+//! The writer's queue: log records in order, within a memory limit, and calls that overtake them.
+//! No I/O.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,24 +8,25 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{Bounds, LogRecord, StoreError};
+use super::bounds::Bounds;
+use super::{LogRecord, StoreError};
 
-/// Where an answer goes.
+/// Receives an answer.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
-/// Answered after every record that was pushed before it.
+/// Is answered after all records that were queued before it.
 pub(super) enum Barrier {
-    /// Says that they are committed, or reported as lost.
+    /// Reports that the records are committed or dropped.
     Flush { reply: oneshot::Sender<()> },
-    /// Closes the sessions that no server has.
+    /// Closes sessions that no server has.
     CloseStale { reason: &'static str, reply: Reply<usize> },
 }
 
-/// A change that somebody waits for, made before the records that wait are written. It gets the connection, or why
-/// there is none, and answers by itself.
+/// A change that a caller waits for. It runs before the queued records. It gets the connection or
+/// the reason why there is none, and sends its own answer.
 pub(super) type Call = Box<dyn FnOnce(Result<&mut Connection, StoreError>) + Send>;
 
-/// What became of a record.
+/// The result of queueing a record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Pushed {
     Queued,
@@ -32,7 +34,7 @@ pub(super) enum Pushed {
     Closed,
 }
 
-/// What the writer does next.
+/// The writer's next task.
 pub(super) enum Work {
     Calls(Vec<Call>),
     Batch { records: Vec<LogRecord>, barrier: Option<Barrier> },
@@ -54,19 +56,19 @@ pub(super) struct Queue {
 struct State {
     entries: VecDeque<Entry>,
     calls: Vec<Call>,
-    /// Bytes of the records that wait.
+    /// Bytes of the queued records.
     bytes: usize,
     barriers: usize,
-    /// When the oldest entry was pushed.
+    /// When the oldest entry was queued.
     oldest: Option<Instant>,
-    /// Somebody may look at the database for one of the records right now.
+    /// A client may query the database for one of the records now.
     is_urgent: bool,
-    /// Nothing more is accepted.
+    /// No more entries are accepted.
     is_closed: bool,
 }
 
 impl State {
-    /// Whether somebody waits for the entries.
+    /// Returns whether a caller waits for the entries.
     fn is_awaited(&self) -> bool {
         self.barriers > 0 || self.is_closed
     }
@@ -96,7 +98,7 @@ impl Queue {
             return Pushed::Full;
         }
         state.bytes += size;
-        // Whoever is told that a session is over finds it so in the database.
+        // A client that is told of a session's end must find it in the database.
         if matches!(record, LogRecord::SessionEnded { .. }) {
             state.is_urgent = true;
             self.wake.notify_one();
@@ -105,7 +107,7 @@ impl Queue {
         Pushed::Queued
     }
 
-    /// A barrier pushed after the end is dropped, which tells the one who waits.
+    /// Queues a barrier. After `close` it is dropped, which the caller notices.
     pub(super) fn push_barrier(&self, barrier: Barrier) {
         let mut state = self.lock();
         if !state.is_closed {
@@ -114,7 +116,7 @@ impl Queue {
         }
     }
 
-    /// A call pushed after the end is dropped, which tells the one who waits.
+    /// Queues a call. After `close` it is dropped, which the caller notices.
     pub(super) fn push_call(&self, call: Call) {
         let mut state = self.lock();
         if !state.is_closed {
@@ -123,19 +125,19 @@ impl Queue {
         }
     }
 
-    /// Accepts nothing more; what waits is still handed out.
+    /// Accepts no more entries. Queued ones are still handed out.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
         self.wake.notify_one();
     }
 
-    /// Closes and drops what waits: the writer has ended.
+    /// Closes the queue and drops its entries, because the writer has ended.
     pub(super) fn abandon(&self) {
         let mut state = self.lock();
         *state = State { is_closed: true, ..State::default() };
     }
 
-    /// Waits for work. Records gather for a moment, unless somebody waits or is about to look for them.
+    /// Waits for work. Records gather for a moment, unless a caller waits or may query them.
     pub(super) fn take(&self) -> Work {
         let mut state = self.lock();
         loop {
@@ -161,7 +163,7 @@ impl Queue {
         }
     }
 
-    /// Waits for `pause`, or less when a call comes; returns the calls.
+    /// Waits for `pause`, or until a call arrives. Returns the calls.
     pub(super) fn pause(&self, pause: Duration) -> Vec<Call> {
         let end = Instant::now() + pause;
         let mut state = self.lock();
@@ -174,17 +176,17 @@ impl Queue {
         }
     }
 
-    /// Whether somebody waits for the records.
+    /// Returns whether a caller waits for the records.
     pub(super) fn is_awaited(&self) -> bool {
         self.lock().is_awaited()
     }
 
-    /// Whether less than half of the memory is in use.
+    /// Returns whether less than half of the memory limit is used.
     pub(super) fn has_room(&self) -> bool {
         self.lock().bytes < self.bounds.queue_bytes / 2
     }
 
-    /// Gives up the records before the next barrier; returns their number and the barrier.
+    /// Drops the records before the next barrier. Returns their number and the barrier.
     pub(super) fn drop_records(&self) -> (usize, Option<Barrier>) {
         let mut state = self.lock();
         let mut dropped = 0;
@@ -203,7 +205,8 @@ impl Queue {
         if state.entries.len() == 1 {
             state.oldest = Some(Instant::now());
         }
-        // While a batch gathers the writer sleeps by the clock; waking it for each record would cost more than the record.
+        // While a batch gathers, the writer waits with a timeout. Waking it for each record would
+        // cost more than the record.
         let count = state.entries.len();
         if is_barrier || count == 1 || count == self.bounds.batch_records {
             self.wake.notify_one();

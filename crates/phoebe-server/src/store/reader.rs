@@ -1,22 +1,23 @@
-//! The connection for reading: it never waits for the writer.
+//! The reading connection. It never waits for the writer.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
+use super::StoreError;
+use super::bounds::Bounds;
 use super::database::{Database, FileIdentity};
-use super::{Bounds, StoreError};
 
-/// One connection that reads, opened when it is first needed, and only to the file that the writer has open: a file put
-/// in its place meanwhile would be read through the write-ahead log of the old one.
+/// A connection for reading, opened on first use. It opens only the file that the writer has open:
+/// with another file at the path it would read the write-ahead log of the old one.
 pub(super) struct Reader {
     path: PathBuf,
     bounds: Bounds,
     open: Mutex<Open>,
 }
 
-/// What is read.
+/// The open connection.
 pub(super) struct Open {
     /// The file that the writer has open.
     pub(super) file: Option<FileIdentity>,
@@ -45,18 +46,18 @@ impl Reader {
             .map_err(|error| StoreError::from_sqlite(&self.path, &error))
     }
 
-    /// The database file.
+    /// Returns the database's path.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether the path still means the file that the writer has open.
+    /// Returns whether the path still leads to the file that the writer has open.
     pub(super) fn is_in_place(&self) -> bool {
         let file = self.lock().file;
         file.is_some() && FileIdentity::of(&self.path) == file
     }
 
-    /// Closes the connection; none is opened as long as the guard lives.
+    /// Closes the connection. No new one is opened while the guard exists.
     pub(super) fn shut(&self) -> MutexGuard<'_, Open> {
         let mut open = self.lock();
         open.database = None;

@@ -1,20 +1,20 @@
-//! What is logged, and how much of it is kept.
+//! Log records, and which commands are logged.
 
-use super::Deed;
+use super::AuditEntry;
 
-/// Bytes of one text that are kept; users choose names and errors, and a log is no place for a megabyte of them.
+/// The most bytes of a text in a record: users can choose names and errors of any length.
 const TEXT_BYTES: usize = 4096;
 
-/// One thing to remember. Times are Unix seconds.
+/// A log record. Times are Unix seconds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LogRecord {
-    /// A session began; or it goes on, with another worker or after another start of the server.
+    /// A session started, or continued with another worker or after a restart of the server.
     SessionStarted {
         /// UUID of the session.
         session_id: String,
         /// When.
         created_at: f64,
-        /// Its worker's port; 0 while it sleeps.
+        /// The worker's port; 0 while asleep.
         port: u16,
         /// Address of the client.
         client_ip: Option<String>,
@@ -34,28 +34,28 @@ pub enum LogRecord {
         /// When.
         at: f64,
     },
-    /// A session is over.
+    /// A session ended.
     SessionEnded {
         /// UUID of the session.
         session_id: String,
         /// When.
         at: f64,
-        /// The recorded word, as `manual` or `idle_timeout`.
+        /// The reason, such as `manual` or `idle_timeout`.
         reason: &'static str,
     },
     /// A command was executed. The store applies the include/exclude filter.
     Command {
         /// UUID of the session.
         session_id: String,
-        /// When it was asked.
+        /// When it was received.
         at: f64,
         /// The command's name.
         name: String,
-        /// Whether it did what was asked.
+        /// Whether it succeeded.
         success: bool,
-        /// Milliseconds from asking to the answer.
+        /// Milliseconds from receipt to answer.
         execution_time_ms: f64,
-        /// What went wrong.
+        /// The error message.
         error: Option<String>,
     },
     /// A session's memory was measured.
@@ -67,16 +67,16 @@ pub enum LogRecord {
         /// MiB.
         memory_used_mb: f64,
     },
-    /// Somebody did something with another's things.
-    Deed(Deed),
+    /// An action on something that belongs to another user.
+    Audit(AuditEntry),
     /// A user's API key was used.
     ApiKeyUsed {
-        /// Number of the key.
+        /// The key's row id.
         id: i64,
         /// When.
         at: f64,
     },
-    /// A session's user told something of themself. Only what is given replaces what is known.
+    /// A session's user set their name or e-mail. Missing fields stay unchanged.
     UserInfo {
         /// UUID of the session.
         session_id: String,
@@ -92,18 +92,18 @@ pub enum LogRecord {
 }
 
 impl LogRecord {
-    /// The same record with every text cut to what is kept.
+    /// Cuts every text to the stored length.
     pub(super) fn shortened(mut self) -> Self {
         self.texts().into_iter().for_each(shorten);
         self
     }
 
-    /// Memory it takes while it waits, in bytes.
+    /// Returns the memory of the queued record in bytes.
     pub(super) fn size(&mut self) -> usize {
         size_of::<Self>() + self.texts().iter().map(|text| text.capacity()).sum::<usize>()
     }
 
-    /// Every text that came from outside.
+    /// Returns all texts that come from outside.
     fn texts(&mut self) -> Vec<&mut String> {
         match self {
             Self::SessionStarted {
@@ -125,7 +125,7 @@ impl LogRecord {
             Self::Command { session_id, name, error, .. } => {
                 error.iter_mut().chain([session_id, name]).collect()
             }
-            Self::Deed(Deed { actor, subject, detail, .. }) => vec![actor, subject, detail],
+            Self::Audit(AuditEntry { actor, subject, detail, .. }) => vec![actor, subject, detail],
             Self::ApiKeyUsed { .. } => Vec::new(),
             Self::UserInfo { session_id, first_name, last_name, email, .. } => {
                 [first_name, last_name, email].into_iter().flatten().chain([session_id]).collect()
@@ -140,5 +140,23 @@ fn shorten(text: &mut String) {
         text.truncate(end);
         text.push('…');
         text.shrink_to_fit();
+    }
+}
+
+/// Selects the commands that are logged. `include` wins over `exclude`.
+#[derive(Debug, Clone, Default)]
+pub struct CommandFilter {
+    /// If not empty, only these commands are logged.
+    pub include: Vec<String>,
+    /// Commands that are not logged.
+    pub exclude: Vec<String>,
+}
+
+impl CommandFilter {
+    /// Returns whether a command of this name is logged.
+    #[must_use]
+    pub fn admits(&self, name: &str) -> bool {
+        let is_in = |names: &[String]| names.iter().any(|known| known == name);
+        if self.include.is_empty() { !is_in(&self.exclude) } else { is_in(&self.include) }
     }
 }

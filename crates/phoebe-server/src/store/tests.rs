@@ -1,4 +1,4 @@
-//! What needs bounds of its own: a full disk, a lock, too many records; and what is told of it.
+//! Tests with small limits: full disk, locks, full queue; and what is logged then.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,15 +15,15 @@ use super::health::Health;
 use super::queue::{Barrier, Pushed, Queue, Work};
 use super::*;
 
-const HASTY: Duration = Duration::from_millis(100);
-/// Longer than any test: whatever waits for it was not hasty.
+const SHORT: Duration = Duration::from_millis(100);
+/// Longer than any test.
 const NEVER: Duration = Duration::from_secs(3600);
 
-fn hasty() -> Bounds {
+fn short_bounds() -> Bounds {
     Bounds {
         busy_timeout: Duration::from_millis(10),
-        patience: HASTY,
-        patience_when_awaited: HASTY,
+        patience: SHORT,
+        patience_when_awaited: SHORT,
         ..Bounds::default()
     }
 }
@@ -51,7 +51,7 @@ fn count(path: &Path) -> i64 {
     Connection::open(path).unwrap().query_row(query, [], |row| row.get(0)).unwrap()
 }
 
-/// A lock of another program.
+/// Locks the database as another program would.
 fn lock(path: &Path) -> Connection {
     let other = Connection::open(path).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
@@ -59,9 +59,10 @@ fn lock(path: &Path) -> Connection {
 }
 
 #[tokio::test]
-async fn a_full_disk_costs_records_and_nothing_else() {
-    // A new database has some twenty pages, a page takes 4096 bytes.
-    let (_folder, path, store) = open(Bounds { max_pages: Some(40), gather: NEVER, ..hasty() });
+async fn a_full_disk_loses_only_records() {
+    // A new database has about twenty pages of 4096 bytes.
+    let (_folder, path, store) =
+        open(Bounds { max_pages: Some(40), gather: NEVER, ..short_bounds() });
     let ada = store.create_user(account("ada@x.org")).await.unwrap();
     for _ in 0..2000 {
         store.log(command(&"x".repeat(1000)));
@@ -79,7 +80,7 @@ async fn a_full_disk_costs_records_and_nothing_else() {
 #[tokio::test]
 async fn a_lock_of_another_program_delays_records() {
     let (_folder, path, store) =
-        open(Bounds { patience: NEVER, patience_when_awaited: NEVER, ..hasty() });
+        open(Bounds { patience: NEVER, patience_when_awaited: NEVER, ..short_bounds() });
     let other = lock(&path);
     for _ in 0..100 {
         store.log(command("set_value"));
@@ -94,14 +95,14 @@ async fn a_lock_of_another_program_delays_records() {
 }
 
 #[tokio::test]
-async fn a_lasting_lock_costs_records_when_somebody_waits() {
-    let bounds = Bounds { patience: NEVER, batch_records: 10, ..hasty() };
+async fn a_lasting_lock_loses_records_when_a_caller_waits() {
+    let bounds = Bounds { patience: NEVER, batch_records: 10, ..short_bounds() };
     let (_folder, path, store) = open(bounds);
     let other = lock(&path);
     for _ in 0..1000 {
         store.log(command("set_value"));
     }
-    // One patience for all hundred batches, or this would take a hundred times as long.
+    // All hundred batches share one timeout; otherwise this would take a hundred times as long.
     store.flush().await;
     assert_eq!(store.lost_records(), 1000);
     drop(other);
@@ -111,8 +112,8 @@ async fn a_lasting_lock_costs_records_when_somebody_waits() {
 }
 
 #[tokio::test]
-async fn closing_ends_under_a_lasting_lock() {
-    let (_folder, path, store) = open(Bounds { patience: NEVER, ..hasty() });
+async fn close_returns_despite_a_lasting_lock() {
+    let (_folder, path, store) = open(Bounds { patience: NEVER, ..short_bounds() });
     let other = lock(&path);
     (0..50).for_each(|_| store.log(command("set_value")));
     store.close().await;
@@ -143,7 +144,7 @@ async fn records_that_gather_share_a_transaction() {
     assert_eq!((count(&path), commits(&path)), (500, before + 1));
 }
 
-/// Transactions in the write-ahead log: frames that carry the size of the database.
+/// Returns the number of transactions in the write-ahead log: frames with the size of the database.
 fn commits(path: &Path) -> usize {
     let log = std::fs::read(database::with_suffix(path, "-wal")).unwrap();
     let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
@@ -161,7 +162,7 @@ async fn an_account_overtakes_the_log() {
 }
 
 #[test]
-fn trouble_is_told_once_and_its_end_once() {
+fn a_failure_and_its_end_are_logged_once() {
     let text = Text::default();
     let subscriber = tracing_subscriber::fmt()
         .with_writer({
@@ -171,13 +172,13 @@ fn trouble_is_told_once_and_its_end_once() {
         .finish();
     tracing::subscriber::with_default(subscriber, || {
         let health = Health::new(Path::new("data/sessions.db"));
-        health.well();
+        health.report_recovery();
         for _ in 0..3 {
-            health.trouble("no room");
-            health.lose(2);
+            health.report_failure("no room");
+            health.count_lost(2);
         }
-        health.well();
-        health.well();
+        health.report_recovery();
+        health.report_recovery();
     });
     let text = String::from_utf8(text.0.lock().unwrap().clone()).unwrap();
     let lines: Vec<_> = text.lines().collect();
@@ -189,7 +190,7 @@ fn trouble_is_told_once_and_its_end_once() {
 }
 
 #[test]
-fn the_end_of_the_writer_is_told_to_those_who_wait() {
+fn waiting_callers_notice_the_end_of_the_writer() {
     let queue = Queue::new(Bounds::default());
     let (reply, mut answer) = oneshot::channel();
     queue.push_barrier(Barrier::Flush { reply });
@@ -209,7 +210,7 @@ fn account(email: &str) -> NewUser {
     }
 }
 
-/// What a subscriber wrote.
+/// Collects what a subscriber writes.
 #[derive(Clone, Default)]
 struct Text(Arc<Mutex<Vec<u8>>>);
 
@@ -231,9 +232,10 @@ fn session(number: u8) -> String {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// However activity is cut into batches, each session ends with its latest moment, and no command is lost.
+    /// However activity is split into batches, each session ends with its latest time, and no
+    /// command is lost.
     #[test]
-    fn coalesced_activity_keeps_the_latest_moment(
+    fn coalesced_activity_keeps_the_latest_time(
         uses in prop::collection::vec((0u8..4, 1u32..1000, any::<bool>()), 0..60),
         batch_size in 1usize..20,
     ) {
@@ -263,16 +265,19 @@ proptest! {
                 .filter(|&&(used, _, is_command)| used == number && !is_command)
                 .fold(1.0, |latest: f64, &(_, at, _)| latest.max(f64::from(at)));
             let query = "SELECT last_activity FROM sessions WHERE session_id = ?1";
-            let found: f64 = connection.query_row(query, [session(number)], |row| row.get(0)).unwrap();
+            let found: rusqlite::Result<f64> =
+                connection.query_row(query, [session(number)], |row| row.get(0));
+            let found = found.unwrap();
             prop_assert_eq!(found, expected);
         }
         let commands: u32 = connection
             .query_row("SELECT count(*) FROM session_commands", [], |row| row.get(0))
             .unwrap();
-        prop_assert_eq!(commands as usize, uses.iter().filter(|&&(_, _, is_command)| is_command).count());
+        let expected = uses.iter().filter(|&&(_, _, is_command)| is_command).count();
+        prop_assert_eq!(commands as usize, expected);
     }
 
-    /// Everything comes out once and in order, and a barrier right behind the records before it.
+    /// All entries come out once and in order, and a barrier follows the records before it.
     #[test]
     fn the_queue_keeps_the_order(
         is_barrier in prop::collection::vec(prop::bool::weighted(0.2), 0..80),

@@ -4,13 +4,12 @@ use icu_normalizer::ComposingNormalizerBorrowed;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::api_keys;
-use super::error::StoreError;
-use super::fault::Fault;
+use super::error::{QueryError, StoreError};
 
 /// A local account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// Its number.
+    /// Row id.
     pub id: i64,
     /// E-mail address as it was given.
     pub email: String,
@@ -22,11 +21,11 @@ pub struct User {
     pub last_name: String,
     /// `student`, `instructor`, `admin`.
     pub role: String,
-    /// Whether it may log in.
+    /// Whether the account may log in.
     pub is_active: bool,
 }
 
-/// A wish for an account; the password is hashed already.
+/// The data of a new account; the password is already hashed.
 #[derive(Debug, Clone)]
 pub struct NewUser {
     /// E-mail address.
@@ -41,19 +40,19 @@ pub struct NewUser {
     pub role: String,
 }
 
-// Some libraries give hashes as bytes, and so a database may hold them.
-const COLUMNS: &str = "id, email, CAST(COALESCE(hashed_password, '') AS TEXT), COALESCE(first_name, ''), \
-                       COALESCE(last_name, ''), COALESCE(role, 'student'), COALESCE(is_active, 1)";
+// Some libraries return hashes as bytes, so databases may hold BLOBs.
+const COLUMNS: &str = "id, email, CAST(COALESCE(hashed_password, '') AS TEXT),
+    COALESCE(first_name, ''), COALESCE(last_name, ''), COALESCE(role, 'student'),
+    COALESCE(is_active, 1)";
 
-/// What all spellings of an address have in common: it is composed (NFC) and in lower case, of any
-/// script. An account has one name.
+/// Returns the normalized form of an address: NFC and lower case. Each account has a unique one.
 pub(crate) fn account_name(email: &str) -> String {
     let normalizer = ComposingNormalizerBorrowed::new_nfc();
     normalizer.normalize(&normalizer.normalize(email.trim()).to_lowercase()).into_owned()
 }
 
-/// Creates an account, stamped with SQLite's clock.
-pub(crate) fn create(connection: &Connection, user: NewUser) -> Result<User, Fault> {
+/// Creates an account. SQLite's clock sets the time.
+pub(crate) fn create(connection: &Connection, user: NewUser) -> Result<User, QueryError> {
     if by_email(connection, &user.email)?.is_some() {
         return Err(StoreError::EmailTaken.into());
     }
@@ -66,24 +65,24 @@ pub(crate) fn create(connection: &Connection, user: NewUser) -> Result<User, Fau
         params![email, hashed_password, first_name, last_name, role, account_name(&email)],
     )?;
     let id = connection.last_insert_rowid();
-    // Tables of earlier servers may give the number of a deleted account again.
+    // In tables of earlier servers, ids of deleted accounts may be reused.
     connection.execute("DELETE FROM user_groups WHERE user_id = ?1", [id])?;
     api_keys::forget(connection, id)?;
     Ok(User { id, email, hashed_password, first_name, last_name, role, is_active: true })
 }
 
-/// All accounts, oldest first.
+/// Returns all accounts, oldest first.
 pub(crate) fn all(connection: &Connection) -> rusqlite::Result<Vec<User>> {
     let sql = format!("SELECT {COLUMNS} FROM users ORDER BY id");
     connection.prepare(&sql)?.query_map([], user)?.collect()
 }
 
-/// Changes an account's role.
+/// Sets an account's role.
 pub(crate) fn set_role(connection: &Connection, id: i64, role: &str) -> rusqlite::Result<usize> {
     connection.execute("UPDATE users SET role = ?2 WHERE id = ?1", params![id, role])
 }
 
-/// Lets an account in, or out.
+/// Enables or disables an account.
 pub(crate) fn set_active(
     connection: &Connection,
     id: i64,
@@ -101,8 +100,8 @@ pub(crate) fn set_password(
     connection.execute("UPDATE users SET hashed_password = ?2 WHERE id = ?1", params![id, hash])
 }
 
-/// The account with this address, however it is spelled. Earlier servers told spellings apart, so several accounts may have one name:
-/// the one that is spelled exactly so comes first, then the older.
+/// Returns the account with this address. Earlier servers treated spellings as different accounts;
+/// of several matches, the exact spelling comes first, then the oldest account.
 pub(crate) fn by_email(connection: &Connection, email: &str) -> rusqlite::Result<Option<User>> {
     connection
         .prepare_cached(&format!(

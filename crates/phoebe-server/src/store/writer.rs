@@ -1,4 +1,4 @@
-//! The one thread that writes: commits what waits, is patient with a bad moment, and never gives up the server for it.
+//! The writer thread: commits batches, retries failures, and drops records after a while.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::batch::{self, Batch};
+use super::bounds::Bounds;
 use super::database::Database;
 use super::health::Health;
 use super::queue::{Barrier, Call, Queue, Work};
 use super::reader::Reader;
-use super::{Bounds, LogRecord, StoreError};
+use super::{LogRecord, StoreError};
 
-/// The first pause after a failed attempt; each further one is twice as long.
+/// The first pause after a failed attempt. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
@@ -20,7 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// The writing connection and what it needs.
 pub(super) struct Writer {
     path: std::path::PathBuf,
-    /// `None` while a deleted database could not be created again.
+    /// `None` while a deleted database could not be recreated.
     database: Option<Database>,
     queue: Arc<Queue>,
     health: Arc<Health>,
@@ -28,10 +29,10 @@ pub(super) struct Writer {
     bounds: Bounds,
 }
 
-/// Whoever still waits learns that the writer has ended, even if by a panic.
-struct EndOfWriter(Arc<Queue>);
+/// Closes the queue when the writer ends, also by a panic, so that waiting callers notice.
+struct CloseQueueOnDrop(Arc<Queue>);
 
-impl Drop for EndOfWriter {
+impl Drop for CloseQueueOnDrop {
     fn drop(&mut self) {
         self.0.abandon();
     }
@@ -49,9 +50,9 @@ impl Writer {
         Self { path, database: Some(database), queue, health, reader, bounds }
     }
 
-    /// Works until the queue is closed and empty.
+    /// Runs until the queue is closed and empty.
     pub(super) fn run(mut self) {
-        let _end = EndOfWriter(Arc::clone(&self.queue));
+        let _close = CloseQueueOnDrop(Arc::clone(&self.queue));
         loop {
             match self.queue.take() {
                 Work::Calls(calls) => self.answer(calls),
@@ -60,7 +61,8 @@ impl Writer {
                     self.pass(barrier);
                 }
                 Work::End => {
-                    // The last connection to close folds the write-ahead log into the database: this one.
+                    // The last connection to close folds the write-ahead log into the database. It
+                    // must be the writer's.
                     drop(self.reader.shut());
                     return;
                 }
@@ -68,8 +70,8 @@ impl Writer {
         }
     }
 
-    /// Commits `records`, trying again for a bounded time, or loses them. Returns the barrier to pass: when somebody
-    /// waits and patience is at an end, all records before their barrier are given up at once.
+    /// Commits `records`, retrying for a limited time. Then drops them, and if a caller waits, all
+    /// records before the caller's barrier. Returns the barrier to answer.
     fn keep(&mut self, records: Vec<LogRecord>, barrier: Option<Barrier>) -> Option<Barrier> {
         if records.is_empty() {
             return barrier;
@@ -85,12 +87,12 @@ impl Writer {
                 }
                 Err(error) => error,
             };
-            self.health.trouble(&error.to_string());
+            self.health.report_failure(&error.to_string());
             let is_awaited = barrier.is_some() || self.queue.is_awaited();
             let patience =
                 if is_awaited { self.bounds.patience_when_awaited } else { self.bounds.patience };
             if start.elapsed() >= patience {
-                self.health.lose(batch.records());
+                self.health.count_lost(batch.records());
                 return if is_awaited && barrier.is_none() { self.give_up() } else { barrier };
             }
             let calls = self.queue.pause(pause);
@@ -101,25 +103,25 @@ impl Writer {
 
     fn wrote(&self, left_out: usize) {
         if left_out > 0 {
-            self.health.lose(left_out);
+            self.health.count_lost(left_out);
             tracing::warn!(
                 path = %self.path.display(),
                 left_out,
-                "log records that break a rule of the database were left out"
+                "log records that violate a constraint of the database were dropped"
             );
         }
         if self.queue.has_room() {
-            self.health.well();
+            self.health.report_recovery();
         }
     }
 
     fn give_up(&self) -> Option<Barrier> {
         let (dropped, barrier) = self.queue.drop_records();
-        self.health.lose(dropped);
+        self.health.count_lost(dropped);
         barrier
     }
 
-    // Whoever asked may have gone meanwhile; an answer that nobody takes is no error.
+    // The caller may have gone.
     fn pass(&mut self, barrier: Option<Barrier>) {
         match barrier {
             Some(Barrier::Flush { reply }) => drop(reply.send(())),
@@ -146,14 +148,15 @@ impl Writer {
         outcome.map_err(|error| StoreError::from_sqlite(&self.path, &error))
     }
 
-    /// The connection to the file that is at the path now.
+    /// Returns the connection to the file that is now at the path.
     fn connection(&mut self) -> Result<&mut Connection, StoreError> {
         let database = match self.database.take() {
             Some(database) if database.is_in_place() => database,
             Some(database) => {
                 tracing::error!(
                     path = %self.path.display(),
-                    "the database was deleted or replaced under the running server; what it held is not in the new one"
+                    "the database was deleted or replaced under the running server; its data is \
+                     not in the new one"
                 );
                 self.renew(Some(database))?
             }
@@ -162,8 +165,8 @@ impl Writer {
         Ok(&mut self.database.insert(database).connection)
     }
 
-    /// Opens what is at the path, or creates it. Connections to the old file must be closed before: they share the
-    /// names of its companion files with the new one.
+    /// Opens or creates the file at the path. Connections to the old file must be closed first,
+    /// because the new file's `-wal` and `-shm` have the same names.
     fn renew(&self, old: Option<Database>) -> Result<Database, StoreError> {
         let mut open = self.reader.shut();
         if let Some(old) = old {

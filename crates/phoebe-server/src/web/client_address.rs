@@ -1,4 +1,4 @@
-//! The address of the client: the peer's, or what trusted proxies say of it.
+//! The client's address: the peer's, or the one that trusted proxies forward.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -10,11 +10,11 @@ use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
 
-/// The peer of a connection, put into each of its requests.
+/// The peer of a connection. Each request of the connection carries it as an extension.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) IpAddr);
 
-/// The client's address; `None` where there is no connection.
+/// The client's address; `None` where the request came without a connection, as in tests.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientAddress(pub Option<IpAddr>);
 
@@ -26,16 +26,17 @@ impl<S: Sync> FromRequestParts<S> for ClientAddress {
     }
 }
 
-/// Finds the client's address for the handlers.
+/// Middleware: adds the client's address to the request.
 pub(super) async fn find(proxies: Proxies, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get().map(|Peer(address)| *address);
-    let address = peer.map(|peer| behind(peer, request.headers(), &proxies));
+    let address = peer.map(|peer| client_behind_proxies(peer, request.headers(), &proxies));
     request.extensions_mut().insert(ClientAddress(address));
     next.run(request).await
 }
 
-/// The last address that no trusted proxy has: everything before it could have been written by anybody.
-fn behind(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> IpAddr {
+/// Returns the last address that no trusted proxy has. Any client can forge the addresses before
+/// it.
+fn client_behind_proxies(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> IpAddr {
     let forwarded = headers.get_all("x-forwarded-for").iter();
     let mut addresses: Vec<&str> = forwarded
         .filter_map(|value| value.to_str().ok())
@@ -51,7 +52,7 @@ fn behind(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> IpAddr {
     address
 }
 
-/// An address as proxies write it: some add the port.
+/// Parses an address as proxies write it. Some proxies add the port.
 fn parsed(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
@@ -71,11 +72,11 @@ mod tests {
             axum::http::HeaderName::from_static("x-forwarded-for"),
             axum::http::HeaderValue::from_static(forwarded),
         )]);
-        behind(peer.parse().unwrap(), &headers, &Proxies::of(&settings)).to_string()
+        client_behind_proxies(peer.parse().unwrap(), &headers, &Proxies::of(&settings)).to_string()
     }
 
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn only_trusted_proxies_are_trusted() {
         assert_eq!(client("10.0.0.9", "1.2.3.4", &[]), "10.0.0.9");
         let proxy: &[&str] = &["10.0.0.1/32"];
         assert_eq!(client("10.0.0.1", "1.2.3.4", proxy), "1.2.3.4");
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_behind_an_address_is_left_out() {
+    fn a_port_after_an_address_is_ignored() {
         let proxy = &["10.0.0.1/32"];
         assert_eq!(client("10.0.0.1", "1.2.3.4:5678", proxy), "1.2.3.4");
         assert_eq!(client("10.0.0.1", "[2001:db8::7]:5678", proxy), "2001:db8::7");

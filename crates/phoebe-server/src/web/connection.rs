@@ -1,4 +1,4 @@
-//! One connection from its first byte to its last, plain or inside TLS.
+//! Serves one connection, plain or inside TLS.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -23,66 +23,67 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::client_address::Peer;
-use super::gate::{Busy, Place};
-use super::held_body::HeldBody;
-use super::lent_body;
+use super::connection_limit::{ConnectionSlot, RequestGuard};
+use super::permit_body::PermitBody;
+use super::request_body;
 use crate::error::HttpError;
 
-/// How long a connection may say nothing, and how long the head of a request may take.
-const HEAD_WITHIN: Duration = Duration::from_secs(30);
-/// How long a TLS handshake may take.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// The longest silence before a request, and the longest time that a request's head may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest time that a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
-/// How long a client may take to read any part of an answer that does not fit into the socket's buffers.
-const READS_WITHIN: Duration = Duration::from_secs(60);
-/// How long an idle connection that has to close may take to send what is left.
-const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-/// The most that is buffered of a request's head, and of a body at a time.
+/// The longest time that a write may block because the client reads nothing.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an idle connection may take to send its remaining bytes before it is closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The largest buffer for a request's head, and for a piece of a body.
 const MAX_BUFFER: usize = 64 * 1024;
 
-/// Serves a connection's requests until it closes, has to leave, or `stop` is cancelled; requests in flight are finished.
+/// Serves a connection's requests until it closes, its slot is needed, or `stop` is cancelled.
+/// Requests in flight are finished.
 ///
-/// With `tls` the requests are inside TLS, and whoever speaks plain HTTP is told so.
+/// With `tls` the requests are inside TLS. A client that speaks plain HTTP then gets a 400.
 pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
     tls: Option<TlsAcceptor>,
-    place: Arc<Place>,
+    slot: Arc<ConnectionSlot>,
     stop: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection without TCP_NODELAY");
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    // A connection that says nothing holds a socket and this future, and no buffer.
+    // A silent connection costs a socket and this future, but no buffer.
     let mut first_byte = [0];
     tokio::select! {
         () = stop.cancelled() => return,
-        () = place.told_to_leave() => return,
-        spoke = timeout(HEAD_WITHIN, stream.peek(&mut first_byte)) => {
+        () = slot.close_requested() => return,
+        spoke = timeout(HEAD_TIMEOUT, stream.peek(&mut first_byte)) => {
             if !matches!(spoke, Ok(Ok(1))) {
                 return;
             }
         }
     }
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(READS_WITHIN));
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let stream = Box::pin(stream);
-    let router = if place.is_one_too_many() { too_many() } else { router };
-    // Boxed, so that the many bytes of a connection's state are spent on those who speak only.
+    let router = if slot.exceeds_limit() { refuse_too_many() } else { router };
+    // Boxed, so that only connections with requests pay for the large state.
     match tls {
-        None => Box::pin(converse(stream, peer, router, place, stop)).await,
+        None => Box::pin(serve_requests(stream, peer, router, slot, stop)).await,
         Some(acceptor) if first_byte[0] == TLS_HANDSHAKE => {
-            Box::pin(converse_inside_tls(acceptor, stream, peer, router, place, stop)).await;
+            Box::pin(serve_tls(acceptor, stream, peer, router, slot, stop)).await;
         }
-        Some(_) => Box::pin(converse(stream, peer, https_only(), place, stop)).await,
+        Some(_) => Box::pin(serve_requests(stream, peer, refuse_plain_http(), slot, stop)).await,
     }
 }
 
-/// What is said to those who speak plain HTTP where TLS is served. No redirect: a token has been on the wire by then, and would be
-/// sent so again with each request.
-fn https_only() -> Router {
+/// Answers plain HTTP on a TLS port. It does not redirect: the request may have carried a token in
+/// clear text, and each later one would too.
+fn refuse_plain_http() -> Router {
     Router::new().fallback(|| async {
         HttpError::new(
             StatusCode::BAD_REQUEST,
@@ -91,67 +92,68 @@ fn https_only() -> Router {
     })
 }
 
-/// What is said to an address that has as many connections as it may.
-fn too_many() -> Router {
+/// Answers a client whose address has reached its limit of connections.
+fn refuse_too_many() -> Router {
     Router::new().fallback(|| async {
         let refusal = HttpError::unavailable(
-            "Your address has as many connections open as it may; close some, or try again in a moment",
+            "Your address has too many open connections; close some, or try again in a moment",
         );
         ([(CONNECTION, "close")], refusal)
     })
 }
 
-/// Agrees on TLS, then serves the requests inside. Until then the connection is idle: it goes first where there is no room.
-async fn converse_inside_tls(
+/// Performs the TLS handshake, then serves the requests. Until then the connection counts as idle
+/// and may be closed for a new one.
+async fn serve_tls(
     acceptor: TlsAcceptor,
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
     peer: SocketAddr,
     router: Router,
-    place: Arc<Place>,
+    slot: Arc<ConnectionSlot>,
     stop: CancellationToken,
 ) {
     let handshake = tokio::select! {
         () = stop.cancelled() => return,
-        () = place.told_to_leave() => return,
-        handshake = timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)) => handshake,
+        () = slot.close_requested() => return,
+        handshake = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)) => handshake,
     };
     match handshake {
-        Ok(Ok(stream)) => converse(stream, peer, router, place, stop).await,
+        Ok(Ok(stream)) => serve_requests(stream, peer, router, slot, stop).await,
         Ok(Err(error)) => tracing::debug!(%error, peer = %peer.ip(), "a TLS handshake failed"),
         Err(_) => tracing::debug!(peer = %peer.ip(), "a TLS handshake took too long"),
     }
 }
 
-/// Serves the requests of a connection that has begun to speak.
-async fn converse(
+/// Serves the requests of a connection that has sent its first byte.
+async fn serve_requests(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
     router: Router,
-    place: Arc<Place>,
+    slot: Arc<ConnectionSlot>,
     stop: CancellationToken,
 ) {
-    let service = service_fn(|request| answer(request, peer, router.clone(), place.busy()));
+    let service = service_fn(|request| answer(request, peer, router.clone(), slot.begin_request()));
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_WITHIN)
+            .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(MAX_BUFFER)
             .serve_connection(TokioIo::new(stream), service)
     );
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = stop.cancelled() => None,
-        () = place.told_to_leave() => None,
+        () = slot.close_requested() => None,
     };
     let ended = match ended {
         Some(ended) => ended,
-        None if !place.has_asked() => return,
+        None if !slot.had_request() => return,
         None => {
             connection.as_mut().graceful_shutdown();
             loop {
                 tokio::select! {
                     ended = connection.as_mut() => break ended,
-                    () = sleep(CLOSE_WITHIN) => if !place.is_busy() { return },
+                    () = sleep(CLOSE_TIMEOUT) => if !slot.is_busy() { return },
                 }
             }
         }
@@ -165,18 +167,18 @@ async fn answer(
     request: Request<Incoming>,
     peer: SocketAddr,
     router: Router,
-    busy: Busy,
-) -> Result<Response<HeldBody<Busy>>, Infallible> {
-    // A client that asked for leave to send its body does not send it once it has its answer.
+    guard: RequestGuard,
+) -> Result<Response<PermitBody<RequestGuard>>, Infallible> {
+    // A client that sent `Expect: 100-continue` does not send its body after a final answer.
     let waits_for_leave = request.headers().contains_key(EXPECT);
     let (parts, body) = request.into_parts();
-    let (body, lender) = lent_body::lend(body);
+    let (body, unread) = request_body::track(body);
     let mut request = Request::from_parts(parts, body);
     request.extensions_mut().insert(Peer(peer.ip()));
     let response = router.oneshot(request).await?;
     if !waits_for_leave {
-        lender.discard_rest().await;
+        unread.drain().await;
     }
-    // The connection is busy until its answer has been read.
-    Ok(response.map(|body| HeldBody::new(body, busy)))
+    // The connection is busy until the client has read the answer.
+    Ok(response.map(|body| PermitBody::new(body, guard)))
 }

@@ -1,4 +1,4 @@
-//! Headers that every answer carries: what a browser may do with it, whatever it is.
+//! Security headers of every answer.
 
 use axum::extract::Request;
 use axum::http::header::{
@@ -9,8 +9,8 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 
-/// What an answer has unless it says otherwise: it is no page, and nobody keeps it.
-const UNLESS_SET: [(HeaderName, &str); 2] = [
+/// Headers that an answer gets unless it sets them itself.
+const DEFAULTS: [(HeaderName, &str); 2] = [
     (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     // Answers hold names, addresses and tokens.
     (CACHE_CONTROL, "no-store"),
@@ -22,14 +22,14 @@ const ALWAYS: [(HeaderName, &str); 3] = [
     (REFERRER_POLICY, "no-referrer"),
 ];
 
-/// For a year, browsers ask this host by HTTPS only.
+/// Makes browsers use HTTPS only for this host, for a year.
 const HTTPS_ONLY: &str = "max-age=31536000";
 
-/// Adds the headers; `is_https` where the server itself serves TLS.
+/// Middleware: adds the headers. `is_https` is true where the server itself serves TLS.
 pub(super) async fn add(is_https: bool, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    for (name, value) in UNLESS_SET {
+    for (name, value) in DEFAULTS {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     for (name, value) in ALWAYS {

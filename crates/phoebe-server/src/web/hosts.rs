@@ -1,7 +1,7 @@
-//! By which names the server is asked, where it asks nobody who they are.
+//! Checks the `Host` header where the server has no authentication.
 //!
-//! A page can let its own name point to 127.0.0.1 once it is loaded (DNS rebinding). Its requests then reach a server that
-//! listens on loopback, with no strange origin in them, but with the page's name in `Host`.
+//! A web page can point its own name to 127.0.0.1 after it is loaded (DNS rebinding). Its requests
+//! then reach a server on loopback without a foreign `Origin`, but with the page's name in `Host`.
 
 use axum::extract::Request;
 use axum::http::header::HOST;
@@ -14,10 +14,10 @@ use super::origins::Origins;
 use crate::config::{Settings, is_loopback};
 use crate::error::HttpError;
 
-/// The names by which a server may be asked.
+/// The accepted host names.
 #[derive(Debug, Clone)]
 pub(super) struct Hosts {
-    /// Any, where requests need a token or a key, or the whole network may use the server.
+    /// Accepts any name: requests need a token or key, or the whole network may use the server.
     any: bool,
     own: String,
     origins: Origins,
@@ -26,17 +26,18 @@ pub(super) struct Hosts {
 impl Hosts {
     pub(super) fn of(settings: &Settings, origins: &Origins) -> Self {
         let own = settings.server.host.to_ascii_lowercase();
-        let is_guarded = settings.auth.asks_nobody() && is_loopback(&own);
-        Self { any: !is_guarded, own, origins: origins.clone() }
+        let is_restricted = settings.auth.is_off() && is_loopback(&own);
+        Self { any: !is_restricted, own, origins: origins.clone() }
     }
 
-    /// Refuses a request that names another server.
+    /// Middleware: refuses a request whose `Host` names another server.
     pub(super) async fn guard(self, request: Request, next: Next) -> Response {
         match host(request.headers()) {
             Some(host) if !self.allow(&host) => {
                 let text = format!(
-                    "This server is not called {host}: use localhost or 127.0.0.1. Where a proxy gives it that name, its \
-                     operator can allow it with [server] public_url, e.g. \"https://{host}\""
+                    "This server is not called {host}: use localhost or 127.0.0.1. If a proxy uses \
+                     that name, the operator can allow it with [server] public_url, e.g. \
+                     \"https://{host}\""
                 );
                 HttpError::new(StatusCode::MISDIRECTED_REQUEST, text).into_response()
             }
@@ -45,11 +46,11 @@ impl Hosts {
     }
 
     fn allow(&self, host: &str) -> bool {
-        self.any || is_loopback(host) || host == self.own || self.origins.name(host)
+        self.any || is_loopback(host) || host == self.own || self.origins.has_host(host)
     }
 }
 
-/// The name in `Host`, without port. Browsers always send one.
+/// Returns the name in `Host`, without port. Browsers always send one.
 fn host(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(HOST)?.to_str().unwrap_or("an unreadable name");
     let name = text.parse::<Authority>().map_or(text.to_owned(), |host| host.host().to_owned());
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn on_loopback_only_this_machine_is_meant() {
+    fn on_loopback_only_names_of_this_machine_are_accepted() {
         let settings = Settings::default();
         for own in
             ["localhost:8001", "LocalHost", "127.0.0.1:8001", "127.1.2.3", "[::1]:8001", "[::1]"]
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_free_where_requests_prove_themselves_or_are_allowed() {
+    fn any_name_is_accepted_with_authentication() {
         let mut settings = Settings::default();
         settings.server.cors_origins =
             vec!["https://x.org:8443".to_owned(), "http://y.org:*".to_owned()];

@@ -1,7 +1,7 @@
-//! How many requests may be in flight, in all and of one caller, so that nobody's requests take all of the server's memory.
+//! Limits the requests in flight, in total and per caller, to bound the server's memory.
 //!
-//! A request is in flight until its answer has been read. Those that wait for a computation count: the bounds are far above what a
-//! class needs.
+//! A request is in flight until the client has read its answer. Requests that wait for a
+//! computation count. The limits are far above what a class needs.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,58 +14,63 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
 
-use super::held_body::HeldBody;
+use super::permit_body::PermitBody;
 use crate::error::HttpError;
 
-/// Whether the server is well must be told when it is full, too.
+/// Routes without limit: health checks must work on a busy server.
 const EXEMPT: [&str; 2] = ["/health", "/health/ready"];
 
-/// Lets a request go on if the server has room for it.
-pub(super) async fn bound(room: Arc<Semaphore>, request: Request, next: Next) -> Response {
+/// Middleware: refuses a request when the server has reached its limit.
+pub(super) async fn limit(permits: Arc<Semaphore>, request: Request, next: Next) -> Response {
     if EXEMPT.contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    match room.try_acquire_owned() {
-        Ok(place) => next.run(request).await.map(|body| Body::new(HeldBody::new(body, place))),
+    match permits.try_acquire_owned() {
+        Ok(permit) => next.run(request).await.map(|body| Body::new(PermitBody::new(body, permit))),
         Err(_) => HttpError::unavailable(
-            "The server has as many requests in flight as it takes; try again in a moment",
+            "The server has too many requests in flight; try again in a moment",
         )
         .into_response(),
     }
 }
 
-/// Somebody whose requests are counted together.
+/// A caller whose requests are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Counted {
+pub(crate) enum LimitedCaller {
     /// A user.
     User(String),
-    /// An address, where users are not known.
+    /// An address, where the server has no users.
     Address(IpAddr),
 }
 
-/// The requests in flight of each caller; cheap to clone.
+/// The requests in flight per caller; cheap to clone.
 #[derive(Clone)]
-pub(crate) struct PerCaller {
+pub(crate) struct CallerLimit {
     limit: usize,
-    counts: Arc<Mutex<HashMap<Counted, usize>>>,
+    counts: Arc<Mutex<HashMap<LimitedCaller, usize>>>,
 }
 
-/// A request in flight of a caller.
-struct Entered {
-    caller: Counted,
-    counts: Arc<Mutex<HashMap<Counted, usize>>>,
+/// A caller's request in flight.
+struct CallerPermit {
+    caller: LimitedCaller,
+    counts: Arc<Mutex<HashMap<LimitedCaller, usize>>>,
 }
 
-impl PerCaller {
+impl CallerLimit {
     pub(crate) fn new(limit: usize) -> Self {
         Self { limit, counts: Arc::default() }
     }
 
-    /// Lets a caller's request go on unless they have too many already.
-    pub(crate) async fn bound(&self, caller: Counted, request: Request, next: Next) -> Response {
-        match self.enter(caller) {
-            Some(entered) => {
-                next.run(request).await.map(|body| Body::new(HeldBody::new(body, entered)))
+    /// Runs a caller's request, or refuses it if the caller has reached the limit.
+    pub(crate) async fn limit(
+        &self,
+        caller: LimitedCaller,
+        request: Request,
+        next: Next,
+    ) -> Response {
+        match self.acquire(caller) {
+            Some(permit) => {
+                next.run(request).await.map(|body| Body::new(PermitBody::new(body, permit)))
             }
             None => {
                 let text = format!(
@@ -77,7 +82,7 @@ impl PerCaller {
         }
     }
 
-    fn enter(&self, caller: Counted) -> Option<Entered> {
+    fn acquire(&self, caller: LimitedCaller) -> Option<CallerPermit> {
         let mut counts = lock(&self.counts);
         let count = counts.entry(caller.clone()).or_default();
         if *count >= self.limit {
@@ -85,11 +90,11 @@ impl PerCaller {
         }
         *count += 1;
         drop(counts);
-        Some(Entered { caller, counts: Arc::clone(&self.counts) })
+        Some(CallerPermit { caller, counts: Arc::clone(&self.counts) })
     }
 }
 
-impl Drop for Entered {
+impl Drop for CallerPermit {
     fn drop(&mut self) {
         let mut counts = lock(&self.counts);
         if let Some(count) = counts.get_mut(&self.caller) {
@@ -101,7 +106,9 @@ impl Drop for Entered {
     }
 }
 
-fn lock(counts: &Mutex<HashMap<Counted, usize>>) -> MutexGuard<'_, HashMap<Counted, usize>> {
+fn lock(
+    counts: &Mutex<HashMap<LimitedCaller, usize>>,
+) -> MutexGuard<'_, HashMap<LimitedCaller, usize>> {
     counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -110,17 +117,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn callers_are_counted_apart_and_forgotten() {
-        let bound = PerCaller::new(2);
-        let ada = || Counted::User("ada".to_owned());
-        let first = bound.enter(ada()).unwrap();
-        let second = bound.enter(ada()).unwrap();
-        assert!(bound.enter(ada()).is_none());
-        assert!(bound.enter(Counted::User("bob".to_owned())).is_some());
-        assert!(bound.enter(Counted::Address(IpAddr::from([10, 0, 0, 1]))).is_some());
+    fn callers_are_counted_separately_and_removed() {
+        let limit = CallerLimit::new(2);
+        let ada = || LimitedCaller::User("ada".to_owned());
+        let first = limit.acquire(ada()).unwrap();
+        let second = limit.acquire(ada()).unwrap();
+        assert!(limit.acquire(ada()).is_none());
+        assert!(limit.acquire(LimitedCaller::User("bob".to_owned())).is_some());
+        assert!(limit.acquire(LimitedCaller::Address(IpAddr::from([10, 0, 0, 1]))).is_some());
         drop(first);
-        assert!(bound.enter(ada()).is_some());
+        assert!(limit.acquire(ada()).is_some());
         drop(second);
-        assert!(lock(&bound.counts).is_empty());
+        assert!(lock(&limit.counts).is_empty());
     }
 }

@@ -1,7 +1,9 @@
-//! Which pages of other origins may use the API: a browser sends a page's requests whether its user wants that or not.
+//! Checks which pages of other origins may use the API. Browsers send a page's requests without
+//! asking their user.
 //!
-//! Pages that are not allowed can neither read answers (CORS) nor change anything: a browser asks no leave for a plain POST, so
-//! such a request is refused by its `Origin`. Programs send no `Origin` and are not concerned.
+//! Other pages can neither read answers (CORS) nor change anything. Browsers send a simple POST
+//! without a preflight, so the server refuses such a request by its `Origin`. Programs other than
+//! browsers send no `Origin` and are not affected.
 
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use crate::config::{PublicUrl, Settings};
 use crate::error::HttpError;
 
-/// Pages that are served by this machine, on any port.
+/// Pages served by this machine, on any port.
 const THIS_MACHINE: [&str; 3] = ["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"];
 
 /// Origins whose pages may use the API.
@@ -26,18 +28,18 @@ pub(super) struct Origins(Arc<[Rule]>);
 enum Rule {
     Any,
     Exact(String),
-    /// Everything up to the port's colon, for any port or none.
+    /// The origin up to the port's colon; any port, or none.
     AnyPort(String),
 }
 
 impl Origins {
-    /// Those of the settings. Where none are set: any if requests need a token or a key, which a
-    /// strange page does not have; else those of this machine, for whoever reaches the server may use
-    /// it. Pages of `public_url` always may.
+    /// Reads the origins from the settings. Without any: all origins if requests need a token or a
+    /// key, which a foreign page lacks; otherwise the origins of this machine. Pages of
+    /// `public_url` are always allowed.
     pub(super) fn of(settings: &Settings) -> Self {
         let own = settings.server.public_url.as_ref().map(PublicUrl::origin);
         let set: Vec<&str> = settings.server.cors_origins.iter().map(String::as_str).collect();
-        let others = match (&set[..], settings.auth.asks_nobody()) {
+        let others = match (&set[..], settings.auth.is_off()) {
             ([], true) => &THIS_MACHINE,
             ([], false) => &["*"][..],
             (set, _) => set,
@@ -53,12 +55,13 @@ impl Origins {
         self.0.iter().any(|rule| rule.allows(origin))
     }
 
-    /// Whether one of them is a page of this host, on whatever port.
-    pub(super) fn name(&self, host: &str) -> bool {
-        self.0.iter().any(|rule| rule.names(host))
+    /// Returns whether an origin has this host, on any port.
+    pub(super) fn has_host(&self, host: &str) -> bool {
+        self.0.iter().any(|rule| rule.has_host(host))
     }
 
-    /// What browsers are told. Tokens travel in a header, so cookies are never allowed.
+    /// Returns the CORS layer. Tokens are sent in a header, so credentials (cookies) are never
+    /// allowed.
     pub(super) fn cors(&self) -> CorsLayer {
         let allowed = if self.0.contains(&Rule::Any) {
             AllowOrigin::any()
@@ -76,9 +79,9 @@ impl Origins {
             .expose_headers([header::RETRY_AFTER, HeaderName::from_static("www-authenticate")])
     }
 
-    /// Refuses what a page of another origin may not change.
+    /// Middleware: refuses a request of a foreign page that may change something.
     pub(super) async fn guard(self, request: Request, next: Next) -> Response {
-        match stranger(request.headers()) {
+        match foreign_origin(request.headers()) {
             Some(origin) if !request.method().is_safe() && !self.allow(origin) => {
                 let text = format!(
                     "Pages of {origin} may not use this server. Its operator can allow them with \
@@ -101,7 +104,7 @@ impl Rule {
         }
     }
 
-    fn names(&self, host: &str) -> bool {
+    fn has_host(&self, host: &str) -> bool {
         match self {
             Self::Any => true,
             Self::Exact(origin) | Self::AnyPort(origin) => {
@@ -125,11 +128,11 @@ impl Rule {
     }
 }
 
-/// The origin of the page that sends the request, if it is not the server's own.
-fn stranger(headers: &HeaderMap) -> Option<&str> {
+/// Returns the origin of the page that sent the request, unless it is the server's own.
+fn foreign_origin(headers: &HeaderMap) -> Option<&str> {
     let origin = headers.get(header::ORIGIN)?.to_str().unwrap_or("an unreadable origin");
     let own = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    // Behind a proxy that ends TLS the schemes differ.
+    // Behind a proxy that terminates TLS the schemes differ.
     let host = origin.split_once("://").map(|(_, host)| host);
     (host.is_none() || host != own).then_some(origin)
 }
@@ -140,7 +143,7 @@ mod tests {
     use crate::config::AuthMode;
 
     #[test]
-    fn a_rule_allows_what_it_says_and_nothing_that_looks_like_it() {
+    fn a_rule_allows_no_similar_origins() {
         let origins = Origins::new(["http://localhost:*", "https://x.org/"]);
         for allowed in ["http://localhost", "http://localhost:3000", "https://x.org"] {
             assert!(origins.allow(allowed), "{allowed}");
@@ -160,13 +163,13 @@ mod tests {
     }
 
     #[test]
-    fn where_none_are_set_strange_pages_need_what_they_do_not_have() {
+    fn without_settings_foreign_pages_need_authentication() {
         let mut settings = Settings::default();
         assert!(!Origins::of(&settings).allow("https://x.org"));
         assert!(Origins::of(&settings).allow("http://localhost:3000"));
         settings.server.public_url = PublicUrl::parse("https://uni.example.org/phoebe/");
         assert!(Origins::of(&settings).allow("https://uni.example.org"), "its own pages");
-        assert!(Origins::of(&settings).name("uni.example.org"));
+        assert!(Origins::of(&settings).has_host("uni.example.org"));
         assert!(!Origins::of(&settings).allow("https://x.org"));
         settings.auth.mode = AuthMode::Jwt;
         assert!(Origins::of(&settings).allow("https://x.org"));
@@ -175,17 +178,20 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_the_server_itself_is_no_stranger() {
+    fn a_page_of_the_server_itself_is_not_foreign() {
         let headers = |origin: &'static str| {
             HeaderMap::from_iter([
                 (header::ORIGIN, HeaderValue::from_static(origin)),
                 (header::HOST, HeaderValue::from_static("127.0.0.1:8001")),
             ])
         };
-        assert_eq!(stranger(&headers("http://127.0.0.1:8001")), None);
-        assert_eq!(stranger(&headers("https://127.0.0.1:8001")), None);
-        assert_eq!(stranger(&headers("http://127.0.0.1:8002")), Some("http://127.0.0.1:8002"));
-        assert_eq!(stranger(&headers("null")), Some("null"));
-        assert_eq!(stranger(&HeaderMap::new()), None);
+        assert_eq!(foreign_origin(&headers("http://127.0.0.1:8001")), None);
+        assert_eq!(foreign_origin(&headers("https://127.0.0.1:8001")), None);
+        assert_eq!(
+            foreign_origin(&headers("http://127.0.0.1:8002")),
+            Some("http://127.0.0.1:8002")
+        );
+        assert_eq!(foreign_origin(&headers("null")), Some("null"));
+        assert_eq!(foreign_origin(&HeaderMap::new()), None);
     }
 }

@@ -1,5 +1,4 @@
-//! The proxies whose word is believed: those of `[server] trusted_proxies`. What they say is read
-//! elsewhere.
+//! The trusted proxies of `[server] trusted_proxies`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::config::Settings;
 
-/// The ranges of addresses that proxies have; cheap to clone.
+/// Address ranges of the trusted proxies; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Proxies(Arc<[IpNet]>);
 
@@ -17,7 +16,7 @@ impl Proxies {
         Self(settings.server.trusted_proxies.clone().into())
     }
 
-    /// Whether what comes from this address is believed.
+    /// Returns whether forwarded headers from this address are trusted.
     pub(super) fn trust(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|range| range.contains(&address))

@@ -1,6 +1,5 @@
-//! The address under which a request's client reaches the server, for links that lead back here:
-//! that of the settings, else the `Host` of the request with what a trusted proxy says of scheme and
-//! path. Whatever is malformed counts as not said.
+//! The public address of the server, for links. It is the one in the settings, else the request's
+//! `Host` with the scheme and path that a trusted proxy forwards. Malformed headers are ignored.
 
 use std::convert::Infallible;
 
@@ -18,12 +17,12 @@ use crate::config::{PathPrefix, PublicUrl, Settings};
 const PREFIX: &str = "x-forwarded-prefix";
 const SCHEME: &str = "x-forwarded-proto";
 
-/// What a link has before the path of its route; without scheme and host where no host is known.
+/// The part of a link before its route. Without a known host it has no scheme and host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PublicAddress(String);
 
 impl PublicAddress {
-    /// The link to a route of this server.
+    /// Returns the link to a route of this server.
     pub(crate) fn link(&self, path: &str) -> String {
         format!("{}{path}", self.0)
     }
@@ -37,7 +36,7 @@ impl<S: Sync> FromRequestParts<S> for PublicAddress {
     }
 }
 
-/// How addresses are found.
+/// How the public address is found.
 #[derive(Debug, Clone)]
 pub(super) struct PublicAddresses {
     fixed: Option<PublicUrl>,
@@ -56,7 +55,7 @@ impl PublicAddresses {
         }
     }
 
-    /// Finds the address for the handlers.
+    /// Middleware: adds the public address to the request.
     pub(super) async fn find(self, mut request: Request, next: Next) -> Response {
         let peer = request.extensions().get().copied();
         let address = self.address(peer, request.headers());
@@ -68,10 +67,10 @@ impl PublicAddresses {
         if let Some(url) = &self.fixed {
             return PublicAddress(url.to_string());
         }
-        let is_believed = peer.is_some_and(|Peer(address)| self.proxies.trust(address));
-        let told = |name| only(headers, name).filter(|_| is_believed);
-        let prefix = told(PREFIX).and_then(PathPrefix::parse).unwrap_or_default();
-        let scheme = told(SCHEME).map(str::to_ascii_lowercase);
+        let is_trusted = peer.is_some_and(|Peer(address)| self.proxies.trust(address));
+        let forwarded = |name| only(headers, name).filter(|_| is_trusted);
+        let prefix = forwarded(PREFIX).and_then(PathPrefix::parse).unwrap_or_default();
+        let scheme = forwarded(SCHEME).map(str::to_ascii_lowercase);
         let scheme = scheme.filter(|scheme| ["http", "https"].contains(&scheme.as_str()));
         let scheme = scheme.as_deref().unwrap_or(self.scheme);
         let url = only(headers, HOST.as_str())
@@ -80,7 +79,7 @@ impl PublicAddresses {
     }
 }
 
-/// The value of a header that is there once.
+/// Returns the value of a header that occurs exactly once.
 fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
@@ -114,24 +113,28 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_says_scheme_and_prefix() {
-        let told = [HERE, (PREFIX, "/phoebe/"), (SCHEME, "https")];
-        assert_eq!(link(&settings(), PROXY, &told), "https://uni.example.org/phoebe/v1");
+    fn a_trusted_proxy_sets_scheme_and_prefix() {
+        let headers = [HERE, (PREFIX, "/phoebe/"), (SCHEME, "https")];
+        assert_eq!(link(&settings(), PROXY, &headers), "https://uni.example.org/phoebe/v1");
         let mapped = format!("::ffff:{PROXY}");
-        assert_eq!(link(&settings(), &mapped, &told), "https://uni.example.org/phoebe/v1");
-        assert_eq!(link(&settings(), "10.0.0.2", &told), "http://uni.example.org/v1", "a stranger");
-        assert_eq!(link(&settings(), PROXY, &told[1..]), "/phoebe/v1", "no host is known");
+        assert_eq!(link(&settings(), &mapped, &headers), "https://uni.example.org/phoebe/v1");
+        assert_eq!(
+            link(&settings(), "10.0.0.2", &headers),
+            "http://uni.example.org/v1",
+            "a foreign_origin"
+        );
+        assert_eq!(link(&settings(), PROXY, &headers[1..]), "/phoebe/v1", "no host is known");
     }
 
     #[test]
-    fn what_is_malformed_counts_as_not_said() {
+    fn malformed_headers_are_ignored() {
         for prefix in ["phoebe", "//evil.org", "/a/../b", "/a b", "/\"><script>", "/a, /b"] {
-            let told = [HERE, (PREFIX, prefix)];
-            assert_eq!(link(&settings(), PROXY, &told), "http://uni.example.org/v1", "{prefix}");
+            let headers = [HERE, (PREFIX, prefix)];
+            assert_eq!(link(&settings(), PROXY, &headers), "http://uni.example.org/v1", "{prefix}");
         }
         for scheme in ["javascript", "https, http", ""] {
-            let told = [HERE, (SCHEME, scheme)];
-            assert_eq!(link(&settings(), PROXY, &told), "http://uni.example.org/v1", "{scheme}");
+            let headers = [HERE, (SCHEME, scheme)];
+            assert_eq!(link(&settings(), PROXY, &headers), "http://uni.example.org/v1", "{scheme}");
         }
         for host in ["a@evil.org", "evil.org/x", "a b", ""] {
             assert_eq!(link(&settings(), PROXY, &[("host", host)]), "/v1", "{host}");
@@ -144,8 +147,8 @@ mod tests {
     fn the_settings_win() {
         let mut settings = settings();
         settings.server.public_url = PublicUrl::parse("https://uni.example.org/phoebe/");
-        let told = [("host", "other.example.org"), (PREFIX, "/other"), (SCHEME, "http")];
-        assert_eq!(link(&settings, PROXY, &told), "https://uni.example.org/phoebe/v1");
+        let headers = [("host", "other.example.org"), (PREFIX, "/other"), (SCHEME, "http")];
+        assert_eq!(link(&settings, PROXY, &headers), "https://uni.example.org/phoebe/v1");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One line for each request: method, route, status, duration, client, session, user. No bodies,
+//! Logs one line per request: method, route, status, duration, client, session, user. No bodies,
 //! tokens or query strings.
 
 use std::net::IpAddr;
@@ -11,9 +11,12 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::client_address::ClientAddress;
-use crate::api::CallerId;
 
-/// What is known of a request before it is answered; writes its line when it goes out of scope.
+/// The user's id, which the guard adds to a response for the request log.
+#[derive(Debug, Clone)]
+pub(crate) struct CallerId(pub(crate) String);
+
+/// The fields of a request's log line. The line is written on drop.
 struct Line {
     method: Method,
     route: Option<MatchedPath>,
@@ -24,7 +27,7 @@ struct Line {
     start: Instant,
 }
 
-/// Runs a request and writes its line, also when the client leaves before the answer.
+/// Middleware: logs the request, also when the client leaves before the answer.
 pub(super) async fn log_request(
     route: Option<MatchedPath>,
     parameters: Result<RawPathParams, RawPathParamsRejection>,
@@ -47,7 +50,7 @@ pub(super) async fn log_request(
     response
 }
 
-/// The session in the path, if it has the form of one: other texts are the client's invention.
+/// Returns the session's id from the path if it is a UUID. Other text is not logged.
 fn session_id(parameters: &RawPathParams) -> Option<String> {
     let (_, id) = parameters.iter().find(|(name, _)| *name == "session_id")?;
     uuid::Uuid::parse_str(id).ok().map(|id| id.to_string())
@@ -80,7 +83,7 @@ impl Drop for Line {
                 client,
                 session,
                 user,
-                "request given up by its client"
+                "request abandoned by its client"
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! The listener: accepts until told to stop, then waits for what it started.
+//! The listener: accepts connections until shutdown, then waits for the connections it has started.
 
 use std::future::Future;
 use std::io::{Error, ErrorKind};
@@ -14,23 +14,25 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection;
-use super::gate::{ConnectionLimits, Gate};
+use super::connection_limit::{ConnectionLimiter, ConnectionLimits};
 use super::tls::Tls;
 use crate::config::ServerSettings;
 
-/// How long requests in flight may take after the server was told to stop.
-const FINISH_WITHIN: Duration = Duration::from_secs(2);
-/// How long to wait before accepting again when the system refuses, e.g. for lack of file descriptors.
+/// How long requests in flight may take after shutdown has begun.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait before the next accept after the system refused one, for example for lack of
+/// file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The most connections, however many files may be open.
+/// The most connections, whatever the limit on open files.
 const MAX_CONNECTIONS: u64 = 20_000;
-/// Connections that may wait to be accepted: a class that starts together is more than the usual 128, and whoever finds no place
-/// waits a whole second.
+/// The accept backlog. A class that starts together exceeds the usual 128, and a client that does
+/// not fit waits a second.
 const BACKLOG: i32 = 1024;
 
-/// Serves `router` on `listener`, inside TLS where there is `tls`, until `shutdown` resolves.
+/// Serves `router` on `listener` until `shutdown` resolves, inside TLS if `tls` is given.
 ///
-/// Then nothing more is accepted, requests in flight have two seconds to finish, and every task has ended when this returns.
+/// After that it accepts nothing more and gives requests in flight two seconds to finish. All its
+/// tasks have ended when it returns.
 pub async fn serve_http(
     listener: TcpListener,
     tls: Option<Tls>,
@@ -38,63 +40,63 @@ pub async fn serve_http(
     router: Router,
     shutdown: impl Future<Output = ()>,
 ) {
-    // The kernel takes a new backlog from a socket that listens already.
+    // On a listening socket, `listen` replaces the backlog.
     if let Err(error) = rustix::net::listen(&listener, BACKLOG) {
-        tracing::warn!(%error, "the backlog of the listener stays as it is");
+        tracing::warn!(%error, "the backlog of the listener could not be set");
     }
-    let gate = Gate::new(limits);
+    let limiter = ConnectionLimiter::new(limits);
     let (stop, abandon) = (CancellationToken::new(), CancellationToken::new());
     let connections = TaskTracker::new();
     let mut shutdown = pin!(shutdown);
     loop {
         let next = async {
-            let (stream, peer) = accept(&listener, &gate).await;
-            (stream, peer, gate.admit(peer.ip()).await)
+            let (stream, peer) = accept(&listener, &limiter).await;
+            (stream, peer, limiter.admit(peer.ip()).await)
         };
-        let (stream, peer, place) = tokio::select! {
+        let (stream, peer, slot) = tokio::select! {
             biased;
             () = &mut shutdown => break,
             next = next => next,
         };
         let acceptor = tls.as_ref().map(Tls::acceptor);
-        let served = connection::serve(stream, peer, router.clone(), acceptor, place, stop.clone());
+        let served = connection::serve(stream, peer, router.clone(), acceptor, slot, stop.clone());
         let abandon = abandon.clone();
         connections.spawn(async move { abandon.run_until_cancelled(served).await });
     }
     drop(listener);
     stop.cancel();
     connections.close();
-    if timeout(FINISH_WITHIN, connections.wait()).await.is_err() {
+    if timeout(FINISH_TIMEOUT, connections.wait()).await.is_err() {
         tracing::warn!(
             connections = connections.len(),
-            "requests did not finish in time and are given up"
+            "requests did not finish in time and are aborted"
         );
         abandon.cancel();
         connections.wait().await;
     }
 }
 
-/// The next connection, however often the system refuses one.
-async fn accept(listener: &TcpListener, gate: &Gate) -> (TcpStream, SocketAddr) {
+/// Accepts the next connection. Retries for as long as the system refuses.
+async fn accept(listener: &TcpListener, limiter: &ConnectionLimiter) -> (TcpStream, SocketAddr) {
     let mut reported = false;
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
-            Err(error) if is_the_clients(&error) => {}
+            Err(error) if is_client_error(&error) => {}
             Err(error) => {
                 if !reported {
                     tracing::error!(%error, "no connection can be accepted; trying again");
                     reported = true;
                 }
-                gate.close_longest_idle();
+                limiter.close_longest_idle();
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// Whether the error concerns one client that has left already.
-fn is_the_clients(error: &Error) -> bool {
+/// Returns whether the error concerns one client that has left.
+fn is_client_error(error: &Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::ConnectionAborted
@@ -105,12 +107,13 @@ fn is_the_clients(error: &Error) -> bool {
 }
 
 impl ConnectionLimits {
-    /// Those of the settings. In all: half of the files that may be open; workers, the database and logs need the others.
+    /// Reads the limits from the settings. The total is half of the files that may be open;
+    /// workers, the database and logs need the rest.
     #[must_use]
     pub fn of(settings: &ServerSettings) -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let total = usize::try_from((files / 2).clamp(16, MAX_CONNECTIONS)).unwrap_or(16);
-        // A proxy on this machine needs no mention in the settings.
+        // A proxy on this machine needs no entry in the settings.
         let here: [ipnet::IpNet; 2] =
             [IpAddr::from(Ipv4Addr::LOCALHOST).into(), IpAddr::from(Ipv6Addr::LOCALHOST).into()];
         let shared_addresses = [&settings.trusted_proxies[..], &here].concat();
@@ -134,7 +137,7 @@ mod tests {
     /// More than a socket's buffers hold.
     const LARGE: usize = 64 << 20;
 
-    /// A server on a free port that answers `/health` at once and `/slow` when told to.
+    /// A server on a free port. It answers `/health` at once and `/slow` on demand.
     struct Server {
         address: SocketAddr,
         reached: Arc<Notify>,
@@ -180,7 +183,7 @@ mod tests {
         }
     }
 
-    /// Reads until `text` has come.
+    /// Reads until `text` has arrived.
     async fn read_until(stream: &mut TcpStream, text: &str) {
         let mut got = Vec::new();
         let read = async {
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn silent_connections_give_way_to_one_that_asks() {
+    async fn silent_connections_are_closed_for_one_with_a_request() {
         let server = Server::start(8).await;
         let mut silent = Vec::new();
         for _ in 0..40 {
@@ -211,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_half_sent_head_gives_way_too() {
+    async fn a_connection_with_an_incomplete_head_is_closed_too() {
         let server = Server::start(2).await;
         let mut half = [server.connect().await, server.connect().await];
         for stream in &mut half {
@@ -225,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_with_too_many_busy_connections_is_told() {
+    async fn an_address_with_too_many_busy_connections_gets_a_503() {
         let limits = ConnectionLimits { total: 16, per_address: 1, shared_addresses: Vec::new() };
         let server = Server::with(limits).await;
         let mut busy = server.connect().await;
@@ -248,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_head_that_is_too_large_is_told() {
+    async fn a_head_that_is_too_large_is_refused() {
         let server = Server::start(2).await;
         for large in [
             format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(300_000)),
@@ -256,7 +259,7 @@ mod tests {
             format!("GET /health HTTP/1.1\r\nhost: x\r\n{}\r\n", "x-many: x\r\n".repeat(200)),
         ] {
             let mut stream = server.connect().await;
-            // It may be refused before it has been sent.
+            // The server may refuse the connection before all is written.
             let _refused = stream.write_all(large.as_bytes()).await;
             read_until(&mut stream, "HTTP/1.1 4").await;
         }
@@ -265,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_does_not_read_its_answer_is_given_up() {
+    async fn a_client_that_does_not_read_its_answer_is_disconnected() {
         let server = Server::start(2).await;
         let mut lazy = server.connect().await;
         lazy.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
@@ -280,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_head_that_does_not_end_is_given_up() {
+    async fn an_incomplete_head_times_out() {
         let server = Server::start(2).await;
         let mut half = server.connect().await;
         half.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n").await.unwrap();
@@ -291,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_client_may_finish_sending_and_ask_again() {
+    async fn a_refused_client_can_finish_sending_and_send_another_request() {
         let server = Server::start(2).await;
         let mut stream = server.connect().await;
         let head = format!("POST /nope HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", 4 << 20);
@@ -324,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stopping_finishes_what_is_in_flight_and_closes_the_rest() {
+    async fn shutdown_finishes_requests_in_flight_and_closes_idle_connections() {
         let server = Server::start(8).await;
         let (mut idle, mut kept, mut busy) =
             (server.connect().await, server.connect().await, server.connect().await);
@@ -344,7 +347,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stopping_does_not_wait_for_ever() {
+    async fn shutdown_has_a_time_limit() {
         let server = Server::start(8).await;
         let mut busy = server.connect().await;
         busy.write_all(ASK_SLOW).await.unwrap();

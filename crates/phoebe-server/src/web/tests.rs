@@ -1,4 +1,4 @@
-//! The router without sockets: what every client meets before a session is involved.
+//! Tests of the router without sockets and without sessions.
 
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard};
@@ -13,8 +13,11 @@ use tower::ServiceExt as _;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
+use crate::api::{self, App};
+use crate::auth::Authenticator;
 use crate::config::{AuthMode, PublicUrl, Secret};
-use crate::store::CommandFilter;
+use crate::session::SessionManager;
+use crate::store::{CommandFilter, DataDirectoryProbe, Store};
 use crate::worker::{Interpreter, Launcher, Registry, orphans};
 
 mod guards;
@@ -56,8 +59,11 @@ impl Server {
         let launcher = Launcher::spawn(interpreter, registry, None);
         let sessions = SessionManager::new(Arc::clone(&settings), store.clone(), launcher, None);
         let authenticator = Authenticator::from_settings(&settings.auth, store.clone()).unwrap();
-        let data = Presence::of(folder.path()).unwrap();
-        Self { folder, router: router(App { settings, sessions, store, data, authenticator }) }
+        let data = DataDirectoryProbe::of(folder.path()).unwrap();
+        let app = App { settings, sessions, store, data, authenticator };
+        let settings = Arc::clone(&app.settings);
+        let router = with_middleware(api::routes(app), &settings);
+        Self { folder, router }
     }
 
     fn in_mode(mode: AuthMode) -> Self {
@@ -85,7 +91,7 @@ impl Server {
         answer.body["access_token"].as_str().unwrap().to_owned()
     }
 
-    /// The body of a page.
+    /// Returns the body of a page.
     async fn text(&self, path: &str) -> String {
         let request = request("GET", path, &[], Body::empty());
         let response = self.router.clone().oneshot(request).await.unwrap();
@@ -99,7 +105,8 @@ impl Server {
         assert_eq!(database.execute(sql, ()).unwrap(), 1);
     }
 
-    /// Every operation of the document: method, path with an id in it, whether it asks who is asking.
+    /// Returns every operation of the document: method, path with an id filled in, whether it needs
+    /// authentication.
     async fn operations(&self) -> Vec<(String, String, bool)> {
         let document = self.get("/openapi.json", &[]).await.body;
         let mut operations = Vec::new();
@@ -243,7 +250,7 @@ async fn every_documented_operation_is_served() {
 }
 
 #[tokio::test]
-async fn wrong_tokens_are_refused_in_recorded_words() {
+async fn wrong_tokens_are_refused_with_the_recorded_texts() {
     let server = Server::in_mode(AuthMode::Jwt);
     let missing = "Missing or invalid Authorization header. Use: Bearer <token>";
     for (header, detail) in [
@@ -262,7 +269,7 @@ async fn wrong_tokens_are_refused_in_recorded_words() {
 }
 
 #[tokio::test]
-async fn an_account_lives_as_recorded() {
+async fn registration_and_login_answer_as_recorded() {
     let server = Server::in_mode(AuthMode::Jwt);
     let ada =
         json!({"email": "ada@x.org", "password": "s3cret!", "first_name": "Ada", "last_name": "L"});
@@ -291,7 +298,7 @@ async fn an_account_lives_as_recorded() {
 }
 
 #[tokio::test]
-async fn credentials_that_cannot_be_used_are_refused_in_words() {
+async fn unacceptable_credentials_are_refused_with_a_reason() {
     let server = Server::in_mode(AuthMode::Jwt);
     let long = "x".repeat(1025);
     for (email, password, word) in [
@@ -307,7 +314,7 @@ async fn credentials_that_cannot_be_used_are_refused_in_words() {
 }
 
 #[tokio::test]
-async fn disabled_and_deleted_users_are_out() {
+async fn disabled_and_deleted_users_are_refused() {
     let server = Server::in_mode(AuthMode::Jwt);
     let ada = bearer(&server.register("ada@x.org").await);
     let bob = bearer(&server.register("bob@x.org").await);
@@ -325,7 +332,7 @@ async fn disabled_and_deleted_users_are_out() {
 }
 
 #[tokio::test]
-async fn the_gate_opens_for_its_password() {
+async fn mode_password_accepts_the_password() {
     let server = Server::in_mode(AuthMode::Password);
     let wrong = server.post("/auth/login", json!({"password": "open barley"})).await;
     assert_eq!((wrong.status.as_u16(), wrong.body), (401, json!({"detail": "Invalid password"})));
@@ -338,7 +345,7 @@ async fn the_gate_opens_for_its_password() {
 }
 
 #[tokio::test]
-async fn a_token_of_somebody_else_is_believed_in_mode_external_only() {
+async fn tokens_of_another_service_are_accepted_in_mode_external_only() {
     let local = Server::in_mode(AuthMode::Jwt);
     let token = bearer(&local.register("ada@x.org").await);
     let headers = [("authorization", token.as_str())];
@@ -350,7 +357,7 @@ async fn a_token_of_somebody_else_is_believed_in_mode_external_only() {
 }
 
 #[tokio::test]
-async fn a_token_that_another_service_signed_says_who_somebody_is() {
+async fn a_token_of_another_service_identifies_its_user() {
     let pair = rcgen::KeyPair::generate().unwrap();
     let folder = TempDir::new().unwrap();
     let public = folder.path().join("public.pem");
@@ -383,7 +390,7 @@ async fn a_token_that_another_service_signed_says_who_somebody_is() {
 }
 
 #[tokio::test]
-async fn without_the_keys_of_the_other_service_a_token_is_asked_for_again_later() {
+async fn without_the_keys_of_the_other_service_a_token_gets_a_503() {
     let server = Server::new(|settings| {
         settings.auth.mode = AuthMode::External;
         settings.auth.jwt_secret_key = Secret::default();
@@ -400,7 +407,7 @@ async fn without_the_keys_of_the_other_service_a_token_is_asked_for_again_later(
 }
 
 #[tokio::test]
-async fn api_keys_are_asked_for_where_set() {
+async fn api_keys_are_required_if_enabled() {
     let server = Server::new(|settings| {
         settings.auth.enabled = true;
         settings.auth.api_keys = vec![Secret::new("phoebe_one"), Secret::new("phoebe_two")];
@@ -418,7 +425,7 @@ async fn api_keys_are_asked_for_where_set() {
 }
 
 #[test]
-fn settings_that_protect_nobody_are_refused() {
+fn settings_without_secrets_are_refused() {
     let folder = TempDir::new().unwrap();
     let store = Store::open(&folder.path().join("s.db"), CommandFilter::default()).unwrap();
     let refused = |mode: AuthMode, secret: &str, enabled: bool| {
@@ -439,7 +446,7 @@ fn settings_that_protect_nobody_are_refused() {
 }
 
 #[tokio::test]
-async fn other_origins_are_let_in_as_set() {
+async fn other_origins_are_allowed_by_settings() {
     let origin = [("origin", "https://x.org"), ("access-control-request-method", "POST")];
     let open = Server::new(|_| {});
     let headers = open.get("/health", &origin).await.headers;
@@ -464,12 +471,12 @@ async fn other_origins_are_let_in_as_set() {
     let refused = listed.get("/dash/sessions", &origin).await;
     assert_eq!(refused.status, 401);
     assert_eq!(refused.headers["access-control-allow-origin"], "https://x.org");
-    let stranger = listed.get("/health", &[("origin", "https://evil.org")]).await;
-    assert!(!stranger.headers.contains_key("access-control-allow-origin"));
+    let foreign_origin = listed.get("/health", &[("origin", "https://evil.org")]).await;
+    assert!(!foreign_origin.headers.contains_key("access-control-allow-origin"));
 }
 
 #[tokio::test]
-async fn the_pages_come_whole_and_confined() {
+async fn the_pages_are_complete_and_have_a_content_security_policy() {
     let server = Server::in_mode(AuthMode::Jwt);
     for path in ["/docs", "/redoc", "/docs/swagger-ui.css", "/docs/redoc.standalone.js"] {
         let plain = server.get(path, &[]).await;
@@ -483,7 +490,7 @@ async fn the_pages_come_whole_and_confined() {
 }
 
 #[tokio::test]
-async fn with_a_slash_at_its_end_a_page_is_the_same_and_its_links_lead_to_the_same_files() {
+async fn a_page_with_a_final_slash_has_the_same_links() {
     let server = Server::in_mode(AuthMode::Jwt);
     for path in ["/docs", "/redoc"] {
         let page = server.text(path).await;
@@ -497,24 +504,28 @@ async fn with_a_slash_at_its_end_a_page_is_the_same_and_its_links_lead_to_the_sa
 }
 
 #[tokio::test]
-async fn a_prefix_that_the_proxy_leaves_on_is_told() {
+async fn a_prefix_that_the_proxy_does_not_strip_is_reported() {
     let server = Server::new(|settings| {
         settings.server.public_url = PublicUrl::parse("https://uni.example.org/phoebe/");
     });
-    let told = server.get("/phoebe/health", &[]).await;
-    assert_eq!(told.status, 404);
-    assert!(told.body["detail"].as_str().unwrap().contains("take /phoebe off"), "{}", told.body);
+    let answer = server.get("/phoebe/health", &[]).await;
+    assert_eq!(answer.status, 404);
+    assert!(
+        answer.body["detail"].as_str().unwrap().contains("strip /phoebe from"),
+        "{}",
+        answer.body
+    );
     assert_eq!(server.get("/nope", &[]).await.body["detail"], "Not Found");
     let by_its_name = server.get("/health", &[("host", "uni.example.org")]).await;
     assert_eq!(by_its_name.status, 200, "its own name");
 }
 
 #[tokio::test]
-async fn a_panic_is_one_requests_problem() {
+async fn a_panic_affects_one_request_only() {
     async fn defect() -> &'static str {
         panic!("a defect")
     }
-    let router = surround(Router::new().route("/defect", get(defect)), &Settings::default());
+    let router = with_middleware(Router::new().route("/defect", get(defect)), &Settings::default());
     for _ in 0..2 {
         let answer = ask(&router, request("GET", "/defect", &[], Body::empty())).await;
         assert_eq!(answer.status, 500);
@@ -548,7 +559,7 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 #[tokio::test]
-async fn a_request_is_one_line_without_its_secrets() {
+async fn a_request_is_logged_as_one_line_without_secrets() {
     let server = Server::new(|settings| {
         settings.auth.mode = AuthMode::Jwt;
         settings.server.trusted_proxies = vec!["10.0.0.1/32".parse().unwrap()];

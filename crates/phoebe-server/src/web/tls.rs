@@ -1,6 +1,6 @@
-//! TLS: the certificate that is served, read from its files, and its renewal while the server runs.
+//! TLS: reads the server's certificate from its files and renews it while the server runs.
 //!
-//! New connections get the newest pair that was whole. A pair that cannot be used is reported and changes nothing.
+//! New connections get the newest valid pair. An invalid pair is logged and changes nothing.
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,10 +19,10 @@ mod pair;
 pub use pair::TlsError;
 use pair::{Pair, PairFiles};
 
-/// How often the files are looked at; SIGHUP does so at once.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How often the files are checked. SIGHUP checks them at once.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A server's side of TLS; cheap to clone.
+/// The TLS configuration of the server; cheap to clone.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ServerConfig>,
@@ -40,7 +40,7 @@ impl Tls {
     /// Reads a certificate chain and its private key, both PEM.
     ///
     /// # Errors
-    /// [`TlsError`] names the file that is wrong and the way out.
+    /// [`TlsError`] names the wrong file and the remedy.
     pub fn open(certificate: PathBuf, key: PathBuf) -> Result<Self, TlsError> {
         let files = PairFiles { certificate, key };
         let served = RwLock::new(files.read()?);
@@ -54,18 +54,18 @@ impl Tls {
         Ok(Self { config: Arc::new(config), certificate })
     }
 
-    /// What makes TLS connections out of accepted ones.
+    /// Returns the acceptor that performs handshakes.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.config))
     }
 
-    /// Serves renewed files as soon as they are seen: each minute, and at SIGHUP. Never returns.
+    /// Reloads renewed files: every minute, and on SIGHUP. Never returns.
     ///
     /// # Errors
-    /// The system does not deliver SIGHUP.
+    /// If the system cannot deliver SIGHUP.
     pub async fn watch(self) -> std::io::Result<()> {
         let mut hang_up = signal(SignalKind::hangup())?;
-        let mut minutes = interval(LOOK_EVERY);
+        let mut minutes = interval(CHECK_INTERVAL);
         minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut reported = None;
         loop {
@@ -73,30 +73,35 @@ impl Tls {
                 _ = minutes.tick() => {}
                 _ = hang_up.recv() => reported = None,
             }
-            reported = self.look_again(reported).await;
+            reported = self.reload(reported).await;
         }
     }
 
-    /// Takes the files' pair if it is another one. Returns what keeps it from being used; `reported` was said already.
-    async fn look_again(&self, reported: Option<String>) -> Option<String> {
+    /// Reloads the pair if the files have changed. Returns the reason why the new pair cannot be
+    /// used; `reported` is the reason that is already logged.
+    async fn reload(&self, reported: Option<String>) -> Option<String> {
         let certificate = Arc::clone(&self.certificate);
         let renewed = tokio::task::spawn_blocking(move || certificate.renew()).await;
         let files = &self.certificate.files;
         match renewed {
             Ok(Ok(true)) => {
-                tracing::info!(certificate = %files.certificate.display(), "serving the renewed certificate");
+                let certificate = files.certificate.display();
+                tracing::info!(%certificate, "serving the renewed certificate");
                 None
             }
             Ok(Ok(false)) => None,
             Ok(Err(error)) => {
                 let error = error.to_string();
                 if reported.as_ref() != Some(&error) {
-                    tracing::error!(%error, "the renewed certificate cannot be used; the earlier one is served on");
+                    tracing::error!(
+                        %error,
+                        "the renewed certificate cannot be used; the earlier one stays in use"
+                    );
                 }
                 Some(error)
             }
             Err(error) => {
-                tracing::error!(%error, "looking at the certificate failed");
+                tracing::error!(%error, "checking the certificate failed");
                 reported
             }
         }
@@ -104,7 +109,7 @@ impl Tls {
 }
 
 impl Certificate {
-    /// Whether the files hold another pair than before, which is served from now on.
+    /// Reads the files. Returns whether they hold a new pair, which is served from now on.
     fn renew(&self) -> Result<bool, TlsError> {
         let found = self.files.read()?;
         let is_new = found != *self.served.read().unwrap_or_else(PoisonError::into_inner);

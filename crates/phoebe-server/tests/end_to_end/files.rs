@@ -89,7 +89,7 @@ async fn what_is_kept_is_there_for_its_owner_also_where_it_cannot_be_woken() {
     assert_eq!(kept("pickle").await.expect(200), Value::Null);
     fs::write(folder.join("1.snapshot"), "torn").unwrap();
     let torn = kept("pickle").await.expect(409);
-    assert!(torn["detail"].as_str().unwrap().contains("cut short"), "{torn}");
+    assert!(torn["detail"].as_str().unwrap().contains("truncated"), "{torn}");
     server.finish().await;
 }
 

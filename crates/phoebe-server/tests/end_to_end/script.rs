@@ -520,8 +520,8 @@ async fn what_the_journal_does_not_say_is_answered_with_the_reason() {
     let old: Vec<String> = whole.lines().map(without_base).collect();
     type Damage<'a> = Box<dyn Fn() + 'a>;
     let damages: [(&str, Damage); 5] = [
-        ("did not note by which", Box::new(|| write(&journal, &(old.join("\n") + "\n")))),
-        ("lacks its change", Box::new(|| write(&journal, ""))),
+        ("did not record which", Box::new(|| write(&journal, &(old.join("\n") + "\n")))),
+        ("lacks change", Box::new(|| write(&journal, ""))),
         ("is damaged", Box::new(|| write(&journal, &format!("{whole}{{\"step\"\n")))),
         ("is missing", Box::new(|| fs::remove_file(&base).unwrap())),
         ("is damaged", Box::new(|| write(&base, "torn"))),

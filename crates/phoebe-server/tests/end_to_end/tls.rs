@@ -59,10 +59,10 @@ async fn a_session_lives_inside_tls_while_the_certificate_is_renewed() {
     let path = format!("/send/{}", session["session_id"].as_str().unwrap());
     let ping = json!({"command": "ping"});
 
-    // Half a renewal is reported, and the old pair served on.
+    // Half a renewal is reported, and the earlier pair stays in use.
     fs::write(&files.certificate, new.cert.pem()).unwrap();
     server.signal(Signal::HUP);
-    let is_report = |entry: &Value| entry.to_string().contains("the earlier one is served on");
+    let is_report = |entry: &Value| entry.to_string().contains("the earlier one stays in use");
     server.log().wait_for("the broken renewal", DEADLINE, is_report).await;
     assert_eq!(before.ask("POST", &path, &ping).await.unwrap().0, 200);
 
@@ -87,7 +87,7 @@ async fn a_session_lives_inside_tls_while_the_certificate_is_renewed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_http_is_told_to_use_https() {
+async fn plain_http_on_a_tls_port_gets_a_400() {
     let pair = make_pair();
     let files = Files::holding(&pair);
     let server = files.serve().await;

@@ -1,4 +1,4 @@
-//! States of a Bundle that get a name, to go back to.
+//! Checkpoints: named states of a session's Bundle.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -7,22 +7,21 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::history::History;
-use super::on_files;
-use crate::api::body::Small;
+use crate::api::body::SmallBody;
 use crate::api::caller::OwnedSession;
 use crate::api::json::Fields;
 use crate::api::sessions::Done;
-use crate::api::{ErrorBody, Shared, ValidationBody};
-use crate::error::HttpError;
+use crate::api::state::Shared;
+use crate::error::{ErrorBody, HttpError, ValidationBody};
 use crate::session::SessionError;
 use crate::store::snapshots;
 
-/// Characters in a checkpoint's name.
-const NAME: usize = 200;
-/// Characters in its note.
-const NOTE: usize = 10_000;
+/// The most characters of a checkpoint's name.
+const MAX_NAME: usize = 200;
+/// The most characters of its note.
+const MAX_NOTE: usize = 10_000;
 
-/// A state of a session's Bundle.
+/// A checkpoint of a session.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Checkpoint {
     #[schema(example = "0f6a4b5e9a553a4c7d5a1c117d0a3f0e")]
@@ -32,9 +31,9 @@ pub(super) struct Checkpoint {
     note: Option<String>,
     /// Unix seconds.
     created_at: f64,
-    /// After how many changes of the session it was made.
+    /// The number of changes of the session before the checkpoint.
     step: u64,
-    /// Whether a link lets others copy it.
+    /// Whether a share link exists.
     shared: bool,
 }
 
@@ -45,11 +44,11 @@ pub(super) struct Checkpoints {
     checkpoints: Vec<Checkpoint>,
 }
 
-/// A wish for a checkpoint.
+/// The data of a new checkpoint.
 #[derive(ToSchema)]
 #[allow(
     dead_code,
-    reason = "describes the request in the OpenAPI document; the body is read field by field"
+    reason = "describes the request in the OpenAPI document; the body is parsed by `Fields`"
 )]
 pub(super) struct CheckpointBody {
     /// Not blank.
@@ -59,9 +58,9 @@ pub(super) struct CheckpointBody {
     note: Option<String>,
 }
 
-/// The checkpoint that a path names.
+/// The path parameter of a checkpoint's routes.
 #[derive(Debug, Deserialize)]
-pub(super) struct Named {
+pub(super) struct CheckpointPath {
     pub(super) checkpoint_id: String,
 }
 
@@ -78,33 +77,34 @@ impl Checkpoint {
     }
 }
 
-/// Make a checkpoint
+/// Create a checkpoint
 ///
-/// It is the Bundle as it is after the last command that was answered. It stays until it is removed or the session ends.
+/// The checkpoint holds the Bundle after the last answered command. It exists until it is removed
+/// or the session ends.
 #[utoipa::path(
-    post, path = "/v1/sessions/{session_id}/checkpoints", tag = "history", security((), ("token" = []), ("api_key" = [])),
+    post, path = "/v1/sessions/{session_id}/checkpoints", tag = "history",
     params(("session_id" = String, Path, description = "The session's id")),
     request_body = CheckpointBody,
     responses(
         (status = 200, description = "The new checkpoint", body = Checkpoint),
-        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session", body = ErrorBody),
-        (status = 409, description = "The session has as many as allowed, or nothing is kept of sessions", body = ErrorBody),
-        (status = 422, description = "The name is missing or too long, or the note is", body = ValidationBody),
-        (status = 507, description = "There is no room on disk for it within what you may take", body = ErrorBody),
+        (status = 409, body = ErrorBody,
+         description = "The session has too many checkpoints, or sessions are not stored"),
+        (status = 422, body = ValidationBody,
+         description = "The name is missing or too long, or the note is too long"),
+        (status = 507, description = "The disk quota is exceeded", body = ErrorBody),
     )
 )]
 pub(super) async fn create_checkpoint(
     State(context): State<Shared>,
     OwnedSession(session): OwnedSession,
-    Small(body): Small,
+    SmallBody(body): SmallBody,
 ) -> Result<Json<Checkpoint>, HttpError> {
     let mut fields = Fields::required(&body)?;
     let name = fields.text("name");
-    fields.bound("name", &name, NAME);
-    fields.not_blank("name", &name);
+    fields.limit_length("name", &name, MAX_NAME);
+    fields.require_text("name", &name);
     let note = fields.optional_text("note");
-    fields.bound("note", note.as_deref().unwrap_or_default(), NOTE);
+    fields.limit_length("note", note.as_deref().unwrap_or_default(), MAX_NOTE);
     fields.rest()?;
     let limit = context.app.settings.session.max_checkpoints;
     context.app.sessions.admit_copy(&session.session_id)?;
@@ -125,20 +125,19 @@ pub(super) async fn create_checkpoint(
 
 /// List checkpoints
 #[utoipa::path(
-    get, path = "/v1/sessions/{session_id}/checkpoints", tag = "history", security((), ("token" = []), ("api_key" = [])),
+    get, path = "/v1/sessions/{session_id}/checkpoints", tag = "history",
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
         (status = 200, description = "The session's checkpoints", body = Checkpoints),
-        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session", body = ErrorBody),
-        (status = 409, description = "Nothing is kept of sessions, or not now", body = ErrorBody),
+        (status = 409, body = ErrorBody,
+         description = "Sessions are not stored, or the session is not available now"),
     )
 )]
 pub(super) async fn list_checkpoints(
     State(context): State<Shared>,
     OwnedSession(session): OwnedSession,
 ) -> Result<Json<Checkpoints>, HttpError> {
-    let checkpoints = on_files(&context, &session.session_id, |folder| {
+    let checkpoints = context.with_files(&session.session_id, |folder| {
         let kept = folder.checkpoints()?.into_iter();
         Ok(kept
             .map(|checkpoint| {
@@ -150,29 +149,28 @@ pub(super) async fn list_checkpoints(
     Ok(Json(Checkpoints { checkpoints: checkpoints.await? }))
 }
 
-/// Go back to a checkpoint
+/// Restore a checkpoint
 ///
-/// A change like others: it can be undone.
+/// Undo reverts the restore.
 #[utoipa::path(
     post, path = "/v1/sessions/{session_id}/checkpoints/{checkpoint_id}/restore", tag = "history",
-    security((), ("token" = []), ("api_key" = [])),
     params(
         ("session_id" = String, Path, description = "The session's id"),
         ("checkpoint_id" = String, Path, description = "The checkpoint's id"),
     ),
     responses(
-        (status = 200, description = "What can be undone and made again now", body = History),
-        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session or checkpoint", body = ErrorBody),
-        (status = 409, description = "Nothing is kept of sessions, or the checkpoint is damaged", body = ErrorBody),
-        (status = 422, description = "PHOEBE cannot read it any more", body = ErrorBody),
-        (status = 507, description = "There is no room on disk for it within what you may take", body = ErrorBody),
+        (status = 200, description = "The changes that can be undone and redone", body = History),
+        (status = 404, description = "The session or checkpoint does not exist", body = ErrorBody),
+        (status = 409, body = ErrorBody,
+         description = "Sessions are not stored, or the checkpoint is damaged"),
+        (status = 422, description = "PHOEBE cannot read the checkpoint", body = ErrorBody),
+        (status = 507, description = "The disk quota is exceeded", body = ErrorBody),
     )
 )]
 pub(super) async fn restore_checkpoint(
     State(context): State<Shared>,
     OwnedSession(session): OwnedSession,
-    Path(Named { checkpoint_id }): Path<Named>,
+    Path(CheckpointPath { checkpoint_id }): Path<CheckpointPath>,
 ) -> Result<Json<History>, HttpError> {
     context.app.sessions.restore_checkpoint(&session.session_id, &checkpoint_id).await?;
     History::of(&context, &session.session_id).await
@@ -180,27 +178,26 @@ pub(super) async fn restore_checkpoint(
 
 /// Remove a checkpoint
 ///
-/// With its link, if it was shared. Sessions that were copied from it stay.
+/// Also removes its share link. Sessions that were copied from it stay.
 #[utoipa::path(
     delete, path = "/v1/sessions/{session_id}/checkpoints/{checkpoint_id}", tag = "history",
-    security((), ("token" = []), ("api_key" = [])),
     params(
         ("session_id" = String, Path, description = "The session's id"),
         ("checkpoint_id" = String, Path, description = "The checkpoint's id"),
     ),
     responses(
-        (status = 200, description = "It is gone", body = Done),
-        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session or checkpoint", body = ErrorBody),
-        (status = 409, description = "Nothing is kept of sessions, or not now", body = ErrorBody),
+        (status = 200, description = "The checkpoint is removed", body = Done),
+        (status = 404, description = "The session or checkpoint does not exist", body = ErrorBody),
+        (status = 409, body = ErrorBody,
+         description = "Sessions are not stored, or the session is not available now"),
     )
 )]
 pub(super) async fn remove_checkpoint(
     State(context): State<Shared>,
     OwnedSession(session): OwnedSession,
-    Path(Named { checkpoint_id }): Path<Named>,
+    Path(CheckpointPath { checkpoint_id }): Path<CheckpointPath>,
 ) -> Result<Json<Done>, HttpError> {
-    let removed = on_files(&context, &session.session_id, move |folder| {
+    let removed = context.with_files(&session.session_id, move |folder| {
         folder.remove_checkpoint(&checkpoint_id).map_err(Into::into)
     });
     if removed.await? { Ok(Json(Done::new())) } else { Err(SessionError::NoCheckpoint.into()) }

@@ -1,31 +1,28 @@
-//! A session that begins as a copy of another.
+//! Copies of sessions.
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use utoipa::ToSchema;
 
-use super::origin;
-use crate::api::body::Small;
+use crate::api::body::SmallBody;
 use crate::api::caller::{Caller, OwnedSession};
 use crate::api::json::Fields;
-use crate::api::sessions::{Origin, begin, start_request};
+use crate::api::sessions::{Client, start_request, start_session};
+use crate::api::state::Shared;
 use crate::api::view::Session;
-use crate::api::{ErrorBody, Shared, ValidationBody};
-use crate::error::HttpError;
+use crate::error::{ErrorBody, HttpError, ValidationBody};
 use crate::session::{CopyOf, SessionView, StartRequest};
-use crate::web::ClientAddress;
 
-/// What a copy is told; all of it optional, other fields are kept and given back as `metadata`.
+/// Optional data about the copy. Other fields are stored and returned as `metadata`.
 #[derive(ToSchema)]
 #[allow(
     dead_code,
-    reason = "describes the request in the OpenAPI document; the body is read field by field"
+    reason = "describes the request in the OpenAPI document; the body is parsed by `Fields`"
 )]
 pub(super) struct CloneBody {
-    /// The id of the checkpoint that it begins as; the Bundle as it is now where none is named.
+    /// The id of the checkpoint to copy; the current Bundle if it is missing.
     checkpoint: Option<String>,
-    /// The original's where none is given.
+    /// The original's name if it is missing.
     #[schema(example = "Algol with a spot")]
     project_name: Option<String>,
     first_name: Option<String>,
@@ -35,47 +32,48 @@ pub(super) struct CloneBody {
 
 /// Copy a session
 ///
-/// The copy is yours and has unique ids, datasets, models and undo's journal of the original, but not its checkpoints. The body
-/// may be missing. The original is as it was.
+/// The copy belongs to you. It has the unique ids, datasets, models and journal of the original,
+/// but not its checkpoints. The original is unchanged. The body is optional.
 #[utoipa::path(
-    post, path = "/v1/sessions/{session_id}/clone", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    post, path = "/v1/sessions/{session_id}/clone", tag = "sessions",
     params(("session_id" = String, Path, description = "The session's id")),
     request_body = Option<CloneBody>,
     responses(
         (status = 200, description = "The new session", body = Session),
-        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session or checkpoint", body = ErrorBody),
-        (status = 409, description = "It cannot be copied, or nothing is kept of sessions", body = ErrorBody),
-        (status = 422, description = "The body is no JSON object", body = ValidationBody),
-        (status = 429, description = "You have as many sessions as allowed", body = ErrorBody),
-        (status = 503, description = "No port is free, or the worker could not be started", body = ErrorBody),
-        (status = 507, description = "There is no room on disk for it within what you may take", body = ErrorBody),
+        (status = 404, description = "The session or checkpoint does not exist", body = ErrorBody),
+        (status = 409, body = ErrorBody,
+         description = "The session cannot be copied, or sessions are not stored"),
+        (status = 422, description = "The body is not a JSON object", body = ValidationBody),
+        (status = 429, description = "You have reached your limit of sessions", body = ErrorBody),
+        (status = 503, body = ErrorBody,
+         description = "No port is free, or the worker failed to start"),
+        (status = 507, description = "The disk quota is exceeded", body = ErrorBody),
     )
 )]
 pub(super) async fn clone_session(
     State(context): State<Shared>,
     caller: Caller,
     OwnedSession(session): OwnedSession,
-    client: ClientAddress,
-    headers: HeaderMap,
-    Small(body): Small,
+    client: Client,
+    SmallBody(body): SmallBody,
 ) -> Result<Json<Session>, HttpError> {
     let mut fields = Fields::optional(&body)?;
     let checkpoint = fields.as_mut().and_then(|fields| fields.optional_text("checkpoint"));
     let request = start_request(fields)?;
-    begin_copy(&context, &caller, origin(client, headers), request, session, checkpoint).await
+    start_copy(&context, &caller, client, request, session, checkpoint).await
 }
 
-/// Starts a session that begins as another, or as one of its checkpoints, and is called like it where it gets no name of its own.
-pub(super) async fn begin_copy(
+/// Starts a copy of a session or of one of its checkpoints. The copy takes the original's project
+/// name unless it has one of its own.
+pub(super) async fn start_copy(
     context: &Shared,
     caller: &Caller,
-    origin: Origin,
+    client: Client,
     mut request: StartRequest,
     original: SessionView,
     checkpoint: Option<String>,
 ) -> Result<Json<Session>, HttpError> {
     request.project_name = request.project_name.or(original.project_name);
     request.copy_of = Some(CopyOf { session: original.session_id, checkpoint });
-    begin(context, caller, origin, request).await
+    start_session(context, caller, client, request).await
 }

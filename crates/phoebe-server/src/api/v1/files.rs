@@ -1,4 +1,4 @@
-//! Bundles and scripts as files to take away or to bring.
+//! Downloads and uploads of Bundles and scripts.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -15,22 +15,21 @@ use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 
 use super::history::History;
-use super::on_files;
-use crate::api::body::Whole;
+use crate::api::body::LargeBody;
 use crate::api::caller::OwnedSession;
-use crate::api::{ErrorBody, Shared};
-use crate::error::HttpError;
+use crate::api::state::Shared;
+use crate::error::{ErrorBody, HttpError};
 use crate::session::SessionView;
-use crate::store::snapshots::{Format, OnDisk, SnapshotError};
+use crate::store::snapshots::{Format, SnapshotError, SnapshotFile};
 
-/// Bytes of a file that are in memory until they are sent.
+/// Bytes of a file that are read at a time.
 const PIECE: usize = 64 << 10;
-/// Downloads of more bytes are in a file while they are sent.
-const SMALL: usize = 1 << 20;
+/// Larger downloads go through a temporary file.
+const MAX_IN_MEMORY: usize = 1 << 20;
 
-/// The kept form that a path names.
+/// The path parameter of the snapshot route.
 #[derive(Deserialize)]
-pub(super) struct Form {
+pub(super) struct SnapshotPath {
     format: String,
 }
 
@@ -38,14 +37,14 @@ pub(super) struct Form {
 ///
 /// A `.phoebe` file that PHOEBE opens with `phoebe.load`.
 #[utoipa::path(
-    get, path = "/v1/sessions/{session_id}/bundle", tag = "files", security((), ("token" = []), ("api_key" = [])),
+    get, path = "/v1/sessions/{session_id}/bundle", tag = "files",
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
-        (status = 200, description = "The file", body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session", body = ErrorBody),
-        (status = 409, description = "PHOEBE cannot write the Bundle, and says why", body = ErrorBody),
-        (status = 503, description = "The session cannot be woken now", body = ErrorBody),
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
+         description = "The file"),
+        (status = 409, body = ErrorBody,
+         description = "PHOEBE cannot export the Bundle; `detail` has the reason"),
+        (status = 503, description = "The session cannot wake now", body = ErrorBody),
     )
 )]
 pub(super) async fn download_bundle(
@@ -60,27 +59,29 @@ pub(super) async fn download_bundle(
 
 /// Upload a Bundle
 ///
-/// The body is a file that PHOEBE imports: a `.phoebe` file of PHOEBE 2, or a file of PHOEBE 1. It takes the Bundle's place; that
-/// is a change like others and can be undone. A file that PHOEBE refuses changes nothing. Where not all of a file of another
-/// version could be taken over, the answer's `notice` says what, and so does the session's.
+/// The body is a file that PHOEBE imports: a `.phoebe` file of PHOEBE 2, or a file of PHOEBE 1. It
+/// replaces the Bundle; undo reverts the upload. A file that PHOEBE refuses changes nothing. If
+/// parts of a file of another version could not be imported, `notice` in the answer and in the
+/// session names them.
 #[utoipa::path(
-    put, path = "/v1/sessions/{session_id}/bundle", tag = "files", security((), ("token" = []), ("api_key" = [])),
+    put, path = "/v1/sessions/{session_id}/bundle", tag = "files",
     params(("session_id" = String, Path, description = "The session's id")),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The file"),
+    request_body(
+        content = Vec<u8>, content_type = "application/octet-stream", description = "The file"
+    ),
     responses(
-        (status = 200, description = "What can be undone and made again now", body = History),
-        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session", body = ErrorBody),
+        (status = 200, description = "The changes that can be undone and redone", body = History),
         (status = 413, description = "The file is too large", body = ErrorBody),
-        (status = 422, description = "PHOEBE cannot read it, and says why", body = ErrorBody),
-        (status = 503, description = "The session cannot be woken now", body = ErrorBody),
-        (status = 507, description = "There is no room on disk for it within what you may take", body = ErrorBody),
+        (status = 422, body = ErrorBody,
+         description = "PHOEBE cannot import the file; `detail` has the reason"),
+        (status = 503, description = "The session cannot wake now", body = ErrorBody),
+        (status = 507, description = "The disk quota is exceeded", body = ErrorBody),
     )
 )]
 pub(super) async fn upload_bundle(
     State(context): State<Shared>,
     OwnedSession(session): OwnedSession,
-    Whole(file, _room): Whole,
+    LargeBody(file, _permit): LargeBody,
 ) -> Result<Json<History>, HttpError> {
     let sessions = &context.app.sessions;
     sessions.upload(&session.session_id, file).await?;
@@ -91,18 +92,16 @@ pub(super) async fn upload_bundle(
 
 /// Download a script
 ///
-/// A Python script that builds the same Bundle with PHOEBE alone, made from the commands that
-/// changed it since the session began or a Bundle from outside took its place; that Bundle is in
-/// the script.
+/// A Python script that builds the same Bundle with PHOEBE alone. It repeats the commands since the
+/// session began, or since a Bundle was imported; the script contains the imported Bundle.
 #[utoipa::path(
-    get, path = "/v1/sessions/{session_id}/script", tag = "files", security((), ("token" = []), ("api_key" = [])),
+    get, path = "/v1/sessions/{session_id}/script", tag = "files",
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
         (status = 200, description = "The script", body = String, content_type = "text/x-python"),
-        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session", body = ErrorBody),
-        (status = 409, description = "No script can be made, and why", body = ErrorBody),
-        (status = 503, description = "The session cannot be woken now", body = ErrorBody),
+        (status = 409, body = ErrorBody,
+         description = "No script can be made; `detail` has the reason"),
+        (status = 503, description = "The session cannot wake now", body = ErrorBody),
     )
 )]
 pub(super) async fn download_script(
@@ -115,40 +114,42 @@ pub(super) async fn download_script(
     Ok(attachment(&session, "py", "text/x-python; charset=utf-8", content))
 }
 
-/// Download what is kept
+/// Download the stored Bundle
 ///
-/// The Bundle as it lies on the server's disk, also where the session cannot be woken: `pickle` is Python's, for the versions of
-/// Python and PHOEBE that wrote it; `portable` is PHOEBE's JSON, for any, and not older than the session's last rest. A pickle is
-/// code: open it only if you trust everybody who used the session.
+/// The Bundle as stored on the server's disk, available even if the session cannot wake. `pickle`
+/// is a Python pickle for the versions of Python and PHOEBE that wrote it. `portable` is PHOEBE's
+/// JSON for any version, at least as new as the session's last sleep. A pickle can run code: open
+/// it only if you trust everybody who used the session.
 #[utoipa::path(
-    get, path = "/v1/sessions/{session_id}/snapshots/{format}", tag = "files", security((), ("token" = []), ("api_key" = [])),
+    get, path = "/v1/sessions/{session_id}/snapshots/{format}", tag = "files",
     params(
         ("session_id" = String, Path, description = "The session's id"),
         ("format" = String, Path, description = "`pickle` or `portable`"),
     ),
     responses(
-        (status = 200, description = "The file", body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session or file", body = ErrorBody),
-        (status = 409, description = "The file is damaged, or nothing is kept of sessions", body = ErrorBody),
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
+         description = "The file"),
+        (status = 404, description = "The session or file does not exist", body = ErrorBody),
+        (status = 409, body = ErrorBody,
+         description = "The file is damaged, or sessions are not stored"),
     )
 )]
 pub(super) async fn download_snapshot(
     State(context): State<Shared>,
     OwnedSession(session): OwnedSession,
-    Path(Form { format }): Path<Form>,
+    Path(SnapshotPath { format }): Path<SnapshotPath>,
 ) -> Result<Response, HttpError> {
     let (format, extension, kind) = match format.as_str() {
         "pickle" => (Format::Pickle, "pickle", "application/octet-stream"),
         "portable" => (Format::Portable, "portable.json", "application/json"),
-        _ => return Err(HttpError::not_found("There are two forms: pickle and portable")),
+        _ => return Err(HttpError::not_found("The format is not known: use pickle or portable")),
     };
-    let kept = on_files(&context, &session.session_id, move |folder| folder.raw_on_disk(format));
-    let OnDisk { file, length, .. } = kept.await?;
+    let kept = context.with_files(&session.session_id, move |folder| folder.raw_on_disk(format));
+    let SnapshotFile { file, length, .. } = kept.await?;
     Ok(attachment(&session, extension, kind, Content::File(file, length)))
 }
 
-/// A file to be saved under the project's name.
+/// Answers with a file named after the project.
 fn attachment(
     session: &SessionView,
     extension: &str,
@@ -176,18 +177,18 @@ fn attachment(
     }
 }
 
-/// What is sent: little, or what lies in a file and is read as the client takes it. A slow client
-/// holds no memory.
+/// The content of a download. A large one stays in a file while the client reads it, so that a slow
+/// client holds no memory.
 enum Content {
     Small(Bytes),
-    /// From where it is read now, so many bytes.
+    /// A file from its current position, and the number of bytes.
     File(File, u64),
 }
 
 impl Content {
-    /// What a worker gave; where it is large, in a file that nobody else sees.
+    /// Stores a worker's answer; a large one in an unnamed file.
     async fn of(bytes: Bytes, context: &Shared) -> Result<Self, HttpError> {
-        if bytes.len() <= SMALL {
+        if bytes.len() <= MAX_IN_MEMORY {
             return Ok(Self::Small(bytes));
         }
         let folder = context.app.data.root().to_owned();
@@ -202,7 +203,8 @@ impl Content {
     }
 }
 
-/// Letters, digits and `-` of the project's name, else of the session's id: a name that no shell and no file system minds.
+/// Returns a file name of letters, digits and `-`, made from the project's name or the session's
+/// id.
 fn file_name(project: Option<&str>, session: &str) -> String {
     let words = project.unwrap_or_default().split(|letter: char| !letter.is_ascii_alphanumeric());
     let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
@@ -219,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_names_hold_nothing_that_matters_to_a_shell() {
+    fn file_names_are_safe_in_a_shell() {
         let name = |project| file_name(project, "7d0a3f0e-0f6a-4b5e-9a55-3a4c7d5a1c11");
         assert_eq!(name(Some("Algol, with a spot")), "Algol-with-a-spot");
         assert_eq!(name(Some("../../etc/\"passwd\"\r\n; rm")), "etc-passwd-rm");

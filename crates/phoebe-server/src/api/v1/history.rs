@@ -1,60 +1,58 @@
-//! Changes taken back and made again.
+//! Undo and redo.
 
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::on_files;
 use crate::api::caller::OwnedSession;
-use crate::api::{ErrorBody, Shared};
-use crate::error::HttpError;
+use crate::api::state::Shared;
+use crate::error::{ErrorBody, HttpError};
 
-/// How far a session can go back and forth.
+/// The changes that can be undone and redone.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct History {
-    /// Changes that can be taken back.
+    /// Changes that can be undone.
     #[schema(example = 3)]
     undo: usize,
-    /// Changes that were taken back and can be made again.
+    /// Undone changes that can be redone.
     #[schema(example = 1)]
     redo: usize,
-    /// What its user must know of the Bundle that was just read, as values of another version of
-    /// PHOEBE that this one refuses.
+    /// A message about the Bundle that was just loaded, such as values of another version of PHOEBE
+    /// that this version refuses.
     #[serde(skip_serializing_if = "Option::is_none")]
     notice: Option<String>,
 }
 
 impl History {
-    /// The history of a session as it is on disk.
+    /// Reads the history of a session from disk.
     pub(super) async fn of(context: &Shared, session: &str) -> Result<Json<Self>, HttpError> {
         let (undo, redo) =
-            on_files(context, session, |folder| folder.history().map_err(Into::into)).await?;
+            context.with_files(session, |folder| folder.history().map_err(Into::into)).await?;
         Ok(Json(Self { undo, redo, notice: None }))
     }
 
-    /// The history after a change. Where it cannot be told, as where nothing is kept of sessions,
-    /// nothing can be undone; the change is made all the same.
+    /// Returns the history after a change. If it cannot be read, for example because sessions are
+    /// not stored, both counts are 0; the change has succeeded anyway.
     pub(super) async fn after_change(context: &Shared, session: &str) -> Self {
         let history = Self::of(context, session).await;
         history.map_or(Self { undo: 0, redo: 0, notice: None }, |Json(history)| history)
     }
 
-    /// The same, with what is to be said of the Bundle that was just read.
+    /// Adds a notice about the Bundle that was just loaded.
     pub(super) fn with_notice(self, notice: Option<String>) -> Self {
         Self { notice, ..self }
     }
 }
 
-/// How far a session can go back and forth
+/// Show undo and redo
 #[utoipa::path(
-    get, path = "/v1/sessions/{session_id}/history", tag = "history", security((), ("token" = []), ("api_key" = [])),
+    get, path = "/v1/sessions/{session_id}/history", tag = "history",
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
-        (status = 200, description = "How many changes can be undone and made again", body = History),
-        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session", body = ErrorBody),
-        (status = 409, description = "Nothing is kept of sessions, or not now", body = ErrorBody),
+        (status = 200, description = "The changes that can be undone and redone", body = History),
+        (status = 409, body = ErrorBody,
+         description = "Sessions are not stored, or the session is not available now"),
     )
 )]
 pub(super) async fn history(
@@ -64,17 +62,14 @@ pub(super) async fn history(
     History::of(&context, &session.session_id).await
 }
 
-/// Take the last change back
+/// Undo the last change
 ///
-/// It waits for the commands that were sent before. After the next change, what was undone cannot be
-/// made again.
+/// Runs after the commands that were sent before. The next change discards the undone ones.
 #[utoipa::path(
-    post, path = "/v1/sessions/{session_id}/undo", tag = "history", security((), ("token" = []), ("api_key" = [])),
+    post, path = "/v1/sessions/{session_id}/undo", tag = "history",
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
-        (status = 200, description = "What can be undone and made again now", body = History),
-        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session", body = ErrorBody),
+        (status = 200, description = "The changes that can be undone and redone", body = History),
         (status = 409, description = "There is nothing to undo", body = ErrorBody),
     )
 )]
@@ -86,15 +81,13 @@ pub(super) async fn undo(
     History::of(&context, &session.session_id).await
 }
 
-/// Make a change again that was taken back
+/// Redo an undone change
 #[utoipa::path(
-    post, path = "/v1/sessions/{session_id}/redo", tag = "history", security((), ("token" = []), ("api_key" = [])),
+    post, path = "/v1/sessions/{session_id}/redo", tag = "history",
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
-        (status = 200, description = "What can be undone and made again now", body = History),
-        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session", body = ErrorBody),
-        (status = 409, description = "There is nothing to make again", body = ErrorBody),
+        (status = 200, description = "The changes that can be undone and redone", body = History),
+        (status = 409, description = "There is nothing to redo", body = ErrorBody),
     )
 )]
 pub(super) async fn redo(

@@ -1,4 +1,4 @@
-//! `/v1/sessions/…`: what is kept of a session, and what can be made of it.
+//! `/v1/sessions/…`: the stored state of sessions.
 
 mod checkpoints;
 mod clones;
@@ -9,20 +9,15 @@ mod token;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::caller::{Caller, OwnedSession};
-use super::sessions::Origin;
+use super::state::Shared;
 use super::view::Session;
-use super::{ErrorBody, Shared};
 use crate::config::SessionSettings;
-use crate::error::HttpError;
-use crate::store::snapshots::{SessionFolder, SnapshotError};
-use crate::web::ClientAddress;
 
-/// Routes for whoever may use the session in the path, or has the token in it.
+/// Routes for callers who may use the session in the path, or who have the share token in it.
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(history::history))
@@ -40,19 +35,17 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(files::download_snapshot))
 }
 
-/// Routes for those who look after a session, too.
+/// Routes for instructors of the session's owner, too.
 pub(super) fn supervised_routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(session))
 }
 
-/// One session
+/// Show a session
 #[utoipa::path(
-    get, path = "/v1/sessions/{session_id}", tag = "sessions", security((), ("token" = []), ("api_key" = [])),
+    get, path = "/v1/sessions/{session_id}", tag = "sessions",
     params(("session_id" = String, Path, description = "The session's id")),
     responses(
-        (status = 200, description = "The session as it is now", body = Session),
-        (status = 403, description = "It belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session", body = ErrorBody),
+        (status = 200, description = "The session", body = Session),
     )
 )]
 async fn session(
@@ -63,18 +56,4 @@ async fn session(
     let settings: &SessionSettings = &context.app.settings.session;
     let disk = context.app.sessions.disk(&session.session_id);
     Json(Session::seen_by(&caller, session, settings).with_disk(disk))
-}
-
-/// Works on a session's files.
-async fn on_files<T: Send + 'static>(
-    context: &Shared,
-    session: &str,
-    job: impl FnOnce(&mut SessionFolder) -> Result<T, SnapshotError> + Send + 'static,
-) -> Result<T, HttpError> {
-    Ok(context.app.sessions.with_files(session, job).await??)
-}
-
-/// Where a wish for a session comes from.
-fn origin(ClientAddress(client): ClientAddress, headers: HeaderMap) -> Origin {
-    Origin { client, headers }
 }

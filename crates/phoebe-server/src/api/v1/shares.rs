@@ -1,87 +1,84 @@
-//! Checkpoints that others may look at and copy, by a link.
+//! Share links: other users can see and copy a checkpoint.
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::checkpoints::Named;
-use super::clones::begin_copy;
+use super::checkpoints::CheckpointPath;
+use super::clones::start_copy;
 use super::token::ShareToken;
-use super::{on_files, origin};
-use crate::api::body::Small;
+use crate::api::body::SmallBody;
 use crate::api::caller::{Caller, OwnedSession};
 use crate::api::json::Fields;
-use crate::api::sessions::{Done, StartMetadata, start_request};
+use crate::api::sessions::{Client, Done, StartMetadata, start_request};
+use crate::api::state::Shared;
 use crate::api::view::{self, Session};
-use crate::api::{ErrorBody, Shared, ValidationBody};
-use crate::error::HttpError;
+use crate::error::{ErrorBody, HttpError, ValidationBody};
 use crate::session::{SessionError, SessionView};
 use crate::store::snapshots::Header;
-use crate::web::{ClientAddress, PublicAddress};
+use crate::web::PublicAddress;
 
-/// A link to a checkpoint: whoever may use the server and has it can look at the checkpoint and copy it.
+/// A share link. Every user of the server who has it can see and copy the checkpoint.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Share {
-    /// Told now and never again.
+    /// Shown only once.
     token: String,
-    /// Where it leads, as clients reach this server: with scheme, host and the path of a proxy.
+    /// The link as clients reach the server: with scheme, host and the proxy's path prefix.
     #[schema(example = "https://phoebe.example.org/v1/shared/phoebe_share_…")]
     url: String,
 }
 
-/// A checkpoint that somebody shares.
+/// A shared checkpoint.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SharedCheckpoint {
     #[schema(example = "before the fit")]
     name: String,
     note: Option<String>,
-    /// Whose session it is of; null where that is not known.
+    /// The name of the session's owner; null if unknown.
     #[schema(example = "Ada Lovelace")]
     owner: Option<String>,
-    /// The name of their project.
+    /// The name of the owner's project.
     #[schema(example = "Algol")]
     project_name: Option<String>,
     /// Unix seconds.
     created_at: f64,
 }
 
-/// The token that a path names.
+/// The path parameter of a share link.
 #[derive(Deserialize)]
-pub(super) struct Linked {
+pub(super) struct SharePath {
     token: String,
 }
 
 /// Share a checkpoint
 ///
-/// Makes a link with which everybody whom the server lets in can look at the checkpoint and begin a session as a copy of it.
-/// Nobody can change it. A link that was made before leads nowhere any more.
+/// Creates a link. Every user of the server who has it can see the checkpoint and start a session
+/// as a copy of it. Nobody can change the checkpoint. A new link replaces the earlier one.
 #[utoipa::path(
     post, path = "/v1/sessions/{session_id}/checkpoints/{checkpoint_id}/share", tag = "history",
-    security((), ("token" = []), ("api_key" = [])),
     params(
         ("session_id" = String, Path, description = "The session's id"),
         ("checkpoint_id" = String, Path, description = "The checkpoint's id"),
     ),
     responses(
         (status = 200, description = "The link", body = Share),
-        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session or checkpoint", body = ErrorBody),
-        (status = 409, description = "Nothing is kept of sessions, or the checkpoint is damaged", body = ErrorBody),
+        (status = 404, description = "The session or checkpoint does not exist", body = ErrorBody),
+        (status = 409, body = ErrorBody,
+         description = "Sessions are not stored, or the checkpoint is damaged"),
     )
 )]
 pub(super) async fn share_checkpoint(
     State(context): State<Shared>,
     OwnedSession(session): OwnedSession,
-    Path(Named { checkpoint_id }): Path<Named>,
+    Path(CheckpointPath { checkpoint_id }): Path<CheckpointPath>,
     address: PublicAddress,
 ) -> Result<Json<Share>, HttpError> {
     let token = ShareToken::new(&session.session_id, &checkpoint_id);
     let token = token.ok_or(SessionError::NoCheckpoint)?;
     let (checkpoint, hash) = (token.checkpoint(), token.hash());
     let shared =
-        on_files(&context, &session.session_id, move |folder| folder.share(&checkpoint, &hash));
+        context.with_files(&session.session_id, move |folder| folder.share(&checkpoint, &hash));
     if !shared.await? {
         return Err(SessionError::NoCheckpoint.into());
     }
@@ -89,29 +86,28 @@ pub(super) async fn share_checkpoint(
     Ok(Json(Share { url: address.link(&format!("/v1/shared/{token}")), token }))
 }
 
-/// Take a checkpoint's link back
+/// Remove a share link
 ///
-/// It leads nowhere any more. Sessions that were copied with it stay.
+/// The link stops working. Sessions that were copied with it stay.
 #[utoipa::path(
     delete, path = "/v1/sessions/{session_id}/checkpoints/{checkpoint_id}/share", tag = "history",
-    security((), ("token" = []), ("api_key" = [])),
     params(
         ("session_id" = String, Path, description = "The session's id"),
         ("checkpoint_id" = String, Path, description = "The checkpoint's id"),
     ),
     responses(
-        (status = 200, description = "There is no link", body = Done),
-        (status = 403, description = "The session belongs to somebody else", body = ErrorBody),
-        (status = 404, description = "There is no such session, or no link to this checkpoint", body = ErrorBody),
-        (status = 409, description = "Nothing is kept of sessions, or not now", body = ErrorBody),
+        (status = 200, description = "The link is removed", body = Done),
+        (status = 404, description = "The session or the link does not exist", body = ErrorBody),
+        (status = 409, body = ErrorBody,
+         description = "Sessions are not stored, or the session is not available now"),
     )
 )]
 pub(super) async fn unshare_checkpoint(
     State(context): State<Shared>,
     OwnedSession(session): OwnedSession,
-    Path(Named { checkpoint_id }): Path<Named>,
+    Path(CheckpointPath { checkpoint_id }): Path<CheckpointPath>,
 ) -> Result<Json<Done>, HttpError> {
-    let taken_back = on_files(&context, &session.session_id, move |folder| {
+    let taken_back = context.with_files(&session.session_id, move |folder| {
         folder.unshare(&checkpoint_id).map_err(Into::into)
     });
     if taken_back.await? {
@@ -121,18 +117,18 @@ pub(super) async fn unshare_checkpoint(
     }
 }
 
-/// Look at a shared checkpoint
+/// Show a shared checkpoint
 #[utoipa::path(
-    get, path = "/v1/shared/{token}", tag = "history", security((), ("token" = []), ("api_key" = [])),
+    get, path = "/v1/shared/{token}", tag = "history",
     params(("token" = String, Path, description = "The link's token")),
     responses(
-        (status = 200, description = "What its owner says of it", body = SharedCheckpoint),
-        (status = 404, description = "The link leads nowhere", body = ErrorBody),
+        (status = 200, description = "The checkpoint", body = SharedCheckpoint),
+        (status = 404, description = "The link is not valid", body = ErrorBody),
     )
 )]
 pub(super) async fn shared_checkpoint(
     State(context): State<Shared>,
-    Path(Linked { token }): Path<Linked>,
+    Path(SharePath { token }): Path<SharePath>,
 ) -> Result<Json<SharedCheckpoint>, HttpError> {
     let (session, header, _) = find(&context, &token).await?;
     Ok(Json(SharedCheckpoint {
@@ -146,41 +142,43 @@ pub(super) async fn shared_checkpoint(
 
 /// Copy a shared checkpoint
 ///
-/// Starts a session of yours that begins as the checkpoint. The original is as it was. The body may be missing.
+/// Starts a session of yours as a copy of the checkpoint. The original is unchanged. The body is
+/// optional.
 #[utoipa::path(
-    post, path = "/v1/shared/{token}/clone", tag = "history", security((), ("token" = []), ("api_key" = [])),
+    post, path = "/v1/shared/{token}/clone", tag = "history",
     params(("token" = String, Path, description = "The link's token")),
     request_body = Option<StartMetadata>,
     responses(
         (status = 200, description = "The new session", body = Session),
-        (status = 404, description = "The link leads nowhere", body = ErrorBody),
-        (status = 422, description = "The body is no JSON object", body = ValidationBody),
-        (status = 429, description = "You have as many sessions as allowed", body = ErrorBody),
-        (status = 503, description = "No port is free, or the worker could not be started", body = ErrorBody),
-        (status = 507, description = "There is no room on disk for it within what you may take", body = ErrorBody),
+        (status = 404, description = "The link is not valid", body = ErrorBody),
+        (status = 422, description = "The body is not a JSON object", body = ValidationBody),
+        (status = 429, description = "You have reached your limit of sessions", body = ErrorBody),
+        (status = 503, body = ErrorBody,
+         description = "No port is free, or the worker failed to start"),
+        (status = 507, description = "The disk quota is exceeded", body = ErrorBody),
     )
 )]
 pub(super) async fn clone_shared_checkpoint(
     State(context): State<Shared>,
     caller: Caller,
-    Path(Linked { token }): Path<Linked>,
-    client: ClientAddress,
-    headers: HeaderMap,
-    Small(body): Small,
+    Path(SharePath { token }): Path<SharePath>,
+    client: Client,
+    SmallBody(body): SmallBody,
 ) -> Result<Json<Session>, HttpError> {
     let (session, _, checkpoint) = find(&context, &token).await?;
     let request = start_request(Fields::optional(&body)?)?;
-    begin_copy(&context, &caller, origin(client, headers), request, session, Some(checkpoint)).await
+    start_copy(&context, &caller, client, request, session, Some(checkpoint)).await
 }
 
-/// The session and the checkpoint that a token opens.
+/// Returns the session and the checkpoint of a share token.
 async fn find(context: &Shared, token: &str) -> Result<(SessionView, Header, String), HttpError> {
-    let nowhere = || HttpError::not_found("This link leads nowhere: it was taken back, or is cut");
+    let nowhere =
+        || HttpError::not_found("This share link is not valid: it was removed, or is incomplete");
     let token = ShareToken::parse(token).ok_or_else(nowhere)?;
     let session = context.app.sessions.get(&token.session()).ok_or_else(nowhere)?;
     let (checkpoint, hash) = (token.checkpoint(), token.hash());
     let shared =
-        on_files(context, &session.session_id, move |folder| folder.shared(&checkpoint, &hash));
+        context.with_files(&session.session_id, move |folder| folder.shared(&checkpoint, &hash));
     let header = shared.await?.ok_or_else(nowhere)?;
     Ok((session, header, token.checkpoint()))
 }

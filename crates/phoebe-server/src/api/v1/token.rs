@@ -1,14 +1,15 @@
-//! The secret in a link to a checkpoint: what it says, and how it is kept. It reads and writes nothing.
+//! The token of a share link: its text form and its hash. No I/O.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// So that a token is known for what it is wherever it is found.
+/// The prefix identifies a token wherever it is found.
 const PREFIX: &str = "phoebe_share_";
 
-/// A link's token: where the checkpoint is, and a secret of 256 bits. It has no `Debug`: it is told once and never logged.
+/// The token of a share link: the ids of session and checkpoint, and a secret of 256 bits. It has
+/// no `Debug`, so that it is never logged.
 pub(super) struct ShareToken {
     session: Uuid,
     checkpoint: Uuid,
@@ -16,7 +17,7 @@ pub(super) struct ShareToken {
 }
 
 impl ShareToken {
-    /// A new one. `None` if these are no ids.
+    /// Creates a token. `None` if the ids are not valid.
     pub(super) fn new(session: &str, checkpoint: &str) -> Option<Self> {
         Some(Self {
             session: Uuid::parse_str(session).ok()?,
@@ -25,7 +26,7 @@ impl ShareToken {
         })
     }
 
-    /// The token that this text is.
+    /// Parses a token.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text.strip_prefix(PREFIX)?).ok()?;
         let (session, rest) = bytes.split_first_chunk()?;
@@ -37,24 +38,24 @@ impl ShareToken {
         })
     }
 
-    /// The text of the link.
+    /// Returns the text form.
     pub(super) fn text(&self) -> String {
         let bytes =
             [&self.session.as_bytes()[..], self.checkpoint.as_bytes(), &self.secret].concat();
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// The session's id.
+    /// Returns the session's id.
     pub(super) fn session(&self) -> String {
         self.session.to_string()
     }
 
-    /// The checkpoint's id.
+    /// Returns the checkpoint's id.
     pub(super) fn checkpoint(&self) -> String {
         self.checkpoint.simple().to_string()
     }
 
-    /// What is kept in the secret's place.
+    /// Returns the hash that is stored instead of the secret.
     pub(super) fn hash(&self) -> String {
         hex::encode(Sha256::digest(self.secret))
     }
@@ -67,7 +68,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// A token leads where it was made for; any other text is another token, or none.
+        /// A token is read as it was written; any other text is another token or none.
         #[test]
         fn a_token_is_read_as_it_was_written(ids in any::<[u128; 2]>(), other in ".{0,120}") {
             let [session, checkpoint] = ids.map(Uuid::from_u128);

@@ -15,7 +15,7 @@ use crate::auth::password::hash_now;
 use crate::auth::registration::Rules;
 use crate::cli::{Failure, print};
 use crate::config::Settings;
-use crate::store::{Fault, NewUser, StoreError, audit, groups, users};
+use crate::store::{NewUser, QueryError, StoreError, audit, groups, users};
 
 /// A person and what becomes of them.
 struct Planned {
@@ -128,7 +128,7 @@ fn hash_all(planned: &mut [Planned]) -> Result<(), Failure> {
     }
 }
 
-fn carry_out(connection: &Connection, plan: &Planned) -> Result<(), Fault> {
+fn carry_out(connection: &Connection, plan: &Planned) -> Result<(), QueryError> {
     let person = &plan.person;
     let user = match (&plan.password, users::by_email(connection, &person.email)?) {
         (None, Some(user)) => user,

@@ -16,7 +16,7 @@ use clap::Subcommand;
 use super::Failure;
 use crate::auth::Role;
 use crate::config::Settings;
-use crate::store::{Accounts, Deed, Fault, User, users};
+use crate::store::{Accounts, AuditEntry, QueryError, User, users};
 
 /// Arguments of `user`.
 #[derive(Debug, clap::Args)]
@@ -160,15 +160,15 @@ pub(super) fn accounts(settings: &Settings) -> Result<Accounts, Failure> {
 }
 
 /// The account with this address; upper and lower case count the same.
-pub(super) fn named(connection: &rusqlite::Connection, email: &str) -> Result<User, Fault> {
+pub(super) fn named(connection: &rusqlite::Connection, email: &str) -> Result<User, QueryError> {
     users::by_email(connection, email.trim())?
         .ok_or_else(|| crate::store::StoreError::NoUser(email.trim().to_owned()).into())
 }
 
 /// Something that was done here, for the audit log.
-pub(super) fn deed(action: &'static str, subject: &str, detail: impl Into<String>) -> Deed {
+pub(super) fn deed(action: &'static str, subject: &str, detail: impl Into<String>) -> AuditEntry {
     let actor = format!("command line, uid {}", rustix::process::getuid().as_raw());
-    Deed { actor, action, subject: subject.to_owned(), detail: detail.into() }
+    AuditEntry { actor, action, subject: subject.to_owned(), detail: detail.into() }
 }
 
 /// The name of a group without blanks around it.

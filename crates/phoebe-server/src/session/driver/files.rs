@@ -21,7 +21,7 @@ use crate::session::state::{Beginning, Event, TaskId};
 use crate::session::view::{CopyOf, UserInfo, now};
 use crate::store::LogRecord;
 use crate::store::snapshots::{
-    Change, Changed, Format, Imported, Origin, SessionFolder, SessionRecord,
+    Change, ChangeKind, Format, Imported, Origin, SessionFolder, SessionRecord,
 };
 use crate::worker::connection::Wanted;
 
@@ -82,23 +82,23 @@ impl Driver {
             (Some(Found { place: Place::Step(step), migrates }), _) => {
                 let imported = migrates.then(|| import(Origin::Migrated));
                 let written = files.submit(move |folder| {
-                    folder.go_to(step)?;
-                    imported.map_or(Ok(()), |imported| folder.begin_anew(imported, at))
+                    folder.set_head(step)?;
+                    imported.map_or(Ok(()), |imported| folder.write_base_step(imported, at))
                 });
                 return self.report_change(id, written);
             }
             (Some(Found { place: Place::Checkpoint(step), migrates: false }), _) => {
-                (Changed::Returned, Some(step))
+                (ChangeKind::Returned, Some(step))
             }
             (Some(Found { migrates: true, .. }), _) => {
-                (Changed::Replaced(import(Origin::Migrated)), None)
+                (ChangeKind::Replaced(import(Origin::Migrated)), None)
             }
             (None, Work::Command(command)) if !is_replaced => {
                 let (command, parameter) = (command.body.clone(), header.parameter.take());
-                (Changed::Command { command, parameter }, None)
+                (ChangeKind::Command { command, parameter }, None)
             }
-            (None, Work::Command(_)) => (Changed::Replaced(import(Origin::Loaded)), None),
-            _ => (Changed::Replaced(import(Origin::Uploaded)), None),
+            (None, Work::Command(_)) => (ChangeKind::Replaced(import(Origin::Loaded)), None),
+            _ => (ChangeKind::Replaced(import(Origin::Uploaded)), None),
         };
         let entry = Change { at, success, changed, parent };
         let written = files.submit(move |folder| folder.commit(entry, payload.as_ref()).map(drop));
@@ -197,7 +197,7 @@ impl Driver {
         let phoebe = link.versions().phoebe.clone();
         let imported = Imported { origin: Origin::Migrated, phoebe, bytes };
         // A line that could not be written is written with the next one.
-        drop(files.submit(move |folder| folder.begin_anew(imported, now())));
+        drop(files.submit(move |folder| folder.write_base_step(imported, now())));
     }
 
     pub(super) fn update_user_info(&mut self, info: UserInfo, done: oneshot::Sender<()>) {
@@ -272,7 +272,7 @@ pub(super) async fn write_beginning(
     let portable = store.template(digest, Format::Portable);
     let written = files.submit(move |folder| {
         folder.write_record(&record)?;
-        folder.begin_with(&exact, &portable)
+        folder.link_templates(&exact, &portable)
     });
     match written.await.flatten() {
         Ok(()) => Beginning::Kept,

@@ -34,7 +34,7 @@ use super::shared::Shared;
 use super::start::BroughtUp;
 use super::state::{Beginning, Ending, Event, Machine, Reply, Rules, TaskId};
 use super::view::{EndReason, SessionView, StartRequest, now};
-use crate::store::snapshots::{DiskUse, SnapshotStore};
+use crate::store::snapshots::{DiskUsage, SnapshotStore};
 use crate::worker::Exit;
 
 /// A session's task before it runs.
@@ -113,7 +113,7 @@ impl Driver {
         shared: Arc<Shared>,
         requests: mpsc::Receiver<Request>,
         view: watch::Sender<SessionView>,
-        disk: Arc<DiskUse>,
+        disk: Arc<DiskUsage>,
     ) -> Self {
         let session = view.borrow().session_id.clone();
         let (files, admission) = shared

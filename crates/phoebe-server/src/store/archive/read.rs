@@ -1,4 +1,4 @@
-//! An archive as it is read: into an empty folder, and checked to the last byte before anybody uses it.
+//! Unpacks an archive into an empty folder and checks all of it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -10,75 +10,80 @@ use flate2::read::GzDecoder;
 use rustix::fs::statvfs;
 use sha2::{Digest, Sha256};
 
-use super::write::Hashed;
-use super::{ArchiveError, DATABASE, FORMAT, Listed, MANIFEST, Manifest, SESSIONS, at};
+use super::format::{ArchiveError, DATABASE, FORMAT, FileEntry, MANIFEST, Manifest, SESSIONS, at};
+use super::write::HashingReader;
 use crate::store::data_directory::create_private_folder;
-use crate::store::snapshots::files::{BASES, CHECKPOINTS};
+use crate::store::snapshots::names::{BASES, CHECKPOINTS};
 
-/// A list of files longer than this is none of ours. Beside files an archive holds names and blanks
-/// of this many bytes at the most, too.
+/// The most bytes of the manifest, and of tar headers and padding beside files.
 const MANIFEST_BYTES: u64 = 64 << 20;
 
-/// So many bytes of a disk stay free.
+/// Disk space that stays free.
 const RESERVE: u64 = 64 << 20;
 
-/// Unpacks `archive` into the folder `into`, and returns its list of files, with which what was unpacked agrees. Never more than
-/// `most` bytes are written.
-pub(super) fn unpack(archive: &Path, into: &Path, most: Most) -> Result<Manifest, ArchiveError> {
+/// Unpacks `archive` into the folder `into` and checks it against its manifest, which is returned.
+/// Writes at most `limit` bytes.
+pub(super) fn unpack(
+    archive: &Path,
+    into: &Path,
+    limit: SizeLimit,
+) -> Result<Manifest, ArchiveError> {
     let unusable =
         |why: &str| ArchiveError::Unusable(archive.display().to_string(), why.to_owned());
-    let broken = |error: io::Error| unusable(&format!("it is no archive, or is cut: {error}"));
+    let broken =
+        |error: io::Error| unusable(&format!("it is not an archive, or is truncated: {error}"));
     let file = File::open(archive).map_err(at(archive))?;
     let decompressed = GzDecoder::new(BufReader::new(file));
-    let mut tar = tar::Archive::new(decompressed.take(most.bytes.saturating_add(MANIFEST_BYTES)));
-    let mut left = most.bytes;
+    let mut tar = tar::Archive::new(decompressed.take(limit.bytes.saturating_add(MANIFEST_BYTES)));
+    let mut left = limit.bytes;
     let mut found = BTreeMap::new();
     let mut manifest: Option<Manifest> = None;
     for entry in tar.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
         if !entry.header().entry_type().is_file() {
-            return Err(unusable("it holds something that is no file"));
+            return Err(unusable("it holds an entry that is not a file"));
         }
         let name = String::from_utf8(entry.path_bytes().into_owned());
-        let name = name.map_err(|_| unusable("it holds a name that is no text"))?;
+        let name = name.map_err(|_| unusable("it holds a name that is not UTF-8"))?;
         if name == MANIFEST {
             let mut text = Vec::new();
             entry.take(MANIFEST_BYTES).read_to_end(&mut text).map_err(broken)?;
             let read = serde_json::from_slice(&text);
-            manifest = Some(read.map_err(|_| unusable("its list of files is of another version"))?);
+            manifest = Some(read.map_err(|_| unusable("its manifest is of another version"))?);
             continue;
         }
-        if !is_ours(&name) {
-            return Err(unusable(&format!("it holds {name:?}, which is no file of a server")));
+        if !is_known_name(&name) {
+            return Err(unusable(&format!("it holds {name:?}, which is not a file of a server")));
         }
         left = left.checked_sub(entry.size()).ok_or_else(|| {
-            unusable(&format!("it unpacks to more than {} MiB, {}", most.bytes >> 20, most.why))
+            unusable(&format!("it unpacks to more than {} MiB, {}", limit.bytes >> 20, limit.why))
         })?;
         let listed = write(&mut entry, &into.join(&name))?;
         found.insert(name, listed);
     }
-    // To the end of the file: there is the checksum of it all.
+    // Reads to the end, where gzip has its checksum.
     io::copy(&mut tar.into_inner(), &mut io::sink()).map_err(broken)?;
-    let manifest = manifest.ok_or_else(|| unusable("it is cut, or of another program"))?;
+    let manifest =
+        manifest.ok_or_else(|| unusable("it is truncated, or was made by another program"))?;
     if manifest.format != FORMAT {
         return Err(unusable("it is of a later version of this program"));
     }
     if manifest.files != found {
-        return Err(unusable("its files are not those that were put in"));
+        return Err(unusable("its files do not match its manifest"));
     }
     Ok(manifest)
 }
 
-/// What may be unpacked.
+/// The most bytes to unpack.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Most {
+pub(super) struct SizeLimit {
     bytes: u64,
-    /// Why no more, as the end of a sentence.
+    /// The reason for the limit, as the end of a sentence.
     why: &'static str,
 }
 
-impl Most {
-    /// So many bytes at the most where that is set, and no more than there is room for in `folder`.
+impl SizeLimit {
+    /// Returns the smaller of `bytes`, if set, and the free space in `folder`.
     pub(super) fn within(bytes: Option<u64>, folder: &Path) -> Result<Self, ArchiveError> {
         let disk = statvfs(folder).map_err(|error| at(folder)(error.into()))?;
         let room = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_sub(RESERVE);
@@ -92,21 +97,22 @@ impl Most {
     }
 }
 
-fn write(content: &mut impl Read, path: &Path) -> Result<Listed, ArchiveError> {
+fn write(content: &mut impl Read, path: &Path) -> Result<FileEntry, ArchiveError> {
     if let Some(folder) = path.parent() {
         create_private_folder(folder).map_err(at(folder))?;
     }
     let mut options = OpenOptions::new();
     let file = options.write(true).create_new(true).mode(0o600).open(path);
     let mut file = file.map_err(at(path))?;
-    let mut hashed = Hashed { inner: content, hash: Sha256::new() };
-    let size = io::copy(&mut hashed, &mut file).map_err(at(path))?;
+    let mut hashing = HashingReader { inner: content, hash: Sha256::new() };
+    let size = io::copy(&mut hashing, &mut file).map_err(at(path))?;
     file.sync_all().map_err(at(path))?;
-    Ok(Listed { size, sha256: hex::encode(hashed.hash.finalize()) })
+    Ok(FileEntry { size, sha256: hex::encode(hashing.hash.finalize()) })
 }
 
-/// Whether this is the name of a file that an archive of ours holds: nothing that leads out of a folder can be.
-fn is_ours(name: &str) -> bool {
+/// Returns whether an archive of ours can have a file of this name. Such a name never leads out of
+/// the folder.
+fn is_known_name(name: &str) -> bool {
     let parts: Vec<&str> = name.split('/').collect();
     let is_id = |id: &str| uuid::Uuid::parse_str(id).is_ok_and(|uuid| uuid.to_string() == id);
     match parts[..] {
@@ -122,12 +128,12 @@ fn is_plain(file: &str) -> bool {
     !file.is_empty() && !file.starts_with('.') && file.bytes().all(allowed)
 }
 
-/// Makes sure that a folder's entries have reached the disk.
+/// Flushes a folder's entries to disk.
 pub(super) fn sync_folder(folder: &Path) -> Result<(), ArchiveError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(folder))
 }
 
-/// Moves a file or folder to a place where nothing is.
+/// Moves a file or folder.
 pub(super) fn move_to(from: &Path, to: &Path) -> Result<(), ArchiveError> {
     fs::rename(from, to).map_err(at(to))
 }
@@ -140,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_is_unpacked_than_is_allowed() {
+    fn unpacking_stops_at_the_limit() {
         let folder = tempfile::tempdir().unwrap();
         let archive = folder.path().join("archive");
         let gz = GzEncoder::new(File::create(&archive).unwrap(), Compression::best());
@@ -154,8 +160,8 @@ mod tests {
         tar.into_inner().unwrap().finish().unwrap();
         assert!(archive.metadata().unwrap().len() < 1 << 20);
         let into = folder.path().join("into");
-        let most = Most { bytes: 12 << 20, why: "as a test wants it" };
-        let refused = unpack(&archive, &into, most).unwrap_err().to_string();
+        let limit = SizeLimit { bytes: 12 << 20, why: "as a test wants it" };
+        let refused = unpack(&archive, &into, limit).unwrap_err().to_string();
         assert!(refused.contains("more than 12 MiB, as a test wants it"), "{refused}");
         let staged = into.join("sessions/7d0a3f0e-0f6a-4b5e-9a55-3a4c7d5a1c11");
         let sizes = fs::read_dir(staged).unwrap().map(|file| file.unwrap().metadata().unwrap());
@@ -163,12 +169,12 @@ mod tests {
     }
 
     #[test]
-    fn only_names_of_a_servers_files_are_taken() {
+    fn only_names_of_a_servers_files_are_accepted() {
         let id = "7d0a3f0e-0f6a-4b5e-9a55-3a4c7d5a1c11";
         for ours in ["session.json", "12.snapshot", "checkpoints/a.share", "bases/0af3"] {
-            assert!(is_ours(&format!("sessions/{id}/{ours}")), "{ours}");
+            assert!(is_known_name(&format!("sessions/{id}/{ours}")), "{ours}");
         }
-        assert!(is_ours("sessions.db"));
+        assert!(is_known_name("sessions.db"));
         let long = format!("sessions/{id}/../../x");
         let twice = format!("sessions/{}/session.json", id.to_uppercase());
         for other in [
@@ -191,7 +197,7 @@ mod tests {
             &format!("sessions/{id}/a/b"),
             &format!("sessions/{id}/a\0b"),
         ] {
-            assert!(!is_ours(other), "{other:?}");
+            assert!(!is_known_name(other), "{other:?}");
         }
     }
 }

@@ -1,23 +1,24 @@
-//! Archives brought back into a data directory that this process holds: checked whole beside it first, then moved in.
+//! Restores an archive into a data directory that this process holds: unpacks and checks it in a
+//! folder beside, then moves it in.
 
 use std::path::{Path, PathBuf};
 
-use super::read::{Most, move_to, sync_folder, unpack};
-use super::{ArchiveError, DATABASE, Kind, SESSIONS, at};
+use super::format::{ArchiveError, DATABASE, Kind, SESSIONS, at};
+use super::read::{SizeLimit, move_to, sync_folder, unpack};
 use crate::store::data_directory::{create_private_folder, names_in};
 use crate::store::snapshots::{Rules, SessionRecord, SnapshotStore};
 use crate::store::{DataDirectory, with_suffix};
 
-/// What was brought back.
+/// The result of a restore.
 #[derive(Debug)]
 pub struct Restored {
-    /// Sessions.
+    /// Number of sessions.
     pub sessions: usize,
     /// When the backup was made, in Unix seconds.
     pub created_at: f64,
 }
 
-/// To whom a session shall belong.
+/// The new owner of an imported session.
 #[derive(Debug, Clone)]
 pub struct NewOwner {
     /// The user's id.
@@ -26,11 +27,11 @@ pub struct NewOwner {
     pub full_name: String,
 }
 
-/// Brings a backup back into `data`, whose database shall be at `database`. What is there is first given to `put_aside`, if
-/// `force` is set.
+/// Restores a backup into `data`, with the database at `database`. With `force`, existing data is
+/// first passed to `put_aside`.
 ///
 /// # Errors
-/// Then nothing has changed, unless the last moves failed.
+/// Then nothing has changed, unless one of the final moves failed.
 pub fn restore(
     archive: &Path,
     data: &DataDirectory,
@@ -39,12 +40,12 @@ pub fn restore(
     put_aside: impl Fn(&Path) -> Result<(), ArchiveError>,
 ) -> Result<Restored, ArchiveError> {
     let sessions = data.root().join(SESSIONS);
-    let there = what_is_there(&sessions, database)?;
-    if let Some(what) = there.first().filter(|_| !force) {
+    let existing = existing_files(&sessions, database)?;
+    if let Some(what) = existing.first().filter(|_| !force) {
         return Err(ArchiveError::NotEmpty(data.root().display().to_string(), what.1));
     }
     let staging = staging(data)?;
-    let manifest = unpack(archive, staging.path(), Most::within(None, data.root())?)?;
+    let manifest = unpack(archive, staging.path(), SizeLimit::within(None, data.root())?)?;
     if manifest.kind != Kind::Backup {
         let kind = "one session: use `phoebe-server import-session`";
         return Err(ArchiveError::OtherKind(archive.display().to_string(), kind));
@@ -53,11 +54,11 @@ pub fn restore(
         (staging.path().join(SESSIONS), staging.path().join(DATABASE));
     create_private_folder(&new_sessions).map_err(at(&new_sessions))?;
     let count = names_in(&new_sessions).map_err(at(&new_sessions))?.len();
-    for (path, _) in there {
+    for (path, _) in existing {
         put_aside(&path)?;
     }
-    // An empty folder, or none.
-    let _none = std::fs::remove_dir(&sessions);
+    // The folder is empty or missing; otherwise the move fails.
+    let _ = std::fs::remove_dir(&sessions);
     move_to(&new_sessions, &sessions)?;
     if new_database.exists() {
         move_to(&new_database, database)?;
@@ -66,23 +67,23 @@ pub fn restore(
     Ok(Restored { sessions: count, created_at: manifest.created_at })
 }
 
-/// What a restore would replace, and what it is called.
-fn what_is_there(
+/// Returns the files that a restore would replace, with a name for each.
+fn existing_files(
     sessions: &Path,
     database: &Path,
 ) -> Result<Vec<(PathBuf, &'static str)>, ArchiveError> {
-    let mut there = Vec::new();
+    let mut existing = Vec::new();
     if database.exists() || with_suffix(database, "-wal").exists() {
-        there.push((database.to_owned(), "a database"));
+        existing.push((database.to_owned(), "a database"));
     }
     if !names_in(sessions).map_err(at(sessions))?.is_empty() {
-        there.push((sessions.to_owned(), "sessions"));
+        existing.push((sessions.to_owned(), "sessions"));
     }
-    Ok(there)
+    Ok(existing)
 }
 
-/// Brings one session into `data`, with a new id if its own is taken, and as another's if there is an `owner`. The next server
-/// that starts there has it, asleep. It has `most` bytes at the most, where that is set.
+/// Imports one session into `data`. It gets a new id if its own is taken, and a new `owner` if
+/// given. The next server start finds it asleep. It may have at most `limit` bytes.
 ///
 /// # Errors
 /// Then nothing has changed.
@@ -91,18 +92,20 @@ pub fn import_session(
     data: &DataDirectory,
     rules: Rules,
     owner: Option<NewOwner>,
-    most: Option<u64>,
+    limit: Option<u64>,
 ) -> Result<SessionRecord, ArchiveError> {
     let unusable = |why: String| ArchiveError::Unusable(archive.display().to_string(), why);
     let staging = staging(data)?;
-    let manifest = unpack(archive, staging.path(), Most::within(most, data.root())?)?;
+    let manifest = unpack(archive, staging.path(), SizeLimit::within(limit, data.root())?)?;
     if manifest.kind != Kind::Session {
         let kind = "a backup of a whole server: use `phoebe-server restore`";
         return Err(ArchiveError::OtherKind(archive.display().to_string(), kind));
     }
     let staged = staging.path().join(SESSIONS);
     let ids = names_in(&staged).map_err(at(&staged))?;
-    let [old] = &ids[..] else { return Err(unusable("it holds not one session".to_owned())) };
+    let [old] = &ids[..] else {
+        return Err(unusable("it does not hold exactly one session".to_owned()));
+    };
     let store = SnapshotStore::open(staging.path(), rules).map_err(at(staging.path()))?;
     let mut record = store
         .session(old)
@@ -126,7 +129,7 @@ pub fn import_session(
     Ok(record)
 }
 
-/// A folder beside what will be replaced; it is removed with what is left in it.
+/// Creates a temporary folder in the data directory.
 fn staging(data: &DataDirectory) -> Result<tempfile::TempDir, ArchiveError> {
     tempfile::Builder::new().prefix("restore-").tempdir_in(data.root()).map_err(at(data.root()))
 }

@@ -50,7 +50,7 @@ impl Place {
         SnapshotStore::open(&self.root(), RULES).unwrap().session(id)
     }
 
-    /// A session's folder that is kept.
+    /// Returns a stored session's folder.
     fn new_session(&self, id: &str) -> SessionFolder {
         let folder = self.session(id);
         let record = SessionRecord { session_id: id.to_owned(), ..SessionRecord::default() };
@@ -83,21 +83,21 @@ fn push(folder: &mut SessionFolder, content: &str) -> u64 {
     folder.commit(Change::command(1.0, true, command), Some(&payload(content))).unwrap()
 }
 
-/// The state that counts, as text.
+/// Returns the current state as text.
 fn state(folder: &mut SessionFolder) -> String {
     let forms = folder.recover(&payload("").versions).unwrap().forms;
     String::from_utf8(forms[0].payload.to_vec()).unwrap()
 }
 
 #[test]
-fn everything_is_brought_back() {
+fn a_backup_restores_everything() {
     let (here, there) = (Place::new(), Place::empty());
     let mut folder = here.new_session(ID);
     for content in ["a", "b", "c"] {
         push(&mut folder, content);
     }
     let before = folder.before().unwrap().unwrap().header.step;
-    folder.go_to(before).unwrap();
+    folder.set_head(before).unwrap();
     let checkpoint = folder.write_checkpoint(1.0, "one".to_owned(), None).unwrap();
     folder.share(&checkpoint.id, "hash").unwrap();
     let report = here.back_up();
@@ -135,7 +135,7 @@ fn an_archive_that_was_cut_or_changed_changes_nothing() {
         for content in [&whole[..position], &flipped[..]] {
             fs::write(&damaged, content).unwrap();
             let there = Place::empty();
-            // A few bits mean nothing to the compression: then it is whole.
+            // Some bits do not matter to the decompressor.
             let is_whole = decompressed(content).is_some_and(|content| content == inside);
             assert_eq!(there.restore(&damaged).is_ok(), is_whole, "{position}");
             assert_eq!(there.database().exists(), is_whole, "{position}");
@@ -150,7 +150,7 @@ fn nothing_is_written_outside_the_data_directory() {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_size(if kind.is_file() { 1 } else { 0 });
-        // The library itself would refuse to write such a name.
+        // The library refuses to write such a name.
         let bytes = &mut header.as_old_mut().name;
         bytes[..name.len()].copy_from_slice(name.as_bytes());
         if kind.is_symlink() {
@@ -183,7 +183,7 @@ fn nothing_is_written_outside_the_data_directory() {
 }
 
 #[test]
-fn a_session_comes_alone_and_gets_a_new_id_where_its_own_is_taken() {
+fn an_imported_session_gets_a_new_id_if_its_own_is_taken() {
     let (here, there) = (Place::new(), Place::new());
     let mut folder = here.new_session(ID);
     push(&mut folder, "a");
@@ -212,7 +212,7 @@ fn a_session_comes_alone_and_gets_a_new_id_where_its_own_is_taken() {
 }
 
 #[test]
-fn a_damaged_snapshot_is_reported_and_put_away_as_it_is() {
+fn a_damaged_snapshot_is_reported_and_archived_unchanged() {
     let here = Place::new();
     let mut folder = here.new_session(ID);
     push(&mut folder, "a");
@@ -226,9 +226,9 @@ fn a_damaged_snapshot_is_reported_and_put_away_as_it_is() {
     assert_eq!(state(&mut there.session(ID)), "a");
 }
 
-/// Each copy of a session that changes all the time is a state that it had between the beginning and the end of copying.
+/// Each copy of a constantly changing session is a state that it had during the copy.
 #[test]
-fn what_is_copied_amid_changes_is_a_state_that_once_was() {
+fn a_copy_during_changes_is_a_consistent_state() {
     let here = Place::new();
     let mut folder = here.new_session(ID);
     push(&mut folder, "1");
@@ -242,7 +242,7 @@ fn what_is_copied_amid_changes_is_a_state_that_once_was() {
                 push(&mut folder, &content.to_string());
                 if turn.is_multiple_of(3) {
                     let before = folder.before().unwrap().unwrap().header.step;
-                    folder.go_to(before).unwrap();
+                    folder.set_head(before).unwrap();
                 }
             }
         });
@@ -253,7 +253,7 @@ fn what_is_copied_amid_changes_is_a_state_that_once_was() {
             let mut copied = there.session(ID);
             let recovered = copied.recover(&payload("").versions).unwrap();
             assert_eq!(recovered.notice, None);
-            // Each state is the number of changes that led to it, and the journal tells them.
+            // Each state is the number of its changes, and the journal has the same number.
             assert_eq!(state(&mut copied), copied.commands().len().to_string());
         }
         done.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! An archive as it is written: whole under its name, or not at all.
+//! Writes an archive. The file gets its name when it is complete.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,34 +11,36 @@ use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use super::{ArchiveError, FORMAT, Kind, Listed, MANIFEST, Manifest, at, folder_of, now};
+use super::format::{
+    ArchiveError, FORMAT, FileEntry, Kind, MANIFEST, Manifest, at, folder_of, now,
+};
 use crate::store::snapshots;
 
-/// Snapshots compress little after the first effort.
-const EFFORT: Compression = Compression::new(3);
+/// Snapshots hardly compress better at higher levels.
+const COMPRESSION: Compression = Compression::new(3);
 
 type Compressed = GzEncoder<BufWriter<NamedTempFile>>;
 
-/// Writes an archive. Dropped before [`Writer::finish`], it leaves nothing.
+/// Writes an archive. Dropped before [`Writer::finish`], it leaves no file.
 pub(super) struct Writer {
     path: PathBuf,
     force: bool,
     folder: PathBuf,
     archive: tar::Builder<Compressed>,
-    files: BTreeMap<String, Listed>,
+    files: BTreeMap<String, FileEntry>,
     damaged: Vec<String>,
     modified: u64,
 }
 
 impl Writer {
-    /// Begins the archive that shall be at `path`, for this user alone to read.
+    /// Starts the archive for `path`, readable by this user only.
     pub(super) fn create(path: &Path, force: bool) -> Result<Self, ArchiveError> {
         if path.exists() && !force {
             return Err(ArchiveError::Exists(path.display().to_string()));
         }
         let folder = folder_of(path);
         let file = tempfile::Builder::new().prefix(".phoebe-server-archive-").tempfile_in(&folder);
-        let compressed = GzEncoder::new(BufWriter::new(file.map_err(at(&folder))?), EFFORT);
+        let compressed = GzEncoder::new(BufWriter::new(file.map_err(at(&folder))?), COMPRESSION);
         Ok(Self {
             path: path.to_owned(),
             force,
@@ -51,12 +53,12 @@ impl Writer {
         })
     }
 
-    /// Where the archive will be.
+    /// Returns the folder of the archive.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Adds a file. A snapshot that is not whole is noted.
+    /// Adds a file. Notes a damaged snapshot.
     pub(super) fn add(&mut self, name: &str, content: Vec<u8>) -> Result<(), ArchiveError> {
         let content = Bytes::from(content);
         if name.ends_with(".snapshot")
@@ -65,7 +67,7 @@ impl Writer {
             self.damaged.push(format!("{name}: {problem}"));
         }
         let listed =
-            Listed { size: content.len() as u64, sha256: hex::encode(Sha256::digest(&content)) };
+            FileEntry { size: content.len() as u64, sha256: hex::encode(Sha256::digest(&content)) };
         self.append(name, listed.size, &content[..])?;
         self.files.insert(name.to_owned(), listed);
         Ok(())
@@ -75,19 +77,19 @@ impl Writer {
     pub(super) fn add_file(&mut self, name: &str, path: &Path) -> Result<(), ArchiveError> {
         let file = File::open(path).map_err(at(path))?;
         let size = file.metadata().map_err(at(path))?.len();
-        let mut hashed = Hashed { inner: file, hash: Sha256::new() };
-        self.append(name, size, &mut hashed)?;
-        let sha256 = hex::encode(hashed.hash.finalize());
-        self.files.insert(name.to_owned(), Listed { size, sha256 });
+        let mut hashing = HashingReader { inner: file, hash: Sha256::new() };
+        self.append(name, size, &mut hashing)?;
+        let sha256 = hex::encode(hashing.hash.finalize());
+        self.files.insert(name.to_owned(), FileEntry { size, sha256 });
         Ok(())
     }
 
-    /// Snapshots that were added and are not whole.
+    /// Returns the damaged snapshots.
     pub(super) fn take_damaged(&mut self) -> Vec<String> {
         std::mem::take(&mut self.damaged)
     }
 
-    /// Adds the list of all files, and gives the archive its name. Returns its size in bytes.
+    /// Adds the manifest and gives the archive its name. Returns its size in bytes.
     pub(super) fn finish(mut self, kind: Kind) -> Result<u64, ArchiveError> {
         let manifest = Manifest {
             format: FORMAT.to_owned(),
@@ -135,13 +137,13 @@ impl Writer {
     }
 }
 
-/// Reads on, and remembers the checksum of what was read.
-pub(super) struct Hashed<R> {
+/// A reader that computes the checksum of what it reads.
+pub(super) struct HashingReader<R> {
     pub(super) inner: R,
     pub(super) hash: Sha256,
 }
 
-impl<R: io::Read> io::Read for Hashed<R> {
+impl<R: io::Read> io::Read for HashingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.hash.update(&buffer[..count]);

@@ -1,4 +1,4 @@
-//! One snapshot as a file that tells by itself whether it is whole.
+//! The file of one snapshot, with a checksum.
 //!
 //! ```text
 //! phoebe-snapshot 1 <SHA-256 of all that follows, 64 hexadecimal digits>\n
@@ -6,7 +6,8 @@
 //! <payload>
 //! ```
 //!
-//! It reads and writes bytes. A payload is never interpreted: it may be code, and only a worker of its session may read it.
+//! Payloads are never interpreted: they may be code, and only a worker of the session may read
+//! them.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -20,17 +21,17 @@ use thiserror::Error;
 const MAGIC: &str = "phoebe-snapshot 1 ";
 const LONGEST_HEADER: u64 = 1 << 20;
 
-/// How a payload is written down.
+/// The encoding of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// Python's pickle of the Bundle: exact and fast, and tied to the versions that wrote it.
+    /// A Python pickle of the Bundle: exact and fast, but tied to the versions that wrote it.
     Pickle,
-    /// PHOEBE's own JSON: survives an upgrade.
+    /// PHOEBE's JSON, which any version can read.
     Portable,
 }
 
-/// Which versions wrote a payload.
+/// The versions that wrote a payload.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Versions {
     /// Version of PHOEBE.
@@ -40,7 +41,7 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// Whether a pickle that these versions wrote can be trusted to load in `others`.
+    /// Returns whether a pickle written by these versions loads in `others`.
     pub(super) fn work_in(&self, others: &Self) -> bool {
         let minor = |version: &str| -> Vec<String> {
             version.split('.').take(2).map(str::to_owned).collect()
@@ -49,62 +50,62 @@ impl Versions {
     }
 }
 
-/// What is known of a payload without reading it.
+/// The header of a snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Header {
-    /// How the payload is written down.
+    /// The encoding of the payload.
     pub format: Format,
-    /// After how many changes of the session it was taken; 0 for the Bundle that the session began with.
+    /// The number of changes of the session before the snapshot; 0 for the initial Bundle.
     pub step: u64,
     /// Unix seconds.
     pub taken_at: f64,
-    /// What wrote it.
+    /// The versions that wrote it.
     #[serde(flatten)]
     pub versions: Versions,
     /// A checkpoint's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What its user noted with a checkpoint.
+    /// A checkpoint's note.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
 impl Header {
-    /// Whether the Bundle is another one where `versions` have read it, as an upgrade of PHOEBE
-    /// makes it.
+    /// Returns whether `versions` change the Bundle when they read it, as another version of PHOEBE
+    /// does.
     #[must_use]
     pub fn is_migrated_by(&self, versions: &Versions) -> bool {
         self.format == Format::Portable && self.versions.phoebe != versions.phoebe
     }
 }
 
-/// A whole snapshot.
+/// A valid snapshot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
-    /// What is known of it.
+    /// The header.
     pub header: Header,
     /// The Bundle.
     pub payload: Bytes,
 }
 
-/// Why a file is no snapshot.
+/// Why a snapshot cannot be read.
 #[derive(Debug, Error)]
 pub enum SnapshotError {
-    /// The operating system.
+    /// An error of the file system.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It is torn, damaged, or something else.
+    /// The file is torn, damaged, or not a snapshot.
     #[error("{0}")]
     Damaged(&'static str),
-    /// There are snapshots, and each is damaged.
-    #[error("no snapshot of the session is whole: {0}")]
+    /// All snapshots of the session are damaged.
+    #[error("no snapshot of the session is valid: {0}")]
     NoneWhole(String),
 }
 
-/// Writes a snapshot so that `path` holds either what it held before or all of it, whatever happens meanwhile.
+/// Writes a snapshot atomically.
 ///
 /// # Errors
-/// Then `path` holds what it held before.
+/// Then `path` keeps its content.
 pub(super) fn write(path: &Path, snapshot: &Snapshot, durable: bool) -> io::Result<()> {
     let mut header = serde_json::to_vec(&snapshot.header)?;
     header.push(b'\n');
@@ -113,33 +114,33 @@ pub(super) fn write(path: &Path, snapshot: &Snapshot, durable: bool) -> io::Resu
     write_atomically(path, &[first.as_bytes(), &header, &snapshot.payload], durable)
 }
 
-/// Reads a snapshot and checks that it is whole.
+/// Reads a snapshot and verifies its checksum.
 ///
 /// # Errors
-/// [`SnapshotError`] says what is wrong with it.
+/// [`SnapshotError`] has the reason.
 pub(super) fn read(path: &Path) -> Result<Snapshot, SnapshotError> {
     parse(Bytes::from(fs::read(path)?))
 }
 
-/// A snapshot whose payload is still in its file.
+/// A valid snapshot whose payload is still in the file.
 #[derive(Debug)]
-pub struct OnDisk {
-    /// What is known of it.
+pub struct SnapshotFile {
+    /// The header.
     pub header: Header,
-    /// At the beginning of the payload.
+    /// The file, positioned at the payload.
     pub file: File,
-    /// Bytes of the payload.
+    /// The payload's length in bytes.
     pub length: u64,
 }
 
-/// Checks that a snapshot is whole, piece by piece.
+/// Verifies a snapshot's checksum without holding the payload in memory.
 ///
 /// # Errors
-/// [`SnapshotError`] says what is wrong with it.
-pub(super) fn open(path: &Path) -> Result<OnDisk, SnapshotError> {
+/// [`SnapshotError`] has the reason.
+pub(super) fn open(path: &Path) -> Result<SnapshotFile, SnapshotError> {
     let mut file = File::open(path)?;
     let mut reader = BufReader::new(&file);
-    let first = line(&mut reader)?.ok_or(SnapshotError::Damaged("it is cut short"))?;
+    let first = line(&mut reader)?.ok_or(SnapshotError::Damaged("it is truncated"))?;
     let expected = std::str::from_utf8(&first).ok().and_then(|line| line.strip_prefix(MAGIC));
     let expected = expected.ok_or(SnapshotError::Damaged("it is not a snapshot"))?;
     let header = line(&mut reader)?.ok_or(SnapshotError::Damaged("it has no header"))?;
@@ -163,30 +164,30 @@ pub(super) fn open(path: &Path) -> Result<OnDisk, SnapshotError> {
     let header = serde_json::from_slice(&header)
         .map_err(|_| SnapshotError::Damaged("its header is of another version"))?;
     file.seek(SeekFrom::Start(start as u64))?;
-    Ok(OnDisk { header, file, length })
+    Ok(SnapshotFile { header, file, length })
 }
 
-/// The next line with its end; `None` if there is none, or it is longer than ours are.
+/// Reads a line with its end; `None` if there is none within the limit.
 fn line(reader: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     reader.take(LONGEST_HEADER).read_until(b'\n', &mut line)?;
     Ok(line.ends_with(b"\n").then_some(line))
 }
 
-/// Whether these bytes are a whole snapshot.
+/// Verifies the bytes of a snapshot.
 ///
 /// # Errors
-/// [`SnapshotError::Damaged`] says what is wrong.
+/// [`SnapshotError::Damaged`] has the reason.
 pub fn verify(bytes: Bytes) -> Result<(), SnapshotError> {
     parse(bytes).map(drop)
 }
 
-/// The snapshot that these bytes are, checked.
+/// Parses and verifies the bytes of a snapshot.
 ///
 /// # Errors
 /// [`SnapshotError::Damaged`].
 pub(super) fn parse(bytes: Bytes) -> Result<Snapshot, SnapshotError> {
-    let (first, rest) = split_line(&bytes).ok_or(SnapshotError::Damaged("it is cut short"))?;
+    let (first, rest) = split_line(&bytes).ok_or(SnapshotError::Damaged("it is truncated"))?;
     let expected = std::str::from_utf8(&first).ok().and_then(|line| line.strip_prefix(MAGIC));
     let expected = expected.ok_or(SnapshotError::Damaged("it is not a snapshot"))?;
     if checksum(&[&rest]) != expected {
@@ -198,13 +199,13 @@ pub(super) fn parse(bytes: Bytes) -> Result<Snapshot, SnapshotError> {
     Ok(Snapshot { header, payload })
 }
 
-/// Replaces the file at `path` by these bytes, or leaves it as it is.
+/// Replaces the file at `path` atomically.
 pub(super) fn write_atomically(path: &Path, parts: &[&[u8]], durable: bool) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let written = write_all(&temporary, parts, durable).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
-        // What is half written helps nobody; the error matters more than this one.
-        let _may_stay = fs::remove_file(&temporary);
+        // Best effort: the first error is the one to report.
+        let _ = fs::remove_file(&temporary);
         return written;
     }
     match path.parent() {
@@ -253,9 +254,9 @@ mod tests {
     }
 
     proptest! {
-        /// What is written is read again; whatever is cut off or flipped is noticed.
+        /// What is written is read again; every cut and every flipped bit is detected.
         #[test]
-        fn whole_or_noticed(
+        fn damage_is_always_detected(
             payload in prop::collection::vec(any::<u8>(), 0..2000),
             cut in any::<prop::sample::Index>(),
             flip in any::<prop::sample::Index>(),
@@ -269,7 +270,8 @@ mod tests {
             let mut on_disk = open(&path).unwrap();
             let mut payload = Vec::new();
             on_disk.file.read_to_end(&mut payload).unwrap();
-            prop_assert_eq!((&on_disk.header, on_disk.length), (&written.header, payload.len() as u64));
+            prop_assert_eq!(&on_disk.header, &written.header);
+            prop_assert_eq!(on_disk.length, payload.len() as u64);
             prop_assert_eq!(&payload, &written.payload);
             prop_assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 
@@ -284,11 +286,11 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_leaves_what_was_there() {
+    fn a_failed_write_keeps_the_old_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("1.snapshot");
         write(&path, &snapshot(b"old".to_vec()), true).unwrap();
-        // The temporary file's place is taken by a folder: it cannot be written.
+        // A folder has the temporary file's name, so the write fails.
         fs::create_dir(path.with_extension("new")).unwrap();
         assert!(write(&path, &snapshot(b"new".to_vec()), true).is_err());
         assert_eq!(read(&path).unwrap().payload, "old");

@@ -1,7 +1,8 @@
-//! One session's folder: its snapshots, which of them counts, its journal, and what is known of the session.
+//! A session's folder: its record, snapshots and journal.
 //!
-//! A session's state is counted in steps: 0 is the Bundle it began with, each change makes the next. Not every step needs a
-//! snapshot; undoing goes from one that has one to another.
+//! A session's states are numbered in steps: 0 is the initial Bundle, and each change makes the
+//! next step. Not every step has a snapshot; undo goes from one with a snapshot to the one before.
+//! The current step is the head.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,23 +14,24 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
-pub use bases::{ScriptSource, compact_length};
-pub use checkpoints::Checkpoint;
-
-use super::Rules;
 use super::file::{
-    self, Format, Header, OnDisk, Snapshot, SnapshotError, Versions, write_atomically,
+    self, Format, Header, Snapshot, SnapshotError, SnapshotFile, Versions, write_atomically,
 };
 use super::journal::{Interrupted, Journal, Origin, Step};
-use super::usage::DiskUse;
+use super::names::{HEAD, JOURNAL, PORTABLE, RECORD, head_step, snapshot_step};
+use super::usage::DiskUsage;
 use crate::store::data_directory::{create_private_folder_in_place, names_in};
 
-pub(in crate::store) const RECORD: &str = "session.json";
-pub(in crate::store) const HEAD: &str = "head";
-pub(in crate::store) const PORTABLE: &str = "portable.snapshot";
-pub(in crate::store) const JOURNAL: &str = "journal.jsonl";
+/// How snapshots are stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Whether a snapshot is flushed to disk before its command is answered.
+    pub fsync: bool,
+    /// The number of changes that can be undone.
+    pub history: usize,
+}
 
-/// What must be known of a session to show it and to give it back to its owner.
+/// The stored record of a session.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SessionRecord {
@@ -45,26 +47,26 @@ pub struct SessionRecord {
     pub full_name: Option<String>,
     /// The name of the user's project.
     pub project_name: Option<String>,
-    /// What the user told of themself.
+    /// Entered by the user.
     pub first_name: Option<String>,
-    /// What the user told of themself.
+    /// Entered by the user.
     pub last_name: Option<String>,
-    /// What the user told of themself.
+    /// Entered by the user.
     pub email: Option<String>,
     /// Other metadata given at the start.
     pub metadata: BTreeMap<String, serde_json::Value>,
 }
 
-/// A change of the Bundle that is to be kept.
+/// A change of the Bundle.
 #[derive(Debug, Clone)]
 pub struct Change {
     /// Unix seconds.
     pub at: f64,
     /// Whether the command succeeded.
     pub success: bool,
-    /// What changed the Bundle.
-    pub changed: Changed,
-    /// The step whose state was brought back, if that is not the one before.
+    /// The kind of change.
+    pub changed: ChangeKind,
+    /// The step whose state was restored, if it is not the one before.
     pub parent: Option<u64>,
 }
 
@@ -72,67 +74,72 @@ impl Change {
     /// A command that changed the Bundle.
     #[must_use]
     pub fn command(at: f64, success: bool, command: Bytes) -> Self {
-        Self { at, success, changed: Changed::Command { command, parameter: None }, parent: None }
+        Self {
+            at,
+            success,
+            changed: ChangeKind::Command { command, parameter: None },
+            parent: None,
+        }
     }
 }
 
 /// What changed the Bundle.
 #[derive(Debug, Clone)]
-pub enum Changed {
+pub enum ChangeKind {
     /// A command.
     Command {
-        /// As its user sent it.
+        /// The command as the user sent it.
         command: Bytes,
-        /// The tags of the parameter that it names by its unique id.
+        /// The tags of the parameter that the command names by its unique id.
         parameter: Option<serde_json::Map<String, serde_json::Value>>,
     },
-    /// The state of the parent was brought back.
+    /// The state of the parent was restored.
     Returned,
-    /// A Bundle from outside took its place.
+    /// An imported Bundle replaced it.
     Replaced(Imported),
 }
 
-/// A Bundle from outside.
+/// An imported Bundle.
 #[derive(Debug, Clone)]
 pub struct Imported {
-    /// Where it came from.
+    /// Its origin.
     pub origin: Origin,
-    /// The version of PHOEBE that it is of now.
+    /// The version of PHOEBE that has read it.
     pub phoebe: String,
-    /// What a script can begin with, or why there is nothing.
+    /// The Bundle for scripts, or the reason why there is none.
     pub bytes: Result<Bytes, String>,
 }
 
-/// A Bundle as bytes.
+/// An encoded Bundle.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Payload {
-    /// How they are written down.
+    /// The encoding.
     pub format: Format,
-    /// What wrote them.
+    /// The versions that wrote it.
     pub versions: Versions,
     /// The bytes.
     pub bytes: Bytes,
 }
 
-/// What could be brought back.
+/// The result of a recovery.
 #[derive(Debug)]
 pub struct Recovered {
-    /// The state that counts, in the forms there are, the best first. Empty if nothing was ever kept.
+    /// The recovered state in all its valid forms, best first. Empty if nothing was stored.
     pub forms: Vec<Snapshot>,
-    /// What had to be passed over, and why, in words for the user.
+    /// Why an earlier state was used, for the user.
     pub notice: Option<String>,
 }
 
-/// One session's folder.
+/// A session's folder.
 #[derive(Debug)]
 pub struct SessionFolder {
     path: PathBuf,
     id: String,
     rules: Rules,
     journal: Journal,
-    /// The step that counts and the last that there was, once they are known.
+    /// The head and the last step, once known.
     steps: Option<Steps>,
-    usage: Arc<DiskUse>,
+    usage: Arc<DiskUsage>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -148,59 +155,59 @@ impl SessionFolder {
         Self { path, id: id.to_owned(), rules, journal, steps: None, usage }
     }
 
-    /// Counts what it takes in `usage`.
+    /// Counts its files in `usage`.
     #[must_use]
-    pub fn counted_in(self, usage: Arc<DiskUse>) -> Self {
+    pub fn counted_in(self, usage: Arc<DiskUsage>) -> Self {
         Self { usage, ..self }
     }
 
-    /// What it takes, as far as it was written or measured by this.
+    /// Returns the disk usage.
     #[must_use]
-    pub fn usage(&self) -> &DiskUse {
+    pub fn usage(&self) -> &DiskUsage {
         &self.usage
     }
 
-    /// Counts all files anew.
+    /// Measures the disk usage again.
     pub fn measure(&self) {
         self.usage.measure(&self.path);
     }
 
-    /// Where its journal is.
+    /// Returns the journal's path.
     #[must_use]
     pub fn journal_path(&self) -> &Path {
         self.journal.path()
     }
 
-    /// Where it is.
+    /// Returns the folder's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What is known of the session.
+    /// Reads the session's record.
     ///
     /// # Errors
-    /// When it is not kept, or its record is damaged.
+    /// If the record is missing or damaged.
     pub fn record(&self) -> io::Result<SessionRecord> {
         let record: SessionRecord = serde_json::from_slice(&fs::read(self.path.join(RECORD))?)?;
         if record.session_id == self.id {
             Ok(record)
         } else {
-            Err(io::Error::other("its record speaks of another session"))
+            Err(io::Error::other("its record has the id of another session"))
         }
     }
 
-    /// Keeps what is known of the session, and makes its folder if there is none.
+    /// Writes the session's record, and creates the folder if needed.
     ///
     /// # Errors
-    /// Then what was kept before stays.
+    /// Then the earlier record stays.
     pub fn write_record(&self, record: &SessionRecord) -> io::Result<()> {
         create_private_folder_in_place(&self.path)?;
         let text = serde_json::to_vec_pretty(record)?;
         self.write_text(&self.path.join(RECORD), &text)
     }
 
-    /// Unix seconds of the last sign of life that the files give.
+    /// Returns the time of the last change of the journal, in Unix seconds.
     #[must_use]
     pub fn last_change(&self) -> Option<f64> {
         let modified = fs::metadata(self.path.join(JOURNAL)).and_then(|file| file.modified());
@@ -208,11 +215,11 @@ impl SessionFolder {
         Some(since.as_secs_f64())
     }
 
-    /// Keeps the Bundle that the session began with, as links to the forms of it that all sessions of its worker's origin share.
+    /// Stores the initial Bundle as hard links to the templates, which sessions share.
     ///
     /// # Errors
-    /// `NotFound` if one of them is missing.
-    pub fn begin_with(&self, exact: &Path, portable: &Path) -> io::Result<()> {
+    /// `NotFound` if a template is missing.
+    pub fn link_templates(&self, exact: &Path, portable: &Path) -> io::Result<()> {
         create_private_folder_in_place(&self.path)?;
         for (from, to) in [(exact, self.snapshot_path(0)), (portable, self.path.join(PORTABLE))] {
             link(from, &to)?;
@@ -221,52 +228,53 @@ impl SessionFolder {
         Ok(())
     }
 
-    /// Notes that a command goes to the worker.
+    /// Writes to the journal that a command goes to the worker.
     ///
     /// # Errors
-    /// When it cannot be noted now; it is noted later.
+    /// If the write fails; it is repeated later.
     pub fn begin(&mut self, command: &str, at: f64) -> io::Result<()> {
-        let noted = self.journal.begin(command, at);
-        self.counted(noted)
+        let written = self.journal.begin(command, at);
+        self.counted(written)
     }
 
-    /// Notes that a command is over and changed nothing.
+    /// Writes to the journal that a command has ended without a change.
     ///
     /// # Errors
-    /// When it cannot be noted now; it is noted later.
+    /// If the write fails; it is repeated later.
     pub fn end(&mut self, command: &str, at: f64) -> io::Result<()> {
-        let noted = self.journal.end(command, at);
-        self.counted(noted)
+        let written = self.journal.end(command, at);
+        self.counted(written)
     }
 
-    /// Notes a change, and keeps the Bundle after it if there is a payload: it counts from now on, and what was undone before
-    /// is forgotten. Without a payload the change is kept with the next [`Self::save`].
+    /// Writes a change to the journal, and the Bundle after it if there is a payload. The change
+    /// becomes the head, and undone changes are discarded. Without a payload, the next
+    /// [`Self::save`] stores the Bundle.
     ///
     /// # Errors
-    /// Then what counted on disk before still counts there; [`Self::save`] tries again.
+    /// Then the head on disk is unchanged; [`Self::save`] tries again.
     pub fn commit(&mut self, change: Change, payload: Option<&Payload>) -> io::Result<u64> {
         let steps = self.steps()?;
         let step = steps.last + 1;
         self.steps = Some(Steps { head: step, last: step });
         let Change { at, success, changed, parent } = change;
-        let begins = matches!(changed, Changed::Replaced(_));
+        let is_import = matches!(changed, ChangeKind::Replaced(_));
         let parent = parent.unwrap_or(steps.head);
-        let act = self.act(changed);
-        let noted = self.journal.step(Step { step, parent, at, success, act });
-        let noted = self.counted(noted);
+        let action = self.action(changed);
+        let written = self.journal.step(Step { step, parent, at, success, action });
+        let written = self.counted(written);
         if let Some(payload) = payload {
             self.write_step(step, steps.head, payload, at)?;
         }
-        if begins {
+        if is_import {
             self.remove_unused_bases();
         }
-        noted.map(|()| step)
+        written.map(|()| step)
     }
 
-    /// Keeps the Bundle as it is after the last change.
+    /// Stores the Bundle of the head.
     ///
     /// # Errors
-    /// Then what counted on disk before still counts there.
+    /// Then the head on disk is unchanged.
     pub fn save(&mut self, payload: &Payload, at: f64) -> io::Result<()> {
         let step = self.steps()?.head;
         let before = self.head_among(&self.numbers()?).unwrap_or(step);
@@ -287,22 +295,22 @@ impl SessionFolder {
         let snapshot = payload.snapshot(step, taken_at);
         self.write_snapshot(&self.snapshot_path(step), &snapshot)?;
         self.remove_file(&self.path.join(HEAD))?;
-        // Undone ones first; then the oldest, but for so many as can be undone.
+        // Removes the undone snapshots, then the oldest ones beyond the undo depth.
         let (kept, undone): (Vec<u64>, Vec<u64>) =
             numbers.iter().filter(|other| **other != step).partition(|other| **other <= before);
         let excess = kept.len().saturating_sub(self.rules.history.max(1));
         for old in undone.iter().chain(&kept[..excess]) {
             if let Err(error) = self.remove_file(&self.snapshot_path(*old)) {
-                warn!(session = self.id, step = old, %error, "an old snapshot stays");
+                warn!(session = self.id, step = old, %error, "an old snapshot stays on disk");
             }
         }
         Ok(())
     }
 
-    /// Keeps the Bundle in the form that survives an upgrade.
+    /// Stores the portable copy of the Bundle.
     ///
     /// # Errors
-    /// Then the portable copy that was kept before stays.
+    /// Then the earlier portable copy stays.
     pub fn save_portable(&mut self, payload: &Payload, at: f64) -> io::Result<()> {
         let snapshot = payload.snapshot(self.steps()?.head, at);
         self.write_snapshot(&self.path.join(PORTABLE), &snapshot)
@@ -312,18 +320,19 @@ impl SessionFolder {
         file::read(&self.path.join(PORTABLE))
     }
 
-    /// The state that counts, in all forms that are whole: the exact one first where `versions` wrote it, else the portable
-    /// one. If no form of it is whole, the newest state before it.
+    /// Reads the state of the head in all its valid forms: the exact form first if `versions` can
+    /// load it, else the portable one. If the head has no valid form, reads the newest state before
+    /// it.
     ///
     /// # Errors
-    /// When there are snapshots and none of them is whole, or the folder cannot be read.
+    /// If no snapshot is valid, or the folder cannot be read.
     pub fn recover(&mut self, versions: &Versions) -> Result<Recovered, SnapshotError> {
         let mut recovered = self.whole_forms()?;
-        best_first(&mut recovered.forms, versions);
+        sort_by_preference(&mut recovered.forms, versions);
         Ok(recovered)
     }
 
-    /// The same, the exact form first where it is whole.
+    /// The same, with the exact form first if it is valid.
     fn whole_forms(&mut self) -> Result<Recovered, SnapshotError> {
         let numbers = self.numbers()?;
         let Some(head) = self.head_among(&numbers) else {
@@ -346,7 +355,10 @@ impl SessionFolder {
             }
             let notice = (step != head).then(|| {
                 let damaged = damaged.join("; ");
-                format!("The last change is lost: it could not be read from disk ({damaged}). The state before it is used.")
+                format!(
+                    "The last change is lost: it could not be read from disk ({damaged}). The \
+                     state before it is used."
+                )
             });
             let last = self.steps().map_or(head, |steps| steps.last);
             self.steps = Some(Steps { head: step, last });
@@ -355,30 +367,30 @@ impl SessionFolder {
         Err(SnapshotError::NoneWhole(damaged.join("; ")))
     }
 
-    /// The snapshot before the one that counts. `None` if there is none to go back to.
+    /// Reads the snapshot before the head, for undo. `None` if there is none.
     ///
     /// # Errors
-    /// When it is damaged.
+    /// If it is damaged.
     pub fn before(&mut self) -> Result<Option<Snapshot>, SnapshotError> {
         let head = self.steps()?.head;
         let before = self.numbers()?.into_iter().rev().find(|step| *step < head);
         before.map(|step| file::read(&self.snapshot_path(step))).transpose()
     }
 
-    /// The snapshot that an undo went back from. `None` if nothing was undone.
+    /// Reads the snapshot after the head, for redo. `None` if there is none.
     ///
     /// # Errors
-    /// When it is damaged.
+    /// If it is damaged.
     pub fn after(&mut self) -> Result<Option<Snapshot>, SnapshotError> {
         let head = self.steps()?.head;
         let after = self.numbers()?.into_iter().find(|step| *step > head);
         after.map(|step| file::read(&self.snapshot_path(step))).transpose()
     }
 
-    /// How many changes can be undone, and how many undone ones can be made again.
+    /// Returns how many changes can be undone and redone.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn history(&mut self) -> io::Result<(usize, usize)> {
         let head = self.steps()?.head;
         let numbers = self.numbers()?;
@@ -386,11 +398,11 @@ impl SessionFolder {
         Ok((before, numbers.iter().filter(|step| **step > head).count()))
     }
 
-    /// Makes the snapshot of `step` count.
+    /// Makes `step` the head.
     ///
     /// # Errors
     /// Then nothing has changed.
-    pub fn go_to(&mut self, step: u64) -> io::Result<()> {
+    pub fn set_head(&mut self, step: u64) -> io::Result<()> {
         let steps = self.steps()?;
         let text = step.to_string();
         self.write_text(&self.path.join(HEAD), text.as_bytes())?;
@@ -398,20 +410,20 @@ impl SessionFolder {
         Ok(())
     }
 
-    /// The command that had begun when the server ended.
+    /// Returns the command that ran when the server ended.
     ///
     /// # Errors
-    /// When the journal cannot be read.
+    /// If the journal cannot be read.
     pub fn interrupted(&self) -> io::Result<Option<Interrupted>> {
         self.journal.interrupted()
     }
 
-    /// Copies a state and the way to it into `other`, which must be new: the state that counts, or
-    /// that of a checkpoint. False if there is no such checkpoint. Checkpoints, and what did not
-    /// lead to the state, stay behind.
+    /// Copies the head's state, or a checkpoint's, and its lineage into `other`, which must be new.
+    /// Returns false if the checkpoint does not exist. Checkpoints and undone changes are not
+    /// copied.
     ///
     /// # Errors
-    /// Then `other` may hold a part.
+    /// Then `other` may be incomplete.
     pub fn copy_to(&mut self, other: &mut Self, checkpoint: Option<&str>) -> io::Result<bool> {
         create_private_folder_in_place(&other.path)?;
         let forms = match checkpoint {
@@ -428,11 +440,11 @@ impl SessionFolder {
         if let Some(portable) = forms.get(1) {
             other.write_snapshot(&other.path.join(PORTABLE), portable)?;
         }
-        self.copy_way(step, other)?;
+        self.copy_lineage(step, other)?;
         Ok(true)
     }
 
-    /// The file of the state that counts in one form, as it is on disk, for its owner to take away.
+    /// Reads the snapshot of the head in one form.
     ///
     /// # Errors
     /// `NotFound` if there is none.
@@ -446,11 +458,11 @@ impl SessionFolder {
         }
     }
 
-    /// The same, with the payload still in the file.
+    /// Opens the snapshot of the head in one form.
     ///
     /// # Errors
     /// `NotFound` if there is none.
-    pub fn raw_on_disk(&mut self, format: Format) -> Result<OnDisk, SnapshotError> {
+    pub fn raw_on_disk(&mut self, format: Format) -> Result<SnapshotFile, SnapshotError> {
         match format {
             Format::Portable => file::open(&self.path.join(PORTABLE)),
             Format::Pickle => {
@@ -460,10 +472,10 @@ impl SessionFolder {
         }
     }
 
-    /// Removes everything that is kept of the session.
+    /// Removes the session's folder.
     ///
     /// # Errors
-    /// Then some of it may stay, but not its record: the session is not found again.
+    /// Then files may remain, but not the record, so that the session is not found again.
     pub fn remove(&self) -> io::Result<()> {
         remove_if_there(&self.path.join(RECORD))?;
         let removed = fs::remove_dir_all(&self.path);
@@ -486,15 +498,15 @@ impl SessionFolder {
         Ok(steps)
     }
 
-    /// The step that counts on disk: what `head` names, else the greatest.
+    /// Returns the head on disk.
     fn head_among(&self, numbers: &[u64]) -> Option<u64> {
-        step_that_counts(fs::read(self.path.join(HEAD)).ok().as_deref(), numbers)
+        head_step(fs::read(self.path.join(HEAD)).ok().as_deref(), numbers)
     }
 
-    /// The steps that have a snapshot, ascending.
+    /// Returns the steps that have a snapshot, ascending.
     fn numbers(&self) -> io::Result<Vec<u64>> {
         let names = names_in(&self.path)?;
-        let mut numbers: Vec<u64> = names.iter().filter_map(|name| step_of(name)).collect();
+        let mut numbers: Vec<u64> = names.iter().filter_map(|name| snapshot_step(name)).collect();
         numbers.sort_unstable();
         Ok(numbers)
     }
@@ -517,7 +529,7 @@ impl SessionFolder {
         removed
     }
 
-    /// Counts what was just done to the journal.
+    /// Counts the journal's size after a write.
     fn counted<T>(&self, outcome: T) -> T {
         self.usage.note(self.journal.path());
         outcome
@@ -547,25 +559,15 @@ impl From<Snapshot> for Payload {
 fn link(from: &Path, to: &Path) -> io::Result<()> {
     match fs::hard_link(from, to) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        // File systems without links.
+        // The file system has no hard links.
         Err(error) if error.kind() != io::ErrorKind::NotFound => fs::copy(from, to).map(drop),
         linked => linked,
     }
 }
 
-/// The step whose snapshot a file of this name is.
-pub(in crate::store) fn step_of(name: &str) -> Option<u64> {
-    name.strip_suffix(".snapshot")?.parse().ok()
-}
-
-/// Of the steps that have a snapshot, the one that counts: what the file `head` names, else the greatest.
-pub(in crate::store) fn step_that_counts(head: Option<&[u8]>, steps: &[u64]) -> Option<u64> {
-    let named = head.and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok());
-    named.filter(|step| steps.contains(step)).or(steps.iter().max().copied())
-}
-
-/// Of a state's forms the exact one first where `versions` wrote it, else the portable one.
-fn best_first(forms: &mut [Snapshot], versions: &Versions) {
+/// Sorts the forms of a state: the exact one first if `versions` can load it, else the portable
+/// one.
+fn sort_by_preference(forms: &mut [Snapshot], versions: &Versions) {
     forms.sort_by_key(|form| {
         form.header.format == Format::Pickle && !form.header.versions.work_in(versions)
     });

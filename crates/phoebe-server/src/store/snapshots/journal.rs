@@ -1,12 +1,12 @@
-//! The session's changes in order, one JSON line each: what a script is made from, and how a
-//! command that was interrupted is known after a crash. Lines are only ever appended; undoing a
-//! change takes none of them back.
+//! The journal of a session: its changes in order, one JSON line each. Scripts are made from it,
+//! and it shows which command ran when the server crashed. Lines are only appended; undo removes
+//! none.
 //!
-//! A line never holds a Bundle. Where one came from outside, its step names the
-//! [base](super::bases) that is kept of it, and the way to every later state begins there.
+//! A line never holds a Bundle. The step of an imported Bundle names its [base](super::bases), at
+//! which the lineage of all later states begins.
 //!
-//! Lines and file are bounded, and neither is ever in memory as a whole: the last line is found from
-//! the end, and [`ways`] keeps the places of lines.
+//! Lines and file have a maximum size, and the file is never read into memory as a whole: the last
+//! line is read from the end, and [`lineage`] keeps the positions of lines.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -17,19 +17,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-/// Bytes of the longest command that is kept, without the blanks between its words.
+/// The most bytes of a stored command, without whitespace.
 pub const COMMAND_BYTES: usize = 16 << 20;
-/// Bytes that a journal may have before the last change that is accepted.
+/// The most bytes of a journal before its last accepted change.
 pub const FILE_BYTES: u64 = 64 << 20;
-/// What a line has beside its command: numbers, and the tags of a parameter.
+/// The most bytes of a line: the command, numbers and the tags of a parameter.
 const LONGEST_LINE: usize = COMMAND_BYTES + (256 << 10);
-/// Marks name commands that exist.
+/// The most bytes of a mark: it holds the name of a known command.
 const LONGEST_MARK: u64 = 4096;
-/// What waits to be written has at most so many bytes before the last line.
+/// The most bytes that wait to be written before the last line.
 const LONGEST_PENDING: usize = 1 << 20;
 const BLOCK: usize = 64 << 10;
 
-/// A command that began, or that ended without a change.
+/// The start of a command, or its end without a change.
 #[derive(Debug, Serialize, Deserialize)]
 struct Mark {
     mark: MarkKind,
@@ -48,64 +48,65 @@ enum MarkKind {
 #[derive(Debug, Clone, Serialize)]
 #[serde(into = "WrittenStep")]
 pub struct Step {
-    /// Counts the session's changes from 1; 0 is the Bundle that the session began with.
+    /// The number of the change, from 1; 0 is the initial Bundle.
     pub step: u64,
     /// The step whose Bundle it changed.
     pub parent: u64,
     /// Unix seconds.
     pub at: f64,
-    /// Whether the command succeeded. A failed one may have changed something all the same.
+    /// Whether the command succeeded. A failed command may have changed the Bundle, too.
     pub success: bool,
     /// What changed the Bundle.
-    pub act: Act,
+    pub action: Action,
 }
 
-/// What changed the Bundle, as far as it can be repeated.
+/// What changed the Bundle, as far as a script can repeat it.
 #[derive(Debug, Clone)]
-pub enum Act {
+pub enum Action {
     /// A command.
-    Command(Repeatable),
-    /// The Bundle came from outside, and begins anew from what is kept of it.
+    Command(ReplayableCommand),
+    /// An imported Bundle; scripts begin with its base.
     Begin(Base),
-    /// The Bundle became that of the parent again.
+    /// The state of the parent was restored.
     Return,
-    /// Something that a script cannot repeat; the text says what, for the user.
+    /// A change that a script cannot repeat, and the reason for the user.
     Unrepeatable(String),
 }
 
-/// A command, with what repeats it in another Bundle.
+/// A command in a form that another Bundle can repeat.
 #[derive(Debug, Clone)]
-pub struct Repeatable {
-    /// As its user sent it.
+pub struct ReplayableCommand {
+    /// The command as the user sent it.
     pub command: Box<RawValue>,
-    /// The tags of the parameter that it names by its unique id, which is another in each Bundle.
+    /// The tags of the parameter that the command names by its unique id. The id differs in each
+    /// Bundle.
     pub parameter: Option<Box<RawValue>>,
 }
 
-/// A kept Bundle with which a script can begin.
+/// A stored Bundle with which a script can begin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
-    /// What is kept of it, by its SHA-256 in hexadecimal.
+    /// The SHA-256 of the stored file, in hexadecimal.
     pub sha256: String,
-    /// Where the Bundle came from.
+    /// The Bundle's origin.
     pub origin: Origin,
     /// The version of PHOEBE that wrote it.
     pub phoebe: String,
 }
 
-/// Where a Bundle from outside came from.
+/// The origin of an imported Bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// A file that was uploaded.
+    /// An uploaded file.
     Uploaded,
-    /// A command that carried it, `load_bundle`.
+    /// The command `load_bundle`.
     Loaded,
-    /// A state of the session that another version of PHOEBE had made, and this one migrated.
+    /// A state of the session that was migrated from another version of PHOEBE.
     Migrated,
 }
 
-/// A step as a line; [`ways`] reads it.
+/// The line of a step; [`lineage`] reads it.
 #[derive(Debug, Default, Clone, Serialize)]
 struct WrittenStep {
     step: u64,
@@ -125,47 +126,47 @@ struct WrittenStep {
 }
 
 impl From<Step> for WrittenStep {
-    fn from(Step { step, parent, at, success, act }: Step) -> Self {
+    fn from(Step { step, parent, at, success, action }: Step) -> Self {
         let mut written = Self { step, parent, at, success, ..Self::default() };
-        match act {
-            Act::Command(Repeatable { command, parameter }) => {
+        match action {
+            Action::Command(ReplayableCommand { command, parameter }) => {
                 (written.command, written.parameter) = (Some(command), parameter);
             }
-            Act::Begin(base) => written.base = Some(base),
-            Act::Return => written.returned = true,
-            Act::Unrepeatable(why) => written.unrepeatable = Some(why),
+            Action::Begin(base) => written.base = Some(base),
+            Action::Return => written.returned = true,
+            Action::Unrepeatable(why) => written.unrepeatable = Some(why),
         }
         written
     }
 }
 
-/// Why it is not known how a state came to be.
+/// Why a state has no lineage.
 #[derive(Debug, Error)]
-pub enum WayError {
+pub enum LineageError {
     /// The journal cannot be read.
     #[error("the journal of the session cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// It says nothing, or something that cannot be repeated.
+    /// The journal lacks a step, or has one that cannot be repeated.
     #[error("{0}")]
     Unrepeatable(String),
 }
 
-/// A command that had begun when the server ended.
+/// The command that ran when the server ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Interrupted {
-    /// Its name.
+    /// The command's name.
     pub command: String,
     /// When it began, in Unix seconds.
     pub at: f64,
 }
 
-/// The journal of one session. What cannot be written now is written with the next line, if there
-/// is not too much of it.
+/// The journal of one session. Lines that cannot be written now are written with the next line,
+/// within a limit.
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
     pending: Vec<u8>,
-    /// Up to here the file is whole; a torn line behind it is cut off first.
+    /// The length of all complete lines. The next write removes a torn line after them.
     length: Option<u64>,
 }
 
@@ -178,22 +179,22 @@ impl Journal {
         &self.path
     }
 
-    /// Notes that a command goes to the worker.
+    /// Appends the start of a command.
     pub(super) fn begin(&mut self, command: &str, at: f64) -> io::Result<()> {
         self.append(&Mark { mark: MarkKind::Begin, command: command.to_owned(), at })
     }
 
-    /// Notes that a command is over and changed nothing.
+    /// Appends the end of a command without a change.
     pub(super) fn end(&mut self, command: &str, at: f64) -> io::Result<()> {
         self.append(&Mark { mark: MarkKind::End, command: command.to_owned(), at })
     }
 
-    /// Notes a change.
+    /// Appends a change.
     pub(super) fn step(&mut self, step: Step) -> io::Result<()> {
         self.append(&step)
     }
 
-    /// Writes what could not be written before.
+    /// Writes the pending lines.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         if self.pending.is_empty() {
             return Ok(());
@@ -214,14 +215,14 @@ impl Journal {
         Ok(())
     }
 
-    /// The command that had begun and is not over, if the last line says so. No other line is read.
+    /// Returns the command that has begun and not ended. Reads only the last line.
     pub(super) fn interrupted(&self) -> io::Result<Option<Interrupted>> {
         let file = match File::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
         let whole = whole_length(&file)?;
-        // A longer line is no mark.
+        // A longer line is not a mark.
         let start = whole.saturating_sub(LONGEST_MARK);
         let mut tail = vec![0; usize::try_from(whole - start).unwrap_or_default()];
         file.read_exact_at(&mut tail, start)?;
@@ -234,29 +235,10 @@ impl Journal {
         })
     }
 
-    /// Begins with the way to the state of `step` in another session's journal.
-    pub(super) fn begin_as(
-        &mut self,
-        step: u64,
-        way: Result<&Way<'_>, WayError>,
-    ) -> io::Result<()> {
-        match way {
-            Ok(way) => way.each_line(|line| {
-                self.pending.extend(line);
-                self.pending.push(b'\n');
-                self.flush()
-            }),
-            Err(WayError::Io(error)) => Err(error),
-            Err(WayError::Unrepeatable(why)) => {
-                let act = Act::Unrepeatable(why);
-                self.step(Step { step, parent: step, at: 0.0, success: true, act })
-            }
-        }
-    }
-
     fn append(&mut self, line: &impl Serialize) -> io::Result<()> {
         if self.pending.len() > LONGEST_PENDING {
-            // Else the line is lost, which scripts say: what cannot be written must not fill the memory.
+            // If this fails, the line is lost, and scripts report the gap. Pending lines must not
+            // fill the memory.
             self.flush()?;
         }
         serde_json::to_writer(&mut self.pending, line)?;
@@ -265,7 +247,7 @@ impl Journal {
     }
 }
 
-/// Where the last whole line of a file ends.
+/// Returns the end of the last complete line.
 fn whole_length(file: &File) -> io::Result<u64> {
     let mut end = file.metadata()?.len();
     let mut block = vec![0; BLOCK];
@@ -281,9 +263,7 @@ fn whole_length(file: &File) -> io::Result<u64> {
     Ok(0)
 }
 
-mod ways;
-
-use ways::Way;
+mod lineage;
 
 #[cfg(test)]
 mod tests;

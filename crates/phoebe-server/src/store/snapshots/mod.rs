@@ -1,35 +1,38 @@
-//! What a session's Bundle was after each of its last changes, on disk: one folder a session, one file a snapshot.
+//! Snapshots of sessions on disk: one folder per session, one file per snapshot.
 //!
 //! ```text
 //! data/sessions/<session id>/
-//!   session.json         who it belongs to, names, times
-//!   <step>.snapshot      the Bundle after that many changes; the last few, for undo
-//!   head                 the step that counts, if it is not the greatest (after an undo)
+//!   session.json         the record: owner, names, times
+//!   <step>.snapshot      the Bundle after so many changes; the last few, for undo
+//!   head                 the current step, if it is not the greatest (after an undo)
 //!   portable.snapshot    the Bundle in PHOEBE's own JSON, for another version of PHOEBE or Python
 //!   journal.jsonl        the commands that changed it
-//!   bases/<SHA-256>      Bundles from outside that the journal begins with
-//!   checkpoints/         states that got a name
-//! data/templates/<digest>.snapshot   the Bundle that fresh sessions begin with, linked into their folders;
-//!                <digest>.portable.snapshot likewise
+//!   bases/<SHA-256>      imported Bundles that the journal refers to
+//!   checkpoints/         named states
+//! data/templates/<digest>.snapshot, <digest>.portable.snapshot
+//!                        the default Bundle, linked into the folders of new sessions
 //! ```
 //!
-//! Each file is replaced whole or not at all, so that a crash at any moment leaves a state that was once complete. Calls
-//! block; they belong on a blocking thread. Payloads are never interpreted here: they may be code.
+//! Each file is replaced atomically, so that a crash leaves a complete state. Calls block; run them
+//! on a blocking thread. Payloads are never interpreted, because they may be code.
 
 mod file;
 mod folder;
 mod journal;
+pub(super) mod names;
 mod usage;
 
-pub use file::{Format, Header, OnDisk, Snapshot, SnapshotError, Versions, verify};
+pub use file::{Format, Header, Snapshot, SnapshotError, SnapshotFile, Versions, verify};
+pub use folder::bases::{ScriptSource, compact_length};
+pub use folder::checkpoints::Checkpoint;
 pub use folder::{
-    Change, Changed, Checkpoint, Imported, Payload, Recovered, ScriptSource, SessionFolder,
-    SessionRecord, compact_length,
+    Change, ChangeKind, Imported, Payload, Recovered, Rules, SessionFolder, SessionRecord,
 };
 pub use journal::{
-    Act, Base, COMMAND_BYTES, FILE_BYTES, Interrupted, Origin, Repeatable, Step, WayError,
+    Action, Base, COMMAND_BYTES, FILE_BYTES, Interrupted, LineageError, Origin, ReplayableCommand,
+    Step,
 };
-pub use usage::{DiskBounds, DiskUse, OverBound};
+pub use usage::{DiskLimitExceeded, DiskLimits, DiskUsage};
 
 use std::collections::HashMap;
 use std::fs;
@@ -41,30 +44,21 @@ use tracing::warn;
 
 use super::data_directory::{create_private_folder, names_in};
 
-/// What the files of a session are called, for whoever copies them.
-pub(super) mod files {
-    pub(in crate::store) use super::folder::bases::FOLDER as BASES;
-    pub(in crate::store) use super::folder::checkpoints::FOLDER as CHECKPOINTS;
-    pub(in crate::store) use super::folder::{
-        HEAD, JOURNAL, PORTABLE, RECORD, step_of, step_that_counts,
-    };
-}
-
 const SESSIONS: &str = "sessions";
 const TEMPLATES: &str = "templates";
 
-/// All sessions that are kept.
+/// The stored sessions.
 #[derive(Debug, Clone)]
 pub struct SnapshotStore {
     root: PathBuf,
     rules: Rules,
 }
 
-/// Bytes that the sessions of each user take in the data directory `root`, and how many sessions;
-/// `None` is nobody.
+/// Returns the disk usage in bytes and the number of sessions per user in the data directory
+/// `root`. Sessions without an owner are under `None`.
 ///
 /// # Errors
-/// When the folder of sessions cannot be read.
+/// If the folder of sessions cannot be read.
 pub fn usage_by_user(root: &Path) -> io::Result<HashMap<Option<String>, (u64, usize)>> {
     let mut users: HashMap<_, (u64, usize)> = HashMap::new();
     let sessions = root.join(SESSIONS);
@@ -79,20 +73,11 @@ pub fn usage_by_user(root: &Path) -> io::Result<HashMap<Option<String>, (u64, us
     Ok(users)
 }
 
-/// How snapshots are kept.
-#[derive(Debug, Clone, Copy)]
-pub struct Rules {
-    /// Whether a snapshot must have reached the disk, not just the kernel, before a command is acknowledged.
-    pub fsync: bool,
-    /// How many changes can be undone.
-    pub history: usize,
-}
-
 impl SnapshotStore {
-    /// Sessions in the data directory `root`. What no session begins with any more is removed.
+    /// Opens the sessions in the data directory `root`. Removes templates that no session uses.
     ///
     /// # Errors
-    /// When its folders cannot be made.
+    /// If the folders cannot be created.
     pub fn open(root: &Path, rules: Rules) -> io::Result<Self> {
         let store = Self { root: root.to_owned(), rules };
         create_private_folder(&root.join(SESSIONS))?;
@@ -106,16 +91,16 @@ impl SnapshotStore {
         Ok(store)
     }
 
-    /// The folder of one session, whether it exists or not.
+    /// Returns the folder of one session, whether it exists or not.
     #[must_use]
     pub fn session(&self, id: &str) -> SessionFolder {
         SessionFolder::new(self.root.join(SESSIONS).join(id), id, self.rules)
     }
 
-    /// Every session that is kept, oldest first. A folder that tells nothing is reported and left alone.
+    /// Returns the records of all sessions, oldest first. Logs and skips damaged ones.
     ///
     /// # Errors
-    /// When the root cannot be read.
+    /// If the folder of sessions cannot be read.
     pub fn sessions(&self) -> io::Result<Vec<SessionRecord>> {
         let mut records = Vec::new();
         for entry in fs::read_dir(self.root.join(SESSIONS))? {
@@ -123,17 +108,17 @@ impl SnapshotStore {
             let Some(id) = name.to_str() else { continue };
             match self.session(id).record() {
                 Ok(record) => records.push(record),
-                Err(error) => warn!(session = id, %error, "a kept session cannot be read"),
+                Err(error) => warn!(session = id, %error, "a stored session cannot be read"),
             }
         }
         records.sort_by(|left, right| left.created_at.total_cmp(&right.created_at));
         Ok(records)
     }
 
-    /// The file of the Bundle with this digest that fresh sessions begin with, in one form, whether it exists or not.
+    /// Returns the path of the template with this digest in one form.
     #[must_use]
     pub fn template(&self, digest: &str, format: Format) -> PathBuf {
-        // The digest comes from a worker: nothing but hexadecimal digits becomes a name.
+        // The digest comes from a worker: only hexadecimal digits go into the name.
         let name: String = digest.chars().filter(char::is_ascii_hexdigit).collect();
         let name = match format {
             Format::Pickle => format!("{name}.snapshot"),
@@ -142,10 +127,10 @@ impl SnapshotStore {
         self.root.join(TEMPLATES).join(name)
     }
 
-    /// Keeps the Bundle that fresh sessions begin with, in one form.
+    /// Stores a template in one form.
     ///
     /// # Errors
-    /// Then there is no such file.
+    /// Then no file is created.
     pub fn write_template(&self, digest: &str, payload: Payload, taken_at: f64) -> io::Result<()> {
         let Payload { format, versions, bytes } = payload;
         let header = Header { format, step: 0, taken_at, versions, name: None, note: None };

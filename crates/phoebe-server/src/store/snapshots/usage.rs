@@ -1,5 +1,4 @@
-//! What a session takes on disk: counted file by file as they are written, so that nobody has to
-//! look through folders, and held against what the session and its user may take.
+//! Disk usage of sessions, counted with each write, and its limits.
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,63 +6,63 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::files::{BASES, CHECKPOINTS, JOURNAL};
+use super::names::{BASES, CHECKPOINTS, JOURNAL};
 
-/// Bytes that may be taken; 0 for no limit.
+/// Limits in bytes; 0 for no limit.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct DiskBounds {
-    /// By one session.
+pub struct DiskLimits {
+    /// For one session.
     pub session: u64,
-    /// By all sessions of a user.
+    /// For all sessions of a user.
     pub user: u64,
 }
 
-/// What one session takes. The session's files count, shared ones too.
+/// The disk usage of one session. Files that sessions share count for each.
 #[derive(Debug, Default)]
-pub struct DiskUse {
+pub struct DiskUsage {
     files: Mutex<HashMap<PathBuf, u64>>,
     bytes: AtomicU64,
-    /// What all sessions of its user take.
+    /// The disk usage of all sessions of the user.
     user: Option<Arc<AtomicU64>>,
 }
 
-/// A bound that is reached.
+/// A limit that would be exceeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OverBound {
-    /// Whose it is: the session's, or that of all sessions of the user.
+pub struct DiskLimitExceeded {
+    /// Whether it is the user's limit, not the session's.
     pub of_user: bool,
-    /// Bytes that are taken.
+    /// Bytes in use.
     pub taken: u64,
-    /// The bound in bytes.
+    /// The limit in bytes.
     pub bound: u64,
 }
 
-impl DiskUse {
-    /// Of a session that counts for a user too, if it has one.
+impl DiskUsage {
+    /// Creates the counter of a session that counts for a user, too.
     #[must_use]
     pub fn new(user: Option<Arc<AtomicU64>>) -> Self {
         Self { files: Mutex::default(), bytes: AtomicU64::new(0), user }
     }
 
-    /// Bytes that the session takes.
+    /// Returns the bytes of the session.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes that all sessions of the user take.
+    /// Returns the bytes of all sessions of the user.
     #[must_use]
     pub fn user_bytes(&self) -> Option<u64> {
         self.user.as_ref().map(|user| user.load(Ordering::Relaxed))
     }
 
-    /// Bytes of one file.
+    /// Returns the bytes of one file.
     #[must_use]
     pub fn file(&self, path: &Path) -> u64 {
         self.lock().get(path).copied().unwrap_or(0)
     }
 
-    /// Bytes of the largest snapshot, as the next may be.
+    /// Returns the bytes of the largest snapshot, as an estimate of the next.
     #[must_use]
     pub fn snapshot(&self) -> u64 {
         let is_snapshot = |path: &Path| path.extension().is_some_and(|end| end == "snapshot");
@@ -72,7 +71,7 @@ impl DiskUse {
         snapshots.map(|(_, bytes)| *bytes).max().unwrap_or(0)
     }
 
-    /// Bytes from which scripts are made: the journal, and the Bundles that it begins with.
+    /// Returns the bytes of the sources of scripts: the journal and the bases.
     #[must_use]
     pub fn script_source(&self) -> u64 {
         let is_source = |path: &Path| {
@@ -84,23 +83,23 @@ impl DiskUse {
         sources.map(|(_, bytes)| *bytes).sum()
     }
 
-    /// Whether `need` more bytes are within the bounds.
+    /// Checks whether `need` more bytes are within the limits.
     ///
     /// # Errors
-    /// The bound that they are beyond.
-    pub fn admit(&self, need: u64, bounds: DiskBounds) -> Result<(), OverBound> {
+    /// The exceeded limit.
+    pub fn admit(&self, need: u64, bounds: DiskLimits) -> Result<(), DiskLimitExceeded> {
         let user = self.user_bytes().unwrap_or(0);
         for (of_user, taken, bound) in
             [(false, self.bytes(), bounds.session), (true, user, bounds.user)]
         {
             if bound > 0 && taken.saturating_add(need) > bound {
-                return Err(OverBound { of_user, taken, bound });
+                return Err(DiskLimitExceeded { of_user, taken, bound });
             }
         }
         Ok(())
     }
 
-    /// Counts a file as it is now, or that it is gone.
+    /// Counts a file's current size, or its removal.
     pub(super) fn note(&self, path: &Path) {
         let bytes = fs::symlink_metadata(path).map_or(0, |file| file.len());
         let mut files = self.lock();
@@ -111,7 +110,7 @@ impl DiskUse {
         self.count(before.unwrap_or(0), bytes);
     }
 
-    /// Counts everything in a session's folder anew.
+    /// Counts all files of a session's folder again.
     pub(super) fn measure(&self, folder: &Path) {
         let mut found = HashMap::new();
         for folder in [folder.to_owned(), folder.join(CHECKPOINTS), folder.join(BASES)] {
@@ -142,8 +141,8 @@ impl DiskUse {
     }
 }
 
-impl Drop for DiskUse {
-    /// The session is known no more.
+impl Drop for DiskUsage {
+    /// Subtracts the session from its user's total.
     fn drop(&mut self) {
         self.count(self.bytes(), 0);
     }
@@ -154,11 +153,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_and_goes_is_counted_for_session_and_user() {
+    fn files_are_counted_for_session_and_user() {
         let folder = tempfile::tempdir().unwrap();
         let user = Arc::new(AtomicU64::new(0));
         let (one, other) =
-            (DiskUse::new(Some(Arc::clone(&user))), DiskUse::new(Some(Arc::clone(&user))));
+            (DiskUsage::new(Some(Arc::clone(&user))), DiskUsage::new(Some(Arc::clone(&user))));
         let path = folder.path().join("1.snapshot");
         for length in [10, 30, 20] {
             fs::write(&path, vec![0; length]).unwrap();
@@ -167,15 +166,15 @@ mod tests {
         assert_eq!((one.bytes(), one.user_bytes(), one.snapshot()), (20, Some(20), 20));
         other.measure(folder.path());
         assert_eq!((other.bytes(), other.user_bytes()), (20, Some(40)));
-        let bounds = DiskBounds { session: 30, user: 50 };
+        let bounds = DiskLimits { session: 30, user: 50 };
         assert_eq!(one.admit(10, bounds), Ok(()));
         assert_eq!(one.admit(11, bounds).unwrap_err().bound, 30);
-        let over = one.admit(11, DiskBounds { session: 0, ..bounds }).unwrap_err();
-        assert_eq!(over, OverBound { of_user: true, taken: 40, bound: 50 });
+        let over = one.admit(11, DiskLimits { session: 0, ..bounds }).unwrap_err();
+        assert_eq!(over, DiskLimitExceeded { of_user: true, taken: 40, bound: 50 });
         fs::remove_file(&path).unwrap();
         one.note(&path);
         drop(other);
         assert_eq!((one.bytes(), user.load(Ordering::Relaxed)), (0, 0));
-        assert_eq!(one.admit(u64::MAX, DiskBounds::default()), Ok(()));
+        assert_eq!(one.admit(u64::MAX, DiskLimits::default()), Ok(()));
     }
 }

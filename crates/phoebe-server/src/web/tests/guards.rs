@@ -1,4 +1,4 @@
-//! What surrounds every route: headers, names, bounds.
+//! Tests of the middleware of all routes: headers, host names, limits.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use super::*;
 
 #[tokio::test]
-async fn every_answer_says_what_a_browser_may_do_with_it() {
+async fn every_answer_has_security_headers() {
     let server = Server::in_mode(AuthMode::Jwt);
     let tls = Server::new(|settings| settings.server.tls_cert = Some("any.pem".into()));
     for path in ["/health", "/auth/config", "/dash/sessions", "/nope", "/docs", "/openapi.json"] {
@@ -27,12 +27,12 @@ async fn every_answer_says_what_a_browser_may_do_with_it() {
 }
 
 #[tokio::test]
-async fn a_page_whose_name_points_here_is_refused() {
+async fn dns_rebinding_is_refused() {
     let server = Server::new(|_| {});
     for (host, status) in
         [("127.0.0.1:8001", 200), ("localhost", 200), ("[::1]:8001", 200), ("evil.org:8001", 421)]
     {
-        // To a browser this is a page of the very server that it asks.
+        // For a browser this page has the same origin as the server.
         let origin = format!("http://{host}");
         let headers = [("host", host), ("origin", origin.as_str())];
         let answer = server.get("/dash/sessions", &headers).await;
@@ -44,7 +44,7 @@ async fn a_page_whose_name_points_here_is_refused() {
     assert!(refused.body["detail"].as_str().unwrap().contains("public_url"));
 }
 
-/// A route that waits, and how many requests have reached it.
+/// A route that waits, and the number of requests that have reached it.
 fn waiting(go_on: &Arc<Notify>, reached: &Arc<AtomicUsize>) -> Router {
     let (go_on, reached) = (Arc::clone(go_on), Arc::clone(reached));
     let wait = move || async move {
@@ -57,11 +57,11 @@ fn waiting(go_on: &Arc<Notify>, reached: &Arc<AtomicUsize>) -> Router {
 }
 
 #[tokio::test]
-async fn beyond_the_servers_bound_a_request_is_told_to_come_again() {
+async fn above_the_servers_limit_a_request_gets_a_503() {
     let (go_on, reached) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
     let mut settings = Settings::default();
     settings.server.max_requests_in_flight = 2;
-    let router = surround(waiting(&go_on, &reached), &settings);
+    let router = with_middleware(waiting(&go_on, &reached), &settings);
     let get = |path| request("GET", path, &[], Body::empty());
     let mut first = Vec::new();
     for count in 1..=2 {
@@ -88,14 +88,14 @@ async fn beyond_the_servers_bound_a_request_is_told_to_come_again() {
 }
 
 #[tokio::test]
-async fn beyond_a_callers_bound_they_wait_and_others_do_not() {
+async fn above_a_callers_limit_only_the_caller_gets_a_429() {
     let server = Server::new(|settings| {
         settings.auth.mode = AuthMode::Jwt;
         settings.server.max_requests_per_caller = 1;
     });
     let ada = bearer(&server.register("ada@x.org").await);
     let bob = bearer(&server.register("bob@x.org").await);
-    // Its answer is not read, so it is in flight.
+    // The answer is not read, so the request is in flight.
     let list = |token: &str| {
         let headers = [("authorization", token)];
         server.router.clone().oneshot(request("GET", "/dash/sessions", &headers, Body::empty()))

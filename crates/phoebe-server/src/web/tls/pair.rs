@@ -1,4 +1,4 @@
-//! A certificate chain and its private key on disk: read, checked, compared. It keeps nothing.
+//! Reads a certificate chain and its private key from disk and checks them.
 
 use std::fs;
 use std::io;
@@ -14,26 +14,29 @@ use rustls::{Error, InconsistentKeys};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-/// Others may do nothing with a private key; its group may read it.
+/// Permission bits that a private key must not have: its group may read it, others have no access.
 const FORBIDDEN_MODE: u32 = 0o027;
 
-/// Why TLS cannot be served.
+/// Why TLS cannot be set up.
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("[server] {setting} {} cannot be read: {source}. The server's user must be allowed to read it", path.display())]
+    #[error(
+        "[server] {setting} {} cannot be read: {source}. The server's user must be able to read it",
+        path.display()
+    )]
     Unreadable {
-        /// The setting that names it.
+        /// The setting that names the file.
         setting: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// Everybody could take the key.
+    /// The key's file is accessible to others.
     #[error(
-        "[server] tls_key {} is open to others (mode {mode:o}): whoever reads it can pose as this server. \
-         Do `chmod 640 {}`, or 600", path.display(), path.display()
+        "[server] tls_key {} is open to others (mode {mode:o}): whoever reads it can impersonate \
+         this server. Run `chmod 640 {}`, or 600", path.display(), path.display()
     )]
     KeyIsOpen {
         /// The file.
@@ -41,22 +44,23 @@ pub enum TlsError {
         /// Its permissions.
         mode: u32,
     },
-    /// A file holds no PEM of the expected kind.
+    /// A file holds no PEM item of the expected kind.
     #[error("[server] {setting} {} holds no {expected} in PEM form: {reason}", path.display())]
     NotPem {
-        /// The setting that names it.
+        /// The setting that names the file.
         setting: &'static str,
         /// The file.
         path: PathBuf,
-        /// What should be in it.
+        /// The expected kind.
         expected: &'static str,
-        /// What is wrong.
+        /// The parser's error.
         reason: String,
     },
-    /// Two files that do not belong together.
+    /// The key does not belong to the certificate.
     #[error(
-        "[server] tls_key {} is not the key of the certificate {}: name the two files that were made together. \
-         The server's own certificate comes first in its file, those of its issuers after it", key.display(), certificate.display()
+        "[server] tls_key {} is not the key of the certificate {}: name the two files that were \
+         made together. The server's own certificate comes first in its file, then those of its \
+         issuers", key.display(), certificate.display()
     )]
     NotAPair {
         /// The certificate's file.
@@ -64,29 +68,32 @@ pub enum TlsError {
         /// The key's file.
         key: PathBuf,
     },
-    /// A certificate or key that cannot be served.
-    #[error("[server] tls_cert {} or tls_key {} cannot be used: {source}", certificate.display(), key.display())]
+    /// The certificate or key is not supported.
+    #[error(
+        "[server] tls_cert {} or tls_key {} cannot be used: {source}",
+        certificate.display(), key.display()
+    )]
     Unusable {
         /// The certificate's file.
         certificate: PathBuf,
         /// The key's file.
         key: PathBuf,
-        /// What the library says.
+        /// The library's error.
         source: Error,
     },
-    /// TLS itself.
+    /// The TLS library cannot be configured.
     #[error("TLS cannot be set up: {0}")]
     Library(Error),
 }
 
-/// Where a pair is.
+/// The paths of a certificate chain and its key.
 #[derive(Debug)]
 pub(super) struct PairFiles {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
 }
 
-/// A pair that fits.
+/// A certificate chain with its matching key.
 #[derive(Debug)]
 pub(super) struct Pair {
     pub(super) certified: Arc<CertifiedKey>,
@@ -101,7 +108,7 @@ impl PartialEq for Pair {
 }
 
 impl PairFiles {
-    /// The pair as it is on disk now.
+    /// Reads the pair from disk.
     pub(super) fn read(&self) -> Result<Pair, TlsError> {
         let chain_pem = read("tls_cert", &self.certificate)?;
         let key_pem = read("tls_key", &self.key)?;

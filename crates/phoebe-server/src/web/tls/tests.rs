@@ -1,4 +1,4 @@
-//! TLS as clients see it: real handshakes over loopback, with certificates made here.
+//! Tests with real handshakes over loopback and certificates made here.
 
 use std::fs::{self, Permissions};
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ use crate::web::{ConnectionLimits, serve_http};
 const PATIENCE: Duration = Duration::from_secs(20);
 const ASK: &[u8] = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-/// Two files in a folder, whatever is in them.
+/// Two files in a folder.
 struct Files {
     folder: TempDir,
 }
@@ -99,7 +99,7 @@ impl Server {
     }
 }
 
-/// Somebody who trusts these certificates.
+/// A client that trusts these certificates.
 fn client(trusted: &[&Made<KeyPair>]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     for made in trusted {
@@ -149,9 +149,9 @@ async fn requests_are_answered_inside_tls() {
     for _ in 0..2 {
         ask(&mut stream, "all is well").await;
     }
-    let stranger = client(&[&make()]);
+    let foreign_origin = client(&[&make()]);
     let tcp = TcpStream::connect(server.address).await.unwrap();
-    let refused = stranger.connect(ServerName::try_from("localhost").unwrap(), tcp).await;
+    let refused = foreign_origin.connect(ServerName::try_from("localhost").unwrap(), tcp).await;
     assert!(refused.is_err(), "a client that trusts another certificate only");
     server.stop.cancel();
     let mut rest = Vec::new();
@@ -163,7 +163,7 @@ async fn requests_are_answered_inside_tls() {
 }
 
 #[tokio::test]
-async fn plain_http_is_told_to_use_https() {
+async fn plain_http_on_a_tls_port_gets_a_400() {
     let made = make();
     let tls = Files::holding(&made).open().unwrap();
     let server = Server::start(&tls, 8).await;
@@ -173,7 +173,7 @@ async fn plain_http_is_told_to_use_https() {
 }
 
 #[tokio::test]
-async fn handshakes_that_do_not_go_on_give_way() {
+async fn stalled_handshakes_are_closed_for_new_connections() {
     let made = make();
     let tls = Files::holding(&made).open().unwrap();
     let server = Server::start(&tls, 4).await;
@@ -194,7 +194,7 @@ async fn a_handshake_has_a_time_limit() {
     let address = listener.local_addr().unwrap();
     let mut slow = TcpStream::connect(address).await.unwrap();
     slow.write_all(&[0x16, 0x03]).await.unwrap();
-    // The byte is there before the server is: the first limit that runs out is that of the handshake.
+    // The byte is there before the server accepts, so the handshake limit expires first.
     let started = tokio::time::Instant::now();
     let server = Server::listen(listener, address, &tls, 4);
     assert!(matches!(slow.read(&mut [0]).await, Ok(0) | Err(_)));
@@ -221,7 +221,7 @@ async fn a_certificate_is_renewed_under_load_without_a_failed_request() {
             tokio::spawn(async move {
                 let mut requests = 0;
                 loop {
-                    // Whoever connects after the renewal gets the new one.
+                    // Connections after the renewal get the new certificate.
                     let after = renewed.load(Ordering::SeqCst);
                     let mut stream = connect(&connector, address).await;
                     let is_new = served(&stream) == new_der;
@@ -236,7 +236,7 @@ async fn a_certificate_is_renewed_under_load_without_a_failed_request() {
         })
         .collect();
     files.write(&new);
-    assert_eq!(tls.look_again(None).await, None);
+    assert_eq!(tls.reload(None).await, None);
     renewed.store(true, Ordering::SeqCst);
     for client in clients {
         assert!(timeout(PATIENCE, client).await.expect("in time").unwrap() > 20);
@@ -246,7 +246,7 @@ async fn a_certificate_is_renewed_under_load_without_a_failed_request() {
 }
 
 #[tokio::test]
-async fn a_broken_renewal_is_told_and_the_earlier_pair_served_on() {
+async fn a_broken_renewal_is_reported_and_the_earlier_pair_stays() {
     let (old, new) = (make(), make());
     let files = Files::holding(&old);
     let tls = files.open().unwrap();
@@ -254,23 +254,23 @@ async fn a_broken_renewal_is_told_and_the_earlier_pair_served_on() {
     let connector = client(&[&old, &new]);
 
     fs::write(files.certificate(), new.cert.pem()).unwrap();
-    let told = tls.look_again(None).await.expect("half a renewal");
-    assert!(told.contains("is not the key of the certificate"), "{told}");
+    let problem = tls.reload(None).await.expect("half a renewal");
+    assert!(problem.contains("is not the key of the certificate"), "{problem}");
     fs::remove_file(files.key()).unwrap();
-    let told = tls.look_again(Some(told)).await.expect("no key");
-    assert!(told.contains("cannot be read"), "{told}");
+    let problem = tls.reload(Some(problem)).await.expect("no key");
+    assert!(problem.contains("cannot be read"), "{problem}");
     let mut stream = connect(&connector, server.address).await;
     assert_eq!(served(&stream), *old.cert.der());
     ask(&mut stream, "all is well").await;
 
     files.write(&new);
-    assert_eq!(tls.look_again(Some(told)).await, None);
+    assert_eq!(tls.reload(Some(problem)).await, None);
     assert_eq!(served(&connect(&connector, server.address).await), *new.cert.der());
     server.ends().await;
 }
 
 #[test]
-fn unchanged_files_are_no_renewal() {
+fn unchanged_files_are_not_reloaded() {
     let tls = Files::holding(&make()).open().unwrap();
     assert!(tls.certificate.renew().is_err(), "the folder is gone");
     let files = Files::holding(&make());
@@ -281,7 +281,7 @@ fn unchanged_files_are_no_renewal() {
 }
 
 #[test]
-fn files_that_cannot_be_served_are_refused_with_the_way_out() {
+fn unusable_files_are_refused_with_the_remedy() {
     let made = make();
     let files = Files::holding(&made);
     files.write_key(&make().signing_key.serialize_pem());
@@ -290,7 +290,7 @@ fn files_that_cannot_be_served_are_refused_with_the_way_out() {
     files.write_key("no key");
     assert!(files.refusal().contains("holds no private key"), "{}", files.refusal());
     files.write(&made);
-    for (pem, told) in [
+    for (pem, problem) in [
         ("", "holds no certificate in PEM form: there is none"),
         (
             "-----BEGIN CERTIFICATE-----\nnot base 64!\n-----END CERTIFICATE-----\n",
@@ -299,7 +299,7 @@ fn files_that_cannot_be_served_are_refused_with_the_way_out() {
         ("-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n", "cannot be used"),
     ] {
         fs::write(files.certificate(), pem).unwrap();
-        assert!(files.refusal().contains(told), "{pem}: {}", files.refusal());
+        assert!(files.refusal().contains(problem), "{pem}: {}", files.refusal());
     }
     files.write(&made);
     for (mode, allowed) in
@@ -314,6 +314,6 @@ fn files_that_cannot_be_served_are_refused_with_the_way_out() {
         }
     }
     let missing = Tls::open(files.certificate(), Path::new("/no/such/key.pem").to_owned());
-    let told = missing.map(|_| ()).expect_err("refused").to_string();
-    assert!(told.contains("[server] tls_key /no/such/key.pem cannot be read"), "{told}");
+    let problem = missing.map(|_| ()).expect_err("refused").to_string();
+    assert!(problem.contains("[server] tls_key /no/such/key.pem cannot be read"), "{problem}");
 }

@@ -1,9 +1,7 @@
-//! Bundles from outside with which scripts begin. Each is kept once in the session's folder, as the
-//! worker gave it, under its SHA-256: the journal names it, and a file that is not what its name
-//! says is noticed.
+//! Bases: imported Bundles with which scripts begin. Each is stored once in the session's folder
+//! under its SHA-256. The journal names it, and a damaged file is detected.
 //!
-//! A base is kept as long as a state that can still be reached came from it: those of undo and
-//! redo, and the checkpoints.
+//! A base is kept as long as a reachable state descends from it: by undo, redo or a checkpoint.
 
 use std::collections::HashSet;
 use std::fs;
@@ -15,40 +13,42 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use super::{Changed, Imported, SessionFolder};
+use super::{ChangeKind, Imported, SessionFolder};
 use crate::store::data_directory::{create_private_folder_in_place, names_in};
-use crate::store::snapshots::journal::{Act, Base, COMMAND_BYTES, Repeatable, Step, WayError};
+use crate::store::snapshots::journal::{
+    Action, Base, COMMAND_BYTES, LineageError, ReplayableCommand, Step,
+};
+use crate::store::snapshots::names::BASES;
 
-pub(in crate::store) const FOLDER: &str = "bases";
-
-/// A larger one is not kept: a script that holds it would be of no use.
+/// The most bytes of a base. A script with a larger one would be of no use.
 pub(super) const MAXIMUM_BYTES: usize = 64 << 20;
 
-/// What a script is made from.
+/// The sources of a script.
 #[derive(Debug)]
 pub struct ScriptSource {
-    /// The Bundle that it begins with and its bytes; `None` for the one that fresh sessions have.
+    /// The base that the script begins with, and its bytes; `None` for the default Bundle.
     pub base: Option<(Base, Bytes)>,
-    /// The commands that changed it since, in order, and whether each succeeded: a JSON list, behind
-    /// what was there before.
+    /// A JSON list, appended to the given bytes: the commands since then, in order, and whether
+    /// each succeeded.
     pub commands: Vec<u8>,
 }
 
 impl SessionFolder {
-    /// What repeats the state that counts. The commands are written behind what `commands` holds.
+    /// Returns the sources of a script for the head's state. Appends the commands to `commands`.
     ///
     /// # Errors
-    /// [`WayError::Unrepeatable`] says why nothing does.
-    pub fn script_source(&mut self, mut commands: Vec<u8>) -> Result<ScriptSource, WayError> {
+    /// [`LineageError::Unrepeatable`] has the reason why there is no script.
+    pub fn script_source(&mut self, mut commands: Vec<u8>) -> Result<ScriptSource, LineageError> {
         let head = self.steps()?.head;
-        let ways = self.journal.ways()?;
-        let way = ways.to(head)?;
-        way.write_commands(&mut commands)?;
-        let base = way.base.map(|base| Ok::<_, WayError>((base.clone(), self.read_base(&base)?)));
+        let lineages = self.journal.lineages()?;
+        let lineage = lineages.to(head)?;
+        lineage.write_commands(&mut commands)?;
+        let base =
+            lineage.base.map(|base| Ok::<_, LineageError>((base.clone(), self.read_base(&base)?)));
         Ok(ScriptSource { base: base.transpose()?, commands })
     }
 
-    /// The commands on the way to the state that counts.
+    /// Returns the commands in the head's lineage.
     #[cfg(test)]
     pub(in crate::store) fn commands(&mut self) -> Vec<String> {
         let source = self.script_source(Vec::new()).unwrap();
@@ -56,41 +56,40 @@ impl SessionFolder {
         entries.into_iter().map(|entry| entry["command"].to_string()).collect()
     }
 
-    /// Notes that the state that counts, brought back by another version of PHOEBE than wrote it,
-    /// begins anew.
+    /// Starts a new lineage at the head, whose Bundle was migrated from another version of PHOEBE.
     ///
     /// # Errors
-    /// When it cannot be noted now; it is noted later.
-    pub fn begin_anew(&mut self, imported: Imported, at: f64) -> io::Result<()> {
+    /// If the write fails; it is repeated later.
+    pub fn write_base_step(&mut self, imported: Imported, at: f64) -> io::Result<()> {
         let step = self.steps()?.head;
-        let act = self.act(Changed::Replaced(imported));
-        let noted = self.journal.step(Step { step, parent: step, at, success: true, act });
-        let noted = self.counted(noted);
+        let action = self.action(ChangeKind::Replaced(imported));
+        let written = self.journal.step(Step { step, parent: step, at, success: true, action });
+        let written = self.counted(written);
         self.remove_unused_bases();
-        noted
+        written
     }
 
-    /// How a change is noted in the journal. A Bundle from outside is kept first.
-    pub(super) fn act(&self, changed: Changed) -> Act {
+    /// Converts a change to its journal form. Stores the base of an imported Bundle first.
+    pub(super) fn action(&self, changed: ChangeKind) -> Action {
         match changed {
-            Changed::Command { command, parameter } => {
+            ChangeKind::Command { command, parameter } => {
                 let parameter =
                     parameter.and_then(|tags| serde_json::value::to_raw_value(&tags).ok());
                 match compact(&command) {
-                    Some(command) => Act::Command(Repeatable { command, parameter }),
-                    None => Act::Unrepeatable(format!(
-                        "a command was too long to be kept: it has more than {} MiB",
+                    Some(command) => Action::Command(ReplayableCommand { command, parameter }),
+                    None => Action::Unrepeatable(format!(
+                        "a command is too long to be stored: it has more than {} MiB",
                         COMMAND_BYTES >> 20
                     )),
                 }
             }
-            Changed::Returned => Act::Return,
-            Changed::Replaced(Imported { origin, phoebe, bytes }) => {
+            ChangeKind::Returned => Action::Return,
+            ChangeKind::Replaced(Imported { origin, phoebe, bytes }) => {
                 let kept = bytes
                     .and_then(|bytes| self.write_base(&bytes).map_err(|error| error.to_string()));
                 match kept {
-                    Ok(sha256) => Act::Begin(Base { sha256, origin, phoebe }),
-                    Err(problem) => Act::Unrepeatable(format!(
+                    Ok(sha256) => Action::Begin(Base { sha256, origin, phoebe }),
+                    Err(problem) => Action::Unrepeatable(format!(
                         "the Bundle was replaced by another, and no copy of that could be kept for \
                          scripts ({problem})"
                     )),
@@ -99,44 +98,43 @@ impl SessionFolder {
         }
     }
 
-    /// Copies the way to the state of `step` into another session's journal, with the base that it
-    /// begins with.
-    pub(super) fn copy_way(&self, step: u64, other: &mut Self) -> io::Result<()> {
-        let ways = self.journal.ways()?;
-        let way = ways.to(step);
-        if let Some(base) = way.as_ref().ok().and_then(|way| way.base.as_ref()) {
+    /// Copies the lineage of `step` into another session's journal, with its base.
+    pub(super) fn copy_lineage(&self, step: u64, other: &mut Self) -> io::Result<()> {
+        let lineages = self.journal.lineages()?;
+        let lineage = lineages.to(step);
+        if let Some(base) = lineage.as_ref().ok().and_then(|lineage| lineage.base.as_ref()) {
             match self.read_base(base) {
                 Ok(bytes) => drop(other.write_base(&bytes)?),
-                // The copy's script says so, as the original's does.
+                // The copy's script reports the missing base, as the original's does.
                 Err(problem) => warn!(session = self.id, %problem, "a copy has no base"),
             }
         }
-        let noted = match way {
-            Ok(way) => other.journal.begin_as(step, Ok(&way)),
-            Err(why) => other.journal.begin_as(step, Err(why)),
+        let written = match lineage {
+            Ok(lineage) => other.journal.copy_from(step, Ok(&lineage)),
+            Err(why) => other.journal.copy_from(step, Err(why)),
         };
-        other.counted(noted)
+        other.counted(written)
     }
 
-    /// Removes the bases that no state begins with that can still be reached.
+    /// Removes the bases from which no reachable state descends.
     pub(super) fn remove_unused_bases(&mut self) {
         if let Err(error) = self.try_to_remove_unused_bases() {
-            warn!(session = self.id, %error, "bases that nothing needs stay");
+            warn!(session = self.id, %error, "unused bases could not be removed");
         }
     }
 
     fn try_to_remove_unused_bases(&mut self) -> io::Result<()> {
-        let names = names_in(&self.path.join(FOLDER))?;
+        let names = names_in(&self.path.join(BASES))?;
         if names.is_empty() {
             return Ok(());
         }
         let mut steps: HashSet<u64> = self.numbers()?.into_iter().collect();
         steps.insert(self.steps()?.head);
         steps.extend(self.checkpoints()?.iter().map(|checkpoint| checkpoint.header.step));
-        let ways = self.journal.ways()?;
-        let bases = steps.into_iter().filter_map(|step| ways.to(step).ok()?.base);
+        let lineages = self.journal.lineages()?;
+        let bases = steps.into_iter().filter_map(|step| lineages.to(step).ok()?.base);
         let used: HashSet<String> = bases.map(|base| base.sha256).collect();
-        drop(ways);
+        drop(lineages);
         for name in names.iter().filter(|name| !used.contains(*name)) {
             self.remove_file(&self.base_path(name))?;
         }
@@ -149,16 +147,14 @@ impl SessionFolder {
             return Err(io::Error::other(text));
         }
         let sha256 = hex::encode(Sha256::digest(bytes));
-        create_private_folder_in_place(&self.path.join(FOLDER))?;
+        create_private_folder_in_place(&self.path.join(BASES))?;
         self.write_text(&self.base_path(&sha256), bytes)?;
         Ok(sha256)
     }
 
-    fn read_base(&self, base: &Base) -> Result<Bytes, WayError> {
+    fn read_base(&self, base: &Base) -> Result<Bytes, LineageError> {
         let lost = |why: &str| {
-            WayError::Unrepeatable(format!(
-                "the copy that was kept of a Bundle that came from outside {why}"
-            ))
+            LineageError::Unrepeatable(format!("the stored copy of an imported Bundle {why}"))
         };
         match fs::read(self.base_path(&base.sha256)) {
             Ok(bytes) if hex::encode(Sha256::digest(&bytes)) == base.sha256 => Ok(bytes.into()),
@@ -169,13 +165,13 @@ impl SessionFolder {
     }
 
     fn base_path(&self, sha256: &str) -> PathBuf {
-        // A journal may be edited: nothing but hexadecimal digits becomes a name.
+        // A journal may be edited: only hexadecimal digits go into the path.
         let name: String = sha256.chars().filter(char::is_ascii_hexdigit).collect();
-        self.path.join(FOLDER).join(name)
+        self.path.join(BASES).join(name)
     }
 }
 
-/// A command without the blanks between its words. `None` if it is no JSON, or too long to be kept.
+/// Removes whitespace from a command. `None` if it is not JSON, or too long to be stored.
 fn compact(command: &Bytes) -> Option<Box<RawValue>> {
     if compact_length(command) > COMMAND_BYTES {
         return None;
@@ -184,13 +180,13 @@ fn compact(command: &Bytes) -> Option<Box<RawValue>> {
     RawValue::from_string(String::from_utf8(text).ok()?).ok()
 }
 
-/// Bytes of a command without the blanks between its words, as it is kept.
+/// Returns the bytes of a command without whitespace, as stored.
 #[must_use]
 pub fn compact_length(command: &[u8]) -> usize {
     without_blanks(command).count()
 }
 
-/// The bytes of JSON without the blanks outside its texts.
+/// Returns JSON without whitespace outside strings.
 fn without_blanks(json: &[u8]) -> impl Iterator<Item = u8> {
     let (mut in_text, mut is_escaped) = (false, false);
     json.iter().copied().filter(move |byte| {

@@ -1,42 +1,43 @@
-//! States that a user gave a name. Each lies in the session's folder in the forms that there were of it: `<id>.snapshot`, exact,
-//! and `<id>.portable.snapshot`, which survives an upgrade.
+//! Checkpoints: named states. Each is in the session's folder in up to two forms: `<id>.snapshot`,
+//! exact, and `<id>.portable.snapshot`, which any version of PHOEBE can read.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use tracing::error;
 
-use super::{Format, Header, SessionFolder, Snapshot, SnapshotError, Versions, best_first, file};
+use super::{
+    Format, Header, SessionFolder, Snapshot, SnapshotError, Versions, file, sort_by_preference,
+};
 use crate::store::data_directory::{create_private_folder_in_place, names_in};
+use crate::store::snapshots::names::CHECKPOINTS;
 
-pub(in crate::store) const FOLDER: &str = "checkpoints";
-
-/// A state that its user gave a name.
+/// A named state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
-    /// Names it in the session.
+    /// Unique in the session.
     pub id: String,
-    /// What is known of it.
+    /// The header of its snapshot.
     pub header: Header,
 }
 
 impl SessionFolder {
-    /// Gives the state that counts a name. The id is new.
+    /// Stores the head's state as a checkpoint with a new id.
     ///
     /// # Errors
-    /// Then there is no such checkpoint.
+    /// Then no checkpoint is created.
     pub fn write_checkpoint(
         &mut self,
         at: f64,
         name: String,
         note: Option<String>,
     ) -> Result<Checkpoint, SnapshotError> {
-        create_private_folder_in_place(&self.path.join(FOLDER))?;
+        create_private_folder_in_place(&self.path.join(CHECKPOINTS))?;
         let id = uuid::Uuid::new_v4().simple().to_string();
         let forms = self.whole_forms()?.forms.into_iter();
         let nothing = || SnapshotError::Damaged("there is no state of the session");
         let mut header = None;
-        // The exact one, or what stands for it, last: with it there is a checkpoint.
+        // The main form is written last: it makes the checkpoint exist.
         for (form, mut snapshot) in [Format::Pickle, Format::Portable].into_iter().zip(forms).rev()
         {
             snapshot.header.taken_at = at;
@@ -48,13 +49,13 @@ impl SessionFolder {
         Ok(Checkpoint { id, header: header.ok_or_else(nothing)? })
     }
 
-    /// All checkpoints, oldest first; a damaged one is reported and left out.
+    /// Returns all checkpoints, oldest first. Logs and skips damaged ones.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn checkpoints(&self) -> io::Result<Vec<Checkpoint>> {
         let mut checkpoints = Vec::new();
-        for name in names_in(&self.path.join(FOLDER))? {
+        for name in names_in(&self.path.join(CHECKPOINTS))? {
             let Some(id) = name.strip_suffix(".snapshot").filter(|id| is_id(id)) else { continue };
             match self.checkpoint_header(id) {
                 Ok(header) => checkpoints
@@ -68,24 +69,24 @@ impl SessionFolder {
         Ok(checkpoints)
     }
 
-    /// One checkpoint, in the form that is best for `versions`. `None` if there is none with this id.
+    /// Reads a checkpoint in the best form for `versions`. `None` if it does not exist.
     ///
     /// # Errors
-    /// When it is damaged.
+    /// If it is damaged.
     pub fn checkpoint(
         &self,
         id: &str,
         versions: &Versions,
     ) -> Result<Option<Snapshot>, SnapshotError> {
         let mut forms = self.checkpoint_forms(id)?;
-        best_first(&mut forms, versions);
+        sort_by_preference(&mut forms, versions);
         Ok(forms.into_iter().next())
     }
 
-    /// The whole forms of a checkpoint, the exact one first; none if there is none with this id.
+    /// Reads the valid forms of a checkpoint, the exact one first; none if it does not exist.
     ///
     /// # Errors
-    /// When there is one and no form of it is whole.
+    /// If it exists without a valid form.
     pub(super) fn checkpoint_forms(&self, id: &str) -> Result<Vec<Snapshot>, SnapshotError> {
         let Some(first) = self.whole_checkpoint(id)? else { return Ok(Vec::new()) };
         let is_exact = first.header.format == Format::Pickle;
@@ -93,18 +94,19 @@ impl SessionFolder {
         Ok([first].into_iter().chain(portable.and_then(Result::ok)).collect())
     }
 
-    /// A checkpoint, exact, or where that is damaged in its other form. `None` if there is none with this id.
+    /// Reads a checkpoint in its exact form, or in the portable form if that is damaged. `None` if
+    /// it does not exist.
     ///
     /// # Errors
-    /// When there is one and no form of it is whole.
+    /// If it exists without a valid form.
     fn whole_checkpoint(&self, id: &str) -> Result<Option<Snapshot>, SnapshotError> {
         self.checkpoint_by(id, file::read)
     }
 
-    /// What is known of a checkpoint, of which one form is whole.
+    /// Reads the header of a checkpoint. `None` if it does not exist.
     ///
     /// # Errors
-    /// When there is one and no form of it is whole.
+    /// If it exists without a valid form.
     pub(super) fn checkpoint_header(&self, id: &str) -> Result<Option<Header>, SnapshotError> {
         self.checkpoint_by(id, |path| file::open(path).map(|form| form.header))
     }
@@ -118,7 +120,7 @@ impl SessionFolder {
             return Ok(None);
         }
         match read(&self.checkpoint_path(id, Format::Pickle)) {
-            // Written last and removed first: without it there is no checkpoint.
+            // Written last and removed first: without it the checkpoint does not exist.
             Err(SnapshotError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(problem) => {
                 let portable = read(&self.checkpoint_path(id, Format::Portable));
@@ -128,7 +130,7 @@ impl SessionFolder {
         }
     }
 
-    /// Removes a checkpoint. False if there is none with this id.
+    /// Removes a checkpoint. Returns false if it does not exist.
     ///
     /// # Errors
     /// Then it stays.
@@ -154,13 +156,14 @@ impl SessionFolder {
         self.beside_checkpoint(id, form)
     }
 
-    /// A file that belongs to a checkpoint.
+    /// Returns the path of a checkpoint's file.
     pub(super) fn beside_checkpoint(&self, id: &str, what: &str) -> PathBuf {
-        self.path.join(FOLDER).join(format!("{id}.{what}"))
+        self.path.join(CHECKPOINTS).join(format!("{id}.{what}"))
     }
 }
 
-/// Whether this can be the id of a checkpoint, and is not a way out of the folder.
+/// Returns whether this has the form of a checkpoint's id, so that it cannot lead out of the
+/// folder.
 pub(super) fn is_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

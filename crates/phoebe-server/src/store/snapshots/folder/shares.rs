@@ -1,5 +1,5 @@
-//! Checkpoints that others may copy: beside such a checkpoint lies a file with the hash of the secret in its link. The secret
-//! itself is nowhere.
+//! Shared checkpoints. A file beside a shared checkpoint has the hash of its link's secret; the
+//! secret itself is not stored.
 
 use std::fs;
 use std::io;
@@ -9,11 +9,11 @@ use super::checkpoints::is_id;
 use super::{Header, SessionFolder, SnapshotError};
 
 impl SessionFolder {
-    /// Lets whoever knows the secret with this hash copy a checkpoint; a secret from before is none any more. False if there is
-    /// no such checkpoint.
+    /// Shares a checkpoint by a secret with this hash. Replaces an earlier secret. Returns false if
+    /// the checkpoint does not exist.
     ///
     /// # Errors
-    /// Then the secret from before stays.
+    /// Then the earlier secret stays.
     pub fn share(&self, checkpoint: &str, hash: &str) -> Result<bool, SnapshotError> {
         if self.checkpoint_header(checkpoint)?.is_none() {
             return Ok(false);
@@ -22,7 +22,7 @@ impl SessionFolder {
         Ok(true)
     }
 
-    /// Takes the link to a checkpoint back. False if there was none.
+    /// Removes the share of a checkpoint. Returns false if there was none.
     ///
     /// # Errors
     /// Then it stays.
@@ -34,16 +34,16 @@ impl SessionFolder {
         Ok(shared)
     }
 
-    /// Whether there is a link to a checkpoint.
+    /// Returns whether a checkpoint is shared.
     #[must_use]
     pub fn is_shared(&self, checkpoint: &str) -> bool {
         is_id(checkpoint) && self.share_path(checkpoint).exists()
     }
 
-    /// What is known of the checkpoint that the secret with this hash opens.
+    /// Returns the header of a checkpoint if it is shared by a secret with this hash.
     ///
     /// # Errors
-    /// When it is damaged, or cannot be read.
+    /// If the checkpoint is damaged or cannot be read.
     pub fn shared(&self, checkpoint: &str, hash: &str) -> Result<Option<Header>, SnapshotError> {
         if !is_id(checkpoint) {
             return Ok(None);

@@ -45,7 +45,7 @@ fn commands(folder: &mut SessionFolder) -> Vec<String> {
 }
 
 #[test]
-fn a_damaged_snapshot_is_passed_over_and_reported() {
+fn a_damaged_snapshot_is_skipped_and_reported() {
     let root = tempfile::tempdir().unwrap();
     let mut folder = folder(&root, 5);
     push(&mut folder, "one");
@@ -64,7 +64,7 @@ fn a_damaged_snapshot_is_passed_over_and_reported() {
 }
 
 #[test]
-fn the_portable_copy_comes_first_after_an_upgrade_and_counts_only_for_its_own_state() {
+fn the_portable_copy_is_used_after_an_upgrade_for_its_own_state_only() {
     let root = tempfile::tempdir().unwrap();
     let mut folder = folder(&root, 5);
     push(&mut folder, "one");
@@ -76,14 +76,14 @@ fn the_portable_copy_comes_first_after_an_upgrade_and_counts_only_for_its_own_st
     assert_eq!(upgraded, ["portable one", "one"]);
     push(&mut folder, "two");
     assert_eq!(forms(&mut folder), ["two"]);
-    // Where the exact one is damaged, the portable copy of the same state is as good.
+    // If the exact form is damaged, the portable copy of the same state replaces it.
     folder.save_portable(&payload_of(Format::Portable, "2.5.4", "portable two"), 1.0).unwrap();
     fs::write(folder.snapshot_path(2), b"torn").unwrap();
     assert_eq!(forms(&mut folder), ["portable two"]);
 }
 
 #[test]
-fn changes_without_a_snapshot_are_kept_by_the_next_save() {
+fn changes_without_a_snapshot_are_stored_by_the_next_save() {
     let root = tempfile::tempdir().unwrap();
     let mut kept = folder(&root, 5);
     push(&mut kept, "one");
@@ -98,7 +98,7 @@ fn changes_without_a_snapshot_are_kept_by_the_next_save() {
 }
 
 #[test]
-fn checkpoints_outlive_changes_and_names_are_no_paths() {
+fn checkpoints_outlive_changes_and_ids_are_not_paths() {
     let root = tempfile::tempdir().unwrap();
     let mut folder = folder(&root, 1);
     push(&mut folder, "one");
@@ -158,12 +158,12 @@ fn a_checkpoint_survives_an_upgrade_and_a_damaged_file() {
 }
 
 #[test]
-fn a_copy_begins_where_the_original_is() {
+fn a_copy_has_the_state_of_the_original() {
     let root = tempfile::tempdir().unwrap();
     let mut original = folder(&root, 5);
     push(&mut original, "one");
     push(&mut original, "two");
-    original.go_to(1).unwrap();
+    original.set_head(1).unwrap();
     let rules = Rules { fsync: false, history: 5 };
     let mut copy = SnapshotStore::open(root.path(), rules).unwrap().session("copy");
     assert!(original.copy_to(&mut copy, None).unwrap());
@@ -180,7 +180,7 @@ fn sessions_are_listed_and_removed_and_templates_shared() {
     let store = SnapshotStore::open(root.path(), rules).unwrap();
     let begin = |id: &str| {
         let form = |form| store.template("ab12", form);
-        store.session(id).begin_with(&form(Format::Pickle), &form(Format::Portable))
+        store.session(id).link_templates(&form(Format::Pickle), &form(Format::Portable))
     };
     store.write_template("cd34", payload("nobody's"), 1.0).unwrap();
     store.write_template("ab12", payload("begin"), 1.0).unwrap();
@@ -212,7 +212,7 @@ fn sessions_are_listed_and_removed_and_templates_shared() {
 }
 
 #[test]
-fn a_state_that_was_passed_over_is_not_copied() {
+fn a_damaged_state_is_not_copied() {
     let root = tempfile::tempdir().unwrap();
     let mut folder = folder(&root, 5);
     push(&mut folder, "one");
@@ -229,7 +229,7 @@ fn a_state_that_was_passed_over_is_not_copied() {
 fn replacement(content: &str) -> Change {
     let bytes = Ok(Bytes::copy_from_slice(content.as_bytes()));
     let imported = Imported { origin: Origin::Uploaded, phoebe: "2.5.4".to_owned(), bytes };
-    Change { at: 1.0, success: true, changed: Changed::Replaced(imported), parent: None }
+    Change { at: 1.0, success: true, changed: ChangeKind::Replaced(imported), parent: None }
 }
 
 fn bases(folder: &SessionFolder) -> usize {
@@ -237,7 +237,7 @@ fn bases(folder: &SessionFolder) -> usize {
 }
 
 #[test]
-fn a_bundle_from_outside_is_kept_once_and_as_long_as_a_state_began_with_it() {
+fn an_imported_bundle_is_stored_once_and_while_a_state_descends_from_it() {
     let root = tempfile::tempdir().unwrap();
     let mut folder = folder(&root, 2);
     push(&mut folder, "one");
@@ -264,7 +264,7 @@ fn a_bundle_from_outside_is_kept_once_and_as_long_as_a_state_began_with_it() {
     assert_eq!(commands(&mut copy), ["{\"command\":\"three\"}"]);
 
     let too_large = Change {
-        changed: Changed::Replaced(Imported {
+        changed: ChangeKind::Replaced(Imported {
             origin: Origin::Loaded,
             phoebe: "2.5.4".to_owned(),
             bytes: Ok(Bytes::from(vec![0; bases::MAXIMUM_BYTES + 1])),
@@ -276,7 +276,7 @@ fn a_bundle_from_outside_is_kept_once_and_as_long_as_a_state_began_with_it() {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Act {
+enum Action {
     Push,
     Undo,
     Redo,
@@ -284,12 +284,17 @@ enum Act {
 }
 
 proptest! {
-    /// Against a model with two stacks: what counts is always what the model says, also after a restart, and the journal
-    /// leads to it.
+    /// Compares with a model of two stacks: the head is always the model's, also after a restart,
+    /// and the journal has its lineage.
     #[test]
     fn undo_and_redo_are_stacks(
         acts in prop::collection::vec(
-            prop_oneof![Just(Act::Push), Just(Act::Undo), Just(Act::Redo), Just(Act::Reopen)],
+            prop_oneof![
+                Just(Action::Push),
+                Just(Action::Undo),
+                Just(Action::Redo),
+                Just(Action::Reopen)
+            ],
             0..60,
         ),
         history in 1usize..5,
@@ -297,37 +302,38 @@ proptest! {
         let root = tempfile::tempdir().unwrap();
         let mut kept = folder(&root, history);
         let (mut done, mut undone): (Vec<String>, Vec<String>) = Default::default();
-        for (index, act) in acts.into_iter().enumerate() {
-            match act {
-                Act::Push => {
+        for (index, action) in acts.into_iter().enumerate() {
+            match action {
+                Action::Push => {
                     push(&mut kept, &index.to_string());
                     done.push(index.to_string());
                     undone.clear();
                     let excess = done.len().saturating_sub(history + 1);
                     done.drain(..excess);
                 }
-                Act::Undo => {
+                Action::Undo => {
                     let expected = (done.len() > 1).then(|| {
                         undone.extend(done.pop());
                         done.last().cloned().unwrap_or_default()
                     });
                     let before = kept.before().unwrap();
                     prop_assert_eq!(before.as_ref().map(text), expected);
-                    before.iter().for_each(|snapshot| kept.go_to(snapshot.header.step).unwrap());
+                    before.iter().for_each(|snapshot| kept.set_head(snapshot.header.step).unwrap());
                 }
-                Act::Redo => {
+                Action::Redo => {
                     let expected = undone.pop();
                     done.extend(expected.clone());
                     let after = kept.after().unwrap();
                     prop_assert_eq!(after.as_ref().map(text), expected);
-                    after.iter().for_each(|snapshot| kept.go_to(snapshot.header.step).unwrap());
+                    after.iter().for_each(|snapshot| kept.set_head(snapshot.header.step).unwrap());
                 }
-                Act::Reopen => kept = folder(&root, history),
+                Action::Reopen => kept = folder(&root, history),
             }
             let counts = forms(&mut kept);
             prop_assert_eq!(counts.first(), done.last());
             let last = commands(&mut kept).pop();
-            prop_assert_eq!(last, done.last().map(|content| format!("{{\"command\":\"{content}\"}}")));
+            let expected = done.last().map(|content| format!("{{\"command\":\"{content}\"}}"));
+            prop_assert_eq!(last, expected);
             prop_assert_eq!(kept.history().unwrap(), (done.len().saturating_sub(1), undone.len()));
             prop_assert!(kept.numbers().unwrap().len() <= history + 1 + undone.len());
         }

@@ -4,30 +4,30 @@ use super::*;
 
 fn step(step: u64, parent: u64) -> Step {
     let command = RawValue::from_string(format!(r#"{{"command":"set_value","n":{step}}}"#));
-    let command = Repeatable { command: command.unwrap(), parameter: None };
-    Step { step, parent, at: 1.0, success: true, act: Act::Command(command) }
+    let command = ReplayableCommand { command: command.unwrap(), parameter: None };
+    Step { step, parent, at: 1.0, success: true, action: Action::Command(command) }
 }
 
 fn begin(step: u64, parent: u64, sha256: &str) -> Step {
     let (sha256, origin) = (sha256.to_owned(), Origin::Uploaded);
     let base = Base { sha256, origin, phoebe: "2.5.4".to_owned() };
-    Step { step, parent, at: 1.0, success: true, act: Act::Begin(base) }
+    Step { step, parent, at: 1.0, success: true, action: Action::Begin(base) }
 }
 
 fn numbers(journal: &Journal, to: u64) -> Vec<u64> {
-    journal.ways().unwrap().to(to).unwrap().steps.into_iter().map(|step| step.step).collect()
+    journal.lineages().unwrap().to(to).unwrap().steps.into_iter().map(|step| step.step).collect()
 }
 
-fn copy_way(journal: &Journal, to: u64, copy: &mut Journal) {
-    match journal.ways().unwrap().to(to) {
-        Ok(way) => copy.begin_as(to, Ok(&way)),
-        Err(why) => copy.begin_as(to, Err(why)),
+fn copy_lineage(journal: &Journal, to: u64, copy: &mut Journal) {
+    match journal.lineages().unwrap().to(to) {
+        Ok(lineage) => copy.copy_from(to, Ok(&lineage)),
+        Err(why) => copy.copy_from(to, Err(why)),
     }
     .unwrap();
 }
 
 #[test]
-fn lines_that_are_too_long_and_many_are_passed_over_without_being_kept() {
+fn lines_that_are_too_long_are_skipped_without_memory() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     let mut journal = Journal::new(path.clone());
@@ -41,22 +41,22 @@ fn lines_that_are_too_long_and_many_are_passed_over_without_being_kept() {
     journal.step(step(3, 2)).unwrap();
     journal.begin("run_compute", 2.0).unwrap();
     assert_eq!((numbers(&journal, 3), journal.last_step().unwrap()), (vec![2, 3], 3));
-    assert!(why_not(&journal, 1).contains("16 MiB"));
+    assert!(replay_problem(&journal, 1).contains("16 MiB"));
     assert!(journal.interrupted().unwrap().is_some());
     let mut commands = Vec::new();
-    journal.ways().unwrap().to(3).unwrap().write_commands(&mut commands).unwrap();
+    journal.lineages().unwrap().to(3).unwrap().write_commands(&mut commands).unwrap();
     let commands: serde_json::Value = serde_json::from_slice(&commands).unwrap();
     let expected =
         serde_json::json!([{"command": {"command": "set_value", "n": 3}, "success": true}]);
     assert_eq!(commands, expected);
 }
 
-fn why_not(journal: &Journal, to: u64) -> String {
-    journal.ways().unwrap().to(to).unwrap_err().to_string()
+fn replay_problem(journal: &Journal, to: u64) -> String {
+    journal.lineages().unwrap().to(to).unwrap_err().to_string()
 }
 
 #[test]
-fn the_way_leaves_out_what_was_undone() {
+fn the_lineage_omits_undone_changes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     let mut journal = Journal::new(path.clone());
@@ -71,36 +71,36 @@ fn the_way_leaves_out_what_was_undone() {
 }
 
 #[test]
-fn the_way_begins_with_the_last_bundle_from_outside() {
+fn the_lineage_begins_with_the_last_imported_bundle() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = Journal::new(folder.path().join("journal"));
     for step in [step(1, 0), begin(2, 1, "aa"), step(3, 2), begin(4, 3, "bb"), step(5, 4)] {
         journal.step(step).unwrap();
     }
-    let returned = Step { act: Act::Return, ..step(6, 3) };
+    let returned = Step { action: Action::Return, ..step(6, 3) };
     journal.step(returned).unwrap();
     assert_eq!(numbers(&journal, 5), [4, 5]);
     assert_eq!(numbers(&journal, 6), [2, 3, 6]);
-    let ways = journal.ways().unwrap();
-    let way = ways.to(6).unwrap();
-    assert_eq!((way.base.unwrap().sha256.as_str(), way.steps.len()), ("aa", 3));
+    let lineages = journal.lineages().unwrap();
+    let lineage = lineages.to(6).unwrap();
+    assert_eq!((lineage.base.unwrap().sha256.as_str(), lineage.steps.len()), ("aa", 3));
     assert_eq!(numbers(&journal, 1), [1]);
-    // A state that was migrated begins anew under its own number.
+    // A migrated state gets a new line with its own number.
     journal.step(begin(3, 3, "cc")).unwrap();
     assert_eq!(numbers(&journal, 6), [3, 6]);
 
     let mut copy = Journal::new(folder.path().join("copy"));
-    copy_way(&journal, 6, &mut copy);
+    copy_lineage(&journal, 6, &mut copy);
     assert_eq!(numbers(&copy, 6), [3, 6]);
     assert_eq!(fs::read_to_string(copy.path()).unwrap().lines().count(), 2, "only what led there");
 }
 
 #[test]
-fn what_the_journal_does_not_say_is_not_made_up() {
+fn gaps_in_the_journal_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     let mut journal = Journal::new(path.clone());
-    // As servers wrote it that did not note which Bundle took the place of another.
+    // A line of a server that did not store imported Bundles.
     let old = br#"{"step":1,"parent":0,"at":1.0,"success":true,"command":{"command":"a"}}
 {"step":2,"parent":1,"at":1.0,"success":true}
 "#;
@@ -109,22 +109,29 @@ fn what_the_journal_does_not_say_is_not_made_up() {
         journal.step(next).unwrap();
     }
     assert_eq!(numbers(&journal, 1), [1]);
-    assert!(why_not(&journal, 3).contains("did not note"), "{}", why_not(&journal, 3));
-    assert!(why_not(&journal, 5).contains("lacks its change 4"));
+    assert!(
+        replay_problem(&journal, 3).contains("did not record"),
+        "{}",
+        replay_problem(&journal, 3)
+    );
+    assert!(replay_problem(&journal, 5).contains("lacks change 4"));
     assert_eq!(numbers(&journal, 7), [6, 7]);
 
     let mut copy = Journal::new(folder.path().join("copy"));
-    copy_way(&journal, 3, &mut copy);
-    assert_eq!(why_not(&copy, 3), why_not(&journal, 3));
+    copy_lineage(&journal, 3, &mut copy);
+    assert_eq!(replay_problem(&copy, 3), replay_problem(&journal, 3));
 
     let whole = fs::read(&path).unwrap();
     fs::write(&path, [&whole[..], b"{\"step\":8,\"par\0\n"].concat()).unwrap();
     let damaged = Journal::new(path);
-    assert!(why_not(&damaged, 1).contains("damaged") && why_not(&damaged, 7).contains("damaged"));
+    assert!(
+        replay_problem(&damaged, 1).contains("damaged")
+            && replay_problem(&damaged, 7).contains("damaged")
+    );
 }
 
 #[test]
-fn a_torn_line_is_passed_over_and_cut_off() {
+fn a_torn_line_is_ignored_and_removed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     let mut journal = Journal::new(path.clone());
@@ -142,7 +149,7 @@ fn a_torn_line_is_passed_over_and_cut_off() {
 }
 
 #[test]
-fn what_could_not_be_written_is_written_later() {
+fn pending_lines_are_written_later() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     fs::create_dir(&path).unwrap();

@@ -1,6 +1,5 @@
-//! How states came to be, as far as a journal says it: where the line of each step is, and what has
-//! to be known of it to find the way to a state. Commands stay in the file until they are asked for,
-//! one at a time.
+//! The lineage of a state: the base and the commands that led to it. Keeps the position of each
+//! step's line; commands stay in the file until they are read, one at a time.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,37 +10,37 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{BLOCK, Base, Journal, LONGEST_LINE, Mark, WayError, whole_length};
+use super::{Action, BLOCK, Base, Journal, LONGEST_LINE, LineageError, Mark, Step, whole_length};
 
-/// Characters of a reason that are kept.
+/// The most characters of a reason.
 const REASON: usize = 1000;
 
-/// All steps of a journal, and the journal to read their commands from.
+/// The steps of a journal, and the journal with their commands.
 #[derive(Debug)]
-pub(in crate::store::snapshots) struct Ways<'a> {
+pub(in crate::store::snapshots) struct LineageIndex<'a> {
     journal: Lines<'a>,
-    steps: HashMap<u64, Known>,
-    /// The place of the last line that says nothing.
+    steps: HashMap<u64, StepEntry>,
+    /// The position of the last unreadable line.
     unknown: Option<u64>,
 }
 
-/// How a state came to be.
+/// The lineage of a state.
 #[derive(Debug)]
-pub(in crate::store::snapshots) struct Way<'a> {
+pub(in crate::store::snapshots) struct Lineage<'a> {
     journal: &'a Lines<'a>,
-    /// The Bundle that it begins with; `None` for the one that fresh sessions have.
+    /// The base that it begins with; `None` for the default Bundle.
     pub(in crate::store::snapshots) base: Option<Base>,
-    /// The steps that it goes through, that of the base included, in order.
+    /// Its steps in order, with the base's step.
     pub(in crate::store::snapshots) steps: Vec<Line>,
 }
 
-/// A step's line.
+/// The line of a step.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store::snapshots) struct Line {
     /// The step's number.
     #[cfg(test)]
     pub(super) step: u64,
-    /// Whether it is of a command.
+    /// Whether the step is a command.
     is_command: bool,
     place: Place,
 }
@@ -52,26 +51,26 @@ struct Place {
     length: usize,
 }
 
-/// What is known of a step without its command.
+/// A step without its command.
 #[derive(Debug)]
-struct Known {
+struct StepEntry {
     place: Place,
     parent: u64,
-    act: KnownAct,
+    action: StepAction,
 }
 
 #[derive(Debug)]
-enum KnownAct {
+enum StepAction {
     Command,
     Begin(Box<Base>),
     Return,
     Unrepeatable(Box<str>),
 }
 
-/// A step as a line has it. One that names nothing is of a server that did not note where a Bundle
-/// came from.
+/// The line of a step. A line without any kind comes from a server that did not store imported
+/// Bundles.
 #[derive(Deserialize)]
-struct ReadStep {
+struct StepLine {
     step: u64,
     parent: u64,
     #[serde(rename = "at")]
@@ -85,7 +84,7 @@ struct ReadStep {
     unrepeatable: Option<String>,
 }
 
-/// A command as a line has it, and as a worker takes it.
+/// A command as stored in a line and as sent to a worker.
 #[derive(Serialize, Deserialize)]
 struct Entry<'a> {
     #[serde(borrow)]
@@ -95,7 +94,7 @@ struct Entry<'a> {
     success: bool,
 }
 
-/// The whole lines of a journal, on disk and not yet there.
+/// The complete lines of a journal, in the file and pending.
 #[derive(Debug)]
 struct Lines<'a> {
     file: Option<File>,
@@ -104,7 +103,7 @@ struct Lines<'a> {
 }
 
 impl Journal {
-    /// The last number that a change got.
+    /// Returns the number of the last step.
     pub(in crate::store::snapshots) fn last_step(&self) -> io::Result<u64> {
         #[derive(Deserialize)]
         struct Numbered {
@@ -118,24 +117,44 @@ impl Journal {
         Ok(last)
     }
 
-    /// How each state came to be, as far as the journal says it.
-    pub(in crate::store::snapshots) fn ways(&self) -> io::Result<Ways<'_>> {
+    /// Reads the steps of all states.
+    pub(in crate::store::snapshots) fn lineages(&self) -> io::Result<LineageIndex<'_>> {
         let journal = self.lines()?;
         let (mut steps, mut unknown) = (HashMap::new(), None);
         journal.each(|place, line| {
-            let read = line.map(serde_json::from_slice::<ReadStep>);
+            let read = line.map(serde_json::from_slice::<StepLine>);
             match (read, line) {
-                // The later line counts: a number is given again where the first one's snapshot was
-                // never whole, and a state that was migrated begins anew.
-                (Some(Ok(read)), _) => drop(steps.insert(read.step, Known::of(read, place))),
+                // The later line wins: a number is reused if its first snapshot was never complete,
+                // and if a state was migrated.
+                (Some(Ok(read)), _) => drop(steps.insert(read.step, StepEntry::of(read, place))),
                 (_, Some(line)) if serde_json::from_slice::<Mark>(line).is_ok() => {}
                 _ => unknown = Some(place.offset),
             }
         })?;
-        Ok(Ways { journal, steps, unknown })
+        Ok(LineageIndex { journal, steps, unknown })
     }
 
-    /// All whole lines; a torn one at the end is passed over.
+    /// Copies the lineage of the state `step` from another session's journal.
+    pub(in crate::store::snapshots) fn copy_from(
+        &mut self,
+        step: u64,
+        lineage: Result<&Lineage<'_>, LineageError>,
+    ) -> io::Result<()> {
+        match lineage {
+            Ok(lineage) => lineage.each_line(|line| {
+                self.pending.extend(line);
+                self.pending.push(b'\n');
+                self.flush()
+            }),
+            Err(LineageError::Io(error)) => Err(error),
+            Err(LineageError::Unrepeatable(why)) => {
+                let action = Action::Unrepeatable(why);
+                self.step(Step { step, parent: step, at: 0.0, success: true, action })
+            }
+        }
+    }
+
+    /// Returns all complete lines. Ignores a torn line at the end.
     fn lines(&self) -> io::Result<Lines<'_>> {
         let file = match File::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -146,49 +165,49 @@ impl Journal {
     }
 }
 
-impl Known {
-    fn of(read: ReadStep, place: Place) -> Self {
-        let act = match (read.command, read.base, read.unrepeatable) {
+impl StepEntry {
+    fn of(read: StepLine, place: Place) -> Self {
+        let action = match (read.command, read.base, read.unrepeatable) {
             (_, _, Some(why)) => {
-                KnownAct::Unrepeatable(why.chars().take(REASON).collect::<String>().into())
+                StepAction::Unrepeatable(why.chars().take(REASON).collect::<String>().into())
             }
-            (_, Some(base), None) => KnownAct::Begin(Box::new(base)),
-            (Some(_), None, None) => KnownAct::Command,
-            (None, None, None) if read.returned => KnownAct::Return,
-            (None, None, None) => KnownAct::Unrepeatable(
+            (_, Some(base), None) => StepAction::Begin(Box::new(base)),
+            (Some(_), None, None) => StepAction::Command,
+            (None, None, None) if read.returned => StepAction::Return,
+            (None, None, None) => StepAction::Unrepeatable(
                 "an earlier version of this server replaced the Bundle (by a file or a \
-                 checkpoint) and did not note by which"
+                 checkpoint) and did not record which"
                     .into(),
             ),
         };
-        Self { place, parent: read.parent, act }
+        Self { place, parent: read.parent, action }
     }
 }
 
-impl Ways<'_> {
-    /// How the Bundle of `step` came to be.
+impl LineageIndex<'_> {
+    /// Returns the lineage of `step`.
     ///
     /// # Errors
-    /// [`WayError::Unrepeatable`] where the journal does not say it from the beginning to the end.
-    pub(in crate::store::snapshots) fn to(&self, step: u64) -> Result<Way<'_>, WayError> {
-        let unrepeatable = |why: &str| Err(WayError::Unrepeatable(why.to_owned()));
-        let mut way = Way { journal: &self.journal, base: None, steps: Vec::new() };
+    /// [`LineageError::Unrepeatable`] if the journal does not have all of it.
+    pub(in crate::store::snapshots) fn to(&self, step: u64) -> Result<Lineage<'_>, LineageError> {
+        let unrepeatable = |why: &str| Err(LineageError::Unrepeatable(why.to_owned()));
+        let mut lineage = Lineage { journal: &self.journal, base: None, steps: Vec::new() };
         let mut begins = None;
         let mut at = step;
         while begins.is_none() {
-            let Some(Known { place, parent, act }) = self.steps.get(&at) else { break };
-            match act {
-                KnownAct::Command | KnownAct::Return => {}
-                KnownAct::Begin(base) => {
-                    (way.base, begins) = (Some(Base::clone(base)), Some(place.offset));
+            let Some(StepEntry { place, parent, action }) = self.steps.get(&at) else { break };
+            match action {
+                StepAction::Command | StepAction::Return => {}
+                StepAction::Begin(base) => {
+                    (lineage.base, begins) = (Some(Base::clone(base)), Some(place.offset));
                 }
-                KnownAct::Unrepeatable(why) => return unrepeatable(why),
+                StepAction::Unrepeatable(why) => return unrepeatable(why),
             }
             if begins.is_none() && *parent >= at {
                 return unrepeatable(DAMAGED);
             }
-            let is_command = matches!(act, KnownAct::Command);
-            way.steps.push(Line {
+            let is_command = matches!(action, StepAction::Command);
+            lineage.steps.push(Line {
                 #[cfg(test)]
                 step: at,
                 is_command,
@@ -197,22 +216,22 @@ impl Ways<'_> {
             at = *parent;
         }
         if begins.is_none() && at != 0 {
-            return unrepeatable(&format!("the journal of the session lacks its change {at}"));
+            return unrepeatable(&format!("the journal of the session lacks change {at}"));
         }
-        // What such a line said may be what the way begins with.
+        // The unreadable line may have been the base.
         if self.unknown.is_some_and(|unknown| begins.is_none_or(|begins| begins < unknown)) {
             return unrepeatable(DAMAGED);
         }
-        way.steps.reverse();
-        Ok(way)
+        lineage.steps.reverse();
+        Ok(lineage)
     }
 }
 
 const DAMAGED: &str = "the journal of the session is damaged, holds a command of more than 16 MiB, \
                        or is of a later version of this server";
 
-impl Way<'_> {
-    /// Writes the commands on the way as a JSON list, in order, and whether each succeeded.
+impl Lineage<'_> {
+    /// Writes the commands as a JSON list, in order, with their success.
     pub(in crate::store::snapshots) fn write_commands(
         &self,
         out: &mut impl Write,
@@ -228,7 +247,7 @@ impl Way<'_> {
         out.write_all(if before == b"[" { b"[]" } else { b"]" })
     }
 
-    /// Gives each line to `job`, one after the other.
+    /// Passes each line to `job`.
     pub(in crate::store::snapshots) fn each_line(
         &self,
         mut job: impl FnMut(&[u8]) -> io::Result<()>,
@@ -238,7 +257,7 @@ impl Way<'_> {
 }
 
 impl Lines<'_> {
-    /// Gives each line and its place to `job`; of one that is too long the place alone.
+    /// Passes each line and its position to `job`. A line that is too long is `None`.
     fn each(&self, mut job: impl FnMut(Place, Option<&[u8]>)) -> io::Result<()> {
         let on_disk: Box<dyn Read> = match &self.file {
             Some(file) => Box::new(file.take(self.whole)),

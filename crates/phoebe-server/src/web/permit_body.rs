@@ -1,5 +1,4 @@
-//! A response's body that holds something until it has been read: what belongs to a request ends with its answer's last byte, not
-//! its first.
+//! A response body that holds a permit until the client has read it to its end.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,19 +7,19 @@ use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-/// A body, and what is dropped with it.
-pub(super) struct HeldBody<T> {
+/// A body with a permit. The permit is dropped with the body.
+pub(super) struct PermitBody<T> {
     body: Body,
-    _held: T,
+    _permit: T,
 }
 
-impl<T> HeldBody<T> {
-    pub(super) fn new(body: Body, held: T) -> Self {
-        Self { body, _held: held }
+impl<T> PermitBody<T> {
+    pub(super) fn new(body: Body, permit: T) -> Self {
+        Self { body, _permit: permit }
     }
 }
 
-impl<T: Unpin> hyper::body::Body for HeldBody<T> {
+impl<T: Unpin> hyper::body::Body for PermitBody<T> {
     type Data = Bytes;
     type Error = axum::Error;
 
