@@ -1,6 +1,8 @@
-//! A running server: its parts put together, from the data directory to the listener, and taken apart again in order.
+//! A running server: its parts put together, from the data directory to the listener, and taken
+//! apart again in order.
 //!
-//! This is the one place that knows all parts. It holds no state and decides nothing that a part could decide.
+//! This is the one place that knows all parts. It holds no state and decides nothing that a part
+//! could decide.
 
 use std::io;
 use std::path::PathBuf;
@@ -29,7 +31,8 @@ use crate::worker::{Interpreter, Launcher, Registry, bounds, orphans, reap_child
 
 /// Why rows of an earlier run are closed.
 const FOUND_AFTER_A_CRASH: &str = "server_died";
-/// The whole shutdown may take so long; what is not done by then is left to the kernel and the next start.
+/// The whole shutdown may take so long; what is not done by then is left to the kernel and the next
+/// start.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a server could not run.
@@ -197,7 +200,8 @@ fn open_snapshots(settings: &Settings, data: &DataDirectory) -> io::Result<Optio
     SnapshotStore::open(data.root(), rules).map(Some)
 }
 
-/// Allows as many open files as an administrator permits: a session needs four, and shells allow 1024 in all.
+/// Allows as many open files as an administrator permits: a session needs four, and shells allow
+/// 1024 in all.
 fn raise_open_files() {
     let mut files = getrlimit(Resource::Nofile);
     files.current = files.maximum;

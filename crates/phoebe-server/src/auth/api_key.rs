@@ -1,5 +1,5 @@
-//! The form of a user's API key: `phk_PREFIX_SECRET`. The prefix is public, and finds the key in the database; of the whole
-//! only a hash is kept. 256 random bits need no slow hash.
+//! The form of a user's API key: `phk_PREFIX_SECRET`. The prefix is public, and finds the key in
+//! the database; of the whole only a hash is kept. 256 random bits need no slow hash.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -18,7 +18,8 @@ const SECRET_BYTES: usize = 32;
 
 /// Keys that one user may have.
 pub(crate) const MOST_KEYS: usize = 20;
-/// Days after which a key of another service's user expires at the latest: here nobody knows what becomes of that user.
+/// Days after which a key of another service's user expires at the latest: here nobody knows what
+/// becomes of that user.
 pub(crate) const MOST_DAYS_EXTERNAL: u32 = 90;
 /// Days that a key may be good for.
 pub(crate) const MOST_DAYS: u32 = 3650;

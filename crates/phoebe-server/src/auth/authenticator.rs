@@ -90,8 +90,8 @@ impl Authenticator {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Takes what may change while the server runs: the password of mode `password`, API keys and the
-    /// rules of registration. With another password the tokens of the earlier one end.
+    /// Takes what may change while the server runs: the password of mode `password`, API keys and
+    /// the rules of registration. With another password the tokens of the earlier one end.
     ///
     /// # Errors
     /// [`AuthSetupError`] names the key of `[auth]` that is wrong; then nothing is taken.
@@ -124,7 +124,8 @@ impl Authenticator {
         matches!(self.shared.mode, Mode::Jwt(_) | Mode::External(_)).then(|| self.mode_name())
     }
 
-    /// Who sent a request with these headers from this address; `None` where the mode knows no users.
+    /// Who sent a request with these headers from this address; `None` where the mode knows no
+    /// users.
     ///
     /// # Errors
     /// [`AuthError`] says why the request must be refused.
@@ -159,7 +160,8 @@ impl Authenticator {
     /// Makes an account and a token for it. Only in mode `jwt`.
     ///
     /// # Errors
-    /// Registration is closed, unusable credentials, an address that is taken, too many attempts, the database.
+    /// Registration is closed, unusable credentials, an address that is taken, too many attempts,
+    /// the database.
     pub async fn register(
         &self,
         mut wish: Registration,
@@ -188,7 +190,8 @@ impl Authenticator {
     /// Gives a token for an account's password, or in mode `password` for the gate's.
     ///
     /// # Errors
-    /// Wrong credentials, a disabled account, too many attempts, a mode without logins, the database.
+    /// Wrong credentials, a disabled account, too many attempts, a mode without logins, the
+    /// database.
     pub async fn login(
         &self,
         email: &str,
@@ -249,8 +252,8 @@ impl Authenticator {
         Err(AuthError::WrongGatePassword)
     }
 
-    /// The user with this id as the database has it now, so that a disabled account is out within seconds. `claimed` is
-    /// who they were when they were last let in.
+    /// The user with this id as the database has it now, so that a disabled account is out within
+    /// seconds. `claimed` is who they were when they were last let in.
     pub(super) async fn current_user(&self, claimed: Identity) -> Result<Identity, AuthError> {
         let id: i64 = claimed.user_id.parse().map_err(|_| AuthError::UnknownUser)?;
         let credential = claimed.credential;
@@ -262,7 +265,8 @@ impl Authenticator {
                     self.shared.users.put(id, user.clone());
                     user
                 }
-                // A database in trouble must not keep people from their work: what was known last holds, else the signed claims.
+                // A database in trouble must not keep people from their work: what was known last
+                // holds, else the signed claims.
                 Err(error) => {
                     tracing::warn!(%error, user = id, "a user could not be looked up; what was known last is trusted");
                     remembered.map_or(Some(claimed), |user| user.value)

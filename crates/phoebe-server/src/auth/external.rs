@@ -1,4 +1,5 @@
-//! Mode `external`: tokens that another service signed. A token that its keys verify is believed; there are no local users.
+//! Mode `external`: tokens that another service signed. A token that its keys verify is believed;
+//! there are no local users.
 //!
 //! Which algorithm a token may use is said by the keys and the settings, never by the token.
 

@@ -1,5 +1,5 @@
-//! What the settings alone let in: the password of mode `password`, and the API keys of `[auth] api_keys`. Nobody in
-//! particular stands behind either.
+//! What the settings alone let in: the password of mode `password`, and the API keys of `[auth]
+//! api_keys`. Nobody in particular stands behind either.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -35,7 +35,8 @@ impl Gate {
     }
 }
 
-/// The secret for tokens of mode `password`: a new password makes old tokens invalid, and so does a restart where no secret is set.
+/// The secret for tokens of mode `password`: a new password makes old tokens invalid, and so does a
+/// restart where no secret is set.
 pub(super) fn token_secret(settings: &AuthSettings) -> [u8; 32] {
     let secret = settings.jwt_secret_key.expose();
     let mut hash = Sha256::new();

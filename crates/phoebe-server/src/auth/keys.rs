@@ -148,8 +148,8 @@ impl Authenticator {
         Ok(())
     }
 
-    /// The mode and the user, where there are users, and this one came by more than a key: a key that leaked must not
-    /// make others that outlive it.
+    /// The mode and the user, where there are users, and this one came by more than a key: a key
+    /// that leaked must not make others that outlive it.
     fn manages_keys<'a>(
         &self,
         identity: Option<&'a Identity>,

@@ -11,7 +11,8 @@ const FRESH: Duration = Duration::from_secs(5);
 /// Above this many answers, those that are not fresh are dropped.
 const CROWDED: usize = 1000;
 
-/// Answers by key. What may be asked must be bounded by the caller: only keys that were proved are put in.
+/// Answers by key. What may be asked must be bounded by the caller: only keys that were proved are
+/// put in.
 pub(super) struct Memory<K, V>(Mutex<HashMap<K, (Instant, V)>>);
 
 /// An answer and its age.

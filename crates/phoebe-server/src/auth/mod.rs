@@ -1,4 +1,5 @@
-//! Who is asking: tokens, passwords and API keys. It decides identity only; what an identity may do is said where it is used.
+//! Who is asking: tokens, passwords and API keys. It decides identity only; what an identity may do
+//! is said where it is used.
 
 pub(crate) mod api_key;
 mod authenticator;
@@ -38,7 +39,8 @@ pub struct Identity {
     pub full_name: String,
     /// What they are to the server.
     pub role: Role,
-    /// Ids of the students whose sessions this user looks after; empty unless they are an instructor.
+    /// Ids of the students whose sessions this user looks after; empty unless they are an
+    /// instructor.
     pub students: Arc<HashSet<String>>,
     /// How they proved who they are.
     pub credential: Credential,

@@ -1,8 +1,8 @@
-//! Passwords: bcrypt, off the runtime's threads and few at a time, so that logins cannot starve everything else, nor registrations
-//! logins.
+//! Passwords: bcrypt, off the runtime's threads and few at a time, so that logins cannot starve
+//! everything else, nor registrations logins.
 //!
-//! bcrypt reads 72 bytes. A longer password is hashed before, and its hash carries a mark; shorter ones are plain bcrypt,
-//! as earlier servers made them and can read.
+//! bcrypt reads 72 bytes. A longer password is hashed before, and its hash carries a mark; shorter
+//! ones are plain bcrypt, as earlier servers made them and can read.
 
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ const COST: u32 = 12;
 /// A hash nobody knows the password of: an unknown account costs as much time as a known one.
 const NOBODY: &str = "$2b$12$4tsFBgZT9C1EHxoWRLNPduGi3FpX4TH8eG3NKcpzoHEsTXmzFuhPi";
 
-/// How many may wait for each core that logins have. A hash takes a quarter of a second, so that nobody waits for much longer than a
-/// minute, which most proxies allow.
+/// How many may wait for each core that logins have. A hash takes a quarter of a second, so that
+/// nobody waits for much longer than a minute, which most proxies allow.
 const LOGINS_WAITING: usize = 256;
 /// The same of registrations.
 const REGISTRATIONS_WAITING: usize = 64;
@@ -102,8 +102,8 @@ impl Turn {
 
     /// Whether `password` belongs to `hash`; without a hash the answer is no, after the same time.
     ///
-    /// Of a hash without a mark, bytes after the 72nd are ignored, as they were when earlier servers made it: such
-    /// accounts go on working.
+    /// Of a hash without a mark, bytes after the 72nd are ignored, as they were when earlier
+    /// servers made it: such accounts go on working.
     pub(super) async fn matches(
         self,
         password: String,
@@ -116,7 +116,8 @@ impl Turn {
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, AuthError> {
-        // The permit lives in the closure: a client that leaves does not free a core that is still hashing.
+        // The permit lives in the closure: a client that leaves does not free a core that is still
+        // hashing.
         tokio::task::spawn_blocking(move || {
             let result = work();
             drop(self);

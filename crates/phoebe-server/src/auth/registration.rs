@@ -1,4 +1,5 @@
-//! Who may make an account, and of what. Accounts that an administrator makes obey the same rules on e-mail and password.
+//! Who may make an account, and of what. Accounts that an administrator makes obey the same rules
+//! on e-mail and password.
 
 use super::AuthError;
 use crate::config::{AuthSettings, RegistrationPolicy};

@@ -1,9 +1,10 @@
-//! How often somebody may guess: bounded in attempts by address and by account, and in memory. It knows neither passwords
-//! nor the database.
+//! How often somebody may guess: bounded in attempts by address and by account, and in memory. It
+//! knows neither passwords nor the database.
 //!
-//! Only failures count, so a class behind one address logs in as fast as it can type. An account is throttled for one
-//! address before it is for all: a single guesser cannot keep its user out. Where many guess, or one behind the same
-//! address, an account still gets in from where it has been logged in to before.
+//! Only failures count, so a class behind one address logs in as fast as it can type. An account is
+//! throttled for one address before it is for all: a single guesser cannot keep its user out. Where
+//! many guess, or one behind the same address, an account still gets in from where it has been
+//! logged in to before.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -34,7 +35,8 @@ const ACCOUNT: Rate = Rate { burst: 50, interval: Duration::from_secs(10) };
 /// New accounts from one address: a class of 300 behind it registers in one lesson.
 const REGISTRATION: Rate = Rate { burst: 400, interval: Duration::from_secs(10) };
 
-/// An address as it is counted: of IPv6 the network, for a household has 2⁶⁴ of them. None in tests without sockets.
+/// An address as it is counted: of IPv6 the network, for a household has 2⁶⁴ of them. None in tests
+/// without sockets.
 type Address = Option<IpAddr>;
 /// A fingerprint of an account's name, whether it exists or not.
 type Account = [u8; 16];
@@ -92,7 +94,8 @@ impl Throttle {
         self.lock().addresses.check(&network(address), now)
     }
 
-    /// An attempt is made. It counts from now on, also if whoever makes it does not wait for its outcome.
+    /// An attempt is made. It counts from now on, also if whoever makes it does not wait for its
+    /// outcome.
     pub(super) fn count(&self, email: &str, address: Option<IpAddr>, now: Instant) {
         let (account, address) = (account(email), network(address));
         let mut counts = self.lock();

@@ -1,4 +1,5 @@
-//! `phoebe-server api-key`: API keys of users, also while a server runs, which follows within seconds.
+//! `phoebe-server api-key`: API keys of users, also while a server runs, which follows within
+//! seconds.
 
 use clap::Subcommand;
 use rusqlite::Connection;

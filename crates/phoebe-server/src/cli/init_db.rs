@@ -1,4 +1,5 @@
-//! `phoebe-server init-db`: makes a database; one that exists is kept under another name, never destroyed.
+//! `phoebe-server init-db`: makes a database; one that exists is kept under another name, never
+//! destroyed.
 
 use std::fs;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -47,8 +48,8 @@ pub enum InitDbError {
     Store(#[from] StoreError),
 }
 
-/// Makes the database that the settings name. If there is one, it is put aside as `NAME.backup-TIME`, after `confirm`
-/// (asked with one question) agreed or if `force` is set.
+/// Makes the database that the settings name. If there is one, it is put aside as
+/// `NAME.backup-TIME`, after `confirm` (asked with one question) agreed or if `force` is set.
 ///
 /// # Errors
 /// See [`InitDbError`]; nothing is lost in any of them.
@@ -90,7 +91,8 @@ pub fn ask_on_terminal(question: &str) -> bool {
     }
 }
 
-/// Renames the database, whatever it is: a copy would need room, and could not be made of a damaged file.
+/// Renames the database, whatever it is: a copy would need room, and could not be made of a damaged
+/// file.
 pub(super) fn put_aside(path: &Path) -> Result<PathBuf, InitDbError> {
     let failed =
         |message: String| InitDbError::Backup { path: path.display().to_string(), message };

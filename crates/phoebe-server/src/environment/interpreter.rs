@@ -48,12 +48,14 @@ pub(super) struct Interpreter {
     missing: Option<&'static str>,
 }
 
-/// The interpreter to make an environment with: the first on `path` that is new enough and complete.
+/// The interpreter to make an environment with: the first on `path` that is new enough and
+/// complete.
 pub(super) fn find(path: &OsStr) -> Result<Interpreter, EnvironmentError> {
     let mut too_old = Vec::new();
     let mut incomplete = None;
     for candidate in candidates(path) {
-        // What does not run (such as a shim of an interpreter that is not installed) is passed over.
+        // What does not run (such as a shim of an interpreter that is not installed) is passed
+        // over.
         let Some(found) = ask(&candidate) else { continue };
         match found.missing {
             _ if found.version < MINIMUM_PYTHON => too_old.push(found),

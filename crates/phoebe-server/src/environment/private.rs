@@ -1,8 +1,8 @@
 //! The private environment: one folder for each lock file and Python version, made once.
 //!
-//! A virtual environment holds absolute paths, so it is made where it stays; a marker, written last,
-//! says that it is complete. What lacks the marker, or whose interpreter went away, is made anew.
-//! A lock file keeps two starts from making it at the same time.
+//! A virtual environment holds absolute paths, so it is made where it stays; a marker, written
+//! last, says that it is complete. What lacks the marker, or whose interpreter went away, is made
+//! anew. A lock file keeps two starts from making it at the same time.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};

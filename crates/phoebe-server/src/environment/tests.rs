@@ -1,5 +1,5 @@
-//! Environments made with shell scripts that behave as Python does, well or badly; and one with real
-//! Python and PHOEBE, where `PHOEBE_TEST_ENVIRONMENT=1` allows the download.
+//! Environments made with shell scripts that behave as Python does, well or badly; and one with
+//! real Python and PHOEBE, where `PHOEBE_TEST_ENVIRONMENT=1` allows the download.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

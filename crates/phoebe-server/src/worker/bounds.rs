@@ -1,5 +1,5 @@
-//! Which bounds of memory and of processes are in force for a session, in words: for the log at the server's start and for `doctor`.
-//! It decides from what others found out.
+//! Which bounds of memory and of processes are in force for a session, in words: for the log at the
+//! server's start and for `doctor`. It decides from what others found out.
 
 use std::fmt;
 

@@ -1,7 +1,9 @@
-//! What `/proc` says of the processes of this machine: whose group they are in, since when, and what contains them. It only looks.
+//! What `/proc` says of the processes of this machine: whose group they are in, since when, and
+//! what contains them. It only looks.
 //!
-//! A worker's processes cannot leave its process group (its system call filter has no call for that), so the group, and not the
-//! tree of parents and children, says what belongs to a worker: a parent may be gone, or another one than expected.
+//! A worker's processes cannot leave its process group (its system call filter has no call for
+//! that), so the group, and not the tree of parents and children, says what belongs to a worker: a
+//! parent may be gone, or another one than expected.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,7 +20,8 @@ pub(super) struct Seen {
     pub(super) threads: u64,
     /// Processor time that it has used, in clock ticks.
     pub(super) used: u64,
-    /// Clock ticks between the machine's start and the process's; with the id it names one process for ever.
+    /// Clock ticks between the machine's start and the process's; with the id it names one process
+    /// for ever.
     pub(super) started: u64,
 }
 
@@ -41,7 +44,8 @@ impl Seen {
 
     /// Reads the fields of `/proc/PID/stat`, which `proc_pid_stat(5)` numbers from 1.
     fn parse(pid: i32, stat: &str) -> Option<Self> {
-        // The name in parentheses may hold anything, spaces and parentheses included: count from its end.
+        // The name in parentheses may hold anything, spaces and parentheses included: count from
+        // its end.
         let after_name = &stat[stat.rfind(')')? + 1..];
         let mut fields = after_name.split_ascii_whitespace();
         let group = fields.nth(2)?.parse().ok()?;
@@ -99,7 +103,8 @@ pub(super) fn program(pid: i32) -> Option<PathBuf> {
     of_any_thread(pid, |thread| fs::read_link(thread.join("exe")).ok())
 }
 
-/// Whether process `pid` is in a sandbox as a worker makes it, which nobody leaves: it may gain no rights, and has a system call filter.
+/// Whether process `pid` is in a sandbox as a worker makes it, which nobody leaves: it may gain no
+/// rights, and has a system call filter.
 pub(super) fn is_sandboxed(pid: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let has = |name: &str, value: &str| {
@@ -109,7 +114,8 @@ pub(super) fn is_sandboxed(pid: i32) -> bool {
     has("NoNewPrivs:", "1") && has("Seccomp:", "2")
 }
 
-/// What a process's threads share, read from the first that tells: one that has ended tells nothing, and that may be the first.
+/// What a process's threads share, read from the first that tells: one that has ended tells
+/// nothing, and that may be the first.
 fn of_any_thread<T>(pid: i32, read: impl Fn(&Path) -> Option<T>) -> Option<T> {
     let process = PathBuf::from(format!("/proc/{pid}"));
     read(&process).or_else(|| {

@@ -1,7 +1,8 @@
-//! A cgroup (version 2) for each worker, where the system lets the server make some: the kernel then bounds memory and processes of
-//! a session as a whole, and ends all of it at once.
+//! A cgroup (version 2) for each worker, where the system lets the server make some: the kernel
+//! then bounds memory and processes of a session as a whole, and ends all of it at once.
 //!
-//! This makes, fills and removes cgroups; it knows nothing of what workers do. Where there are none, the other bounds hold alone.
+//! This makes, fills and removes cgroups; it knows nothing of what workers do. Where there are
+//! none, the other bounds hold alone.
 
 use std::fs;
 use std::io;
@@ -19,9 +20,11 @@ use tracing::{info, warn};
 /// How long killed processes may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-/// Of a session's processes two may be at their own bound at once, the worker and its runner. Helpers share the runner's memory.
+/// Of a session's processes two may be at their own bound at once, the worker and its runner.
+/// Helpers share the runner's memory.
 const PROCESSES_AT_THEIR_BOUND: u64 = 2;
-/// The cgroup into which the server moves: one that has cgroups below it with controllers may hold no process itself.
+/// The cgroup into which the server moves: one that has cgroups below it with controllers may hold
+/// no process itself.
 const OWN: &str = "server";
 const CONTROLLERS: [&str; 2] = ["memory", "pids"];
 
@@ -63,8 +66,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place that the setting names: a folder, `auto` for the server's own cgroup if that was delegated to it, or `off`.
-    /// `None` where there is none. Changes nothing.
+    /// The place that the setting names: a folder, `auto` for the server's own cgroup if that was
+    /// delegated to it, or `off`. `None` where there is none. Changes nothing.
     ///
     /// # Errors
     /// When a folder is named that is no cgroup.
@@ -93,7 +96,8 @@ fn delegated() -> Option<PathBuf> {
     own.ancestors().take(2).find(|folder| is_delegated(folder)).map(Path::to_owned)
 }
 
-/// The folder of this process's cgroup, from `/proc/self/mountinfo` and `/proc/self/cgroup` (`cgroups(7)`).
+/// The folder of this process's cgroup, from `/proc/self/mountinfo` and `/proc/self/cgroup`
+/// (`cgroups(7)`).
 fn own_folder(mounts: &str, cgroups: &str) -> Option<PathBuf> {
     let path = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
     mounts.lines().find_map(|line| {
@@ -129,7 +133,8 @@ struct Shared {
 }
 
 impl Cgroups {
-    /// Prepares the place for them, and ends what an earlier run left there. No other server may run on this data directory.
+    /// Prepares the place for them, and ends what an earlier run left there. No other server may
+    /// run on this data directory.
     ///
     /// # Errors
     /// When a place is named where none can be made.
@@ -262,7 +267,8 @@ fn remove_left(place: &Path, prefix: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Moves the processes that are in the place itself, which are this server and what started it, into a cgroup below.
+/// Moves the processes that are in the place itself, which are this server and what started it,
+/// into a cgroup below.
 fn move_out(place: &Path) -> io::Result<()> {
     let processes = fs::read_to_string(place.join("cgroup.procs"))?;
     let own = std::process::id().to_string();

@@ -1,4 +1,5 @@
-//! A process that waits to be told what worker to be: forked from the zygote, or a fresh interpreter. It ends when nobody holds it.
+//! A process that waits to be told what worker to be: forked from the zygote, or a fresh
+//! interpreter. It ends when nobody holds it.
 
 use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
@@ -30,7 +31,8 @@ pub(super) struct Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Its lifeline closes too, but a worker that never armed it, or was made to disarm it, must not stay.
+        // Its lifeline closes too, but a worker that never armed it, or was made to disarm it, must
+        // not stay.
         self.kill();
     }
 }

@@ -1,4 +1,5 @@
-//! Owned descriptors under the runtime's watch: the one place that vouches for the runtime's demand on them.
+//! Owned descriptors under the runtime's watch: the one place that vouches for the runtime's demand
+//! on them.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,8 +10,8 @@ use tokio::io::unix::AsyncFd;
 /// Puts a descriptor under the runtime's watch.
 #[allow(unsafe_code, reason = "the safe constructors accept any type and are deprecated for it")]
 pub(super) fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: the `AsyncFd` owns the `OwnedFd`, which is open, gives the same number at each call, and is closed by nobody
-    // else as long as it lives.
+    // SAFETY: the `AsyncFd` owns the `OwnedFd`, which is open, gives the same number at each call,
+    // and is closed by nobody else as long as it lives.
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, interest) }?)
 }
 

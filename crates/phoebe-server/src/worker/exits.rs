@@ -1,8 +1,9 @@
-//! How processes ended. The zygote reports its children, the kernel reports ours; both meet here, by process id.
+//! How processes ended. The zygote reports its children, the kernel reports ours; both meet here,
+//! by process id.
 //!
-//! The server adopts what its dead zygotes leave behind (it is a subreaper), so one loop reaps all children. Nothing else
-//! in a running server may wait for a child. Whoever reaps a process kills the group that it led first, so that nothing of a worker
-//! outlives it.
+//! The server adopts what its dead zygotes leave behind (it is a subreaper), so one loop reaps all
+//! children. Nothing else in a running server may wait for a child. Whoever reaps a process kills
+//! the group that it led first, so that nothing of a worker outlives it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -142,7 +143,8 @@ pub(crate) fn forget(pid: i32) {
     take(pid);
 }
 
-/// Makes this process the one that inherits orphans, and reaps every child from now on. Call once, inside the runtime.
+/// Makes this process the one that inherits orphans, and reaps every child from now on. Call once,
+/// inside the runtime.
 ///
 /// # Errors
 /// When the kernel grants no signal handler.
@@ -163,8 +165,8 @@ pub fn reap_children() -> io::Result<()> {
 fn reap() {
     let _no_child_starts = pause_reaping();
     while let Some(pid) = ended_child() {
-        // What it left of its group goes before it does: as long as it is not reaped, its id is nobody else's, nor is the group's.
-        // Most led none.
+        // What it left of its group goes before it does: as long as it is not reaped, its id is
+        // nobody else's, nor is the group's. Most led none.
         let _ = kill_process_group(pid, Signal::KILL);
         let Ok(Some((_, status))) = waitpid(Some(pid), WaitOptions::NOHANG) else { return };
         let exit = Exit::from_parts(status.exit_status(), status.terminating_signal());
@@ -176,8 +178,9 @@ fn reap() {
 #[allow(unsafe_code, reason = "rustix's waitid does not tell which process it found")]
 fn ended_child() -> Option<Pid> {
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: the structure is plain numbers, for which zeros are valid; `waitid` writes into it and keeps no pointer. The process id is
-    // one of the fields that it fills for a child, and stays zero where there is none.
+    // SAFETY: the structure is plain numbers, for which zeros are valid; `waitid` writes into it
+    // and keeps no pointer. The process id is one of the fields that it fills for a child, and
+    // stays zero where there is none.
     let pid = unsafe {
         let mut found: libc::siginfo_t = std::mem::zeroed();
         match libc::waitid(libc::P_ALL, 0, &raw mut found, options) {
@@ -188,7 +191,8 @@ fn ended_child() -> Option<Pid> {
     Pid::from_raw(pid)
 }
 
-/// Lets no child be reaped as long as it is held: whoever starts one can take hold of it, however soon it ends.
+/// Lets no child be reaped as long as it is held: whoever starts one can take hold of it, however
+/// soon it ends.
 pub(crate) fn pause_reaping() -> MutexGuard<'static, ()> {
     REAPING.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -23,11 +23,13 @@ pub(crate) const INSTANCE_VARIABLE: &str = "PHOEBE_SERVER_INSTANCE";
 /// The variable by which a zygote or probe is told of the root folder for workers, as JSON.
 pub(crate) const ROOT_FOLDER_VARIABLE: &str = "PHOEBE_SERVER_ROOT_FOLDER";
 
-/// Puts the package's folder on the path of an interpreter that is isolated from the user's own settings, and runs it.
+/// Puts the package's folder on the path of an interpreter that is isolated from the user's own
+/// settings, and runs it.
 pub(crate) const BOOTSTRAP: &str = "import sys, runpy; sys.path.insert(0, sys.argv.pop(1)); \
      runpy.run_module('phoebe_worker', run_name='__main__', alter_sys=True)";
 
-/// Variables of the server's own environment that a Python process gets; all others may hold secrets.
+/// Variables of the server's own environment that a Python process gets; all others may hold
+/// secrets.
 const INHERITED: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "TZ"];
 
 /// What a process that answers once may print, in bytes.
@@ -96,7 +98,8 @@ impl Interpreter {
         })
     }
 
-    /// What a fresh interpreter says of passband files; `None` when it ends without an answer. Giving up ends it.
+    /// What a fresh interpreter says of passband files; `None` when it ends without an answer.
+    /// Giving up ends it.
     ///
     /// # Errors
     /// When it cannot be run.
@@ -107,7 +110,8 @@ impl Interpreter {
         self.answer("passbands", Some(request)).await
     }
 
-    /// Starts a process in `mode`, sends it `request`, and reads the one line of JSON that it prints, up to a bound.
+    /// Starts a process in `mode`, sends it `request`, and reads the one line of JSON that it
+    /// prints, up to a bound.
     async fn answer<T: DeserializeOwned>(
         &self,
         mode: &str,

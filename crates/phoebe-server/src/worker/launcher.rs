@@ -1,7 +1,9 @@
-//! Starting and holding workers: the seam behind which zygote, fresh interpreters and, one day, other machines stand.
+//! Starting and holding workers: the seam behind which zygote, fresh interpreters and, one day,
+//! other machines stand.
 //!
-//! Contract of a [`Worker`]: its command socket is bound when [`Launcher::start`] returns it; [`Worker::ended`] resolves once when its process is
-//! gone, whatever the cause; [`Worker::stop`] returns when it is gone. Dropping a worker ends it at once, for its lifeline closes.
+//! Contract of a [`Worker`]: its command socket is bound when [`Launcher::start`] returns it;
+//! [`Worker::ended`] resolves once when its process is gone, whatever the cause; [`Worker::stop`]
+//! returns when it is gone. Dropping a worker ends it at once, for its lifeline closes.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -75,7 +77,8 @@ enum Source {
 }
 
 impl Launcher {
-    /// Workers forked from a zygote, which starts at once; `spares` of them before they are asked for.
+    /// Workers forked from a zygote, which starts at once; `spares` of them before they are asked
+    /// for.
     #[must_use]
     pub fn fork(
         interpreter: Interpreter,
@@ -153,7 +156,8 @@ impl Launcher {
         self.registry.is_empty().await;
     }
 
-    /// Starts a worker and waits until its command socket is bound. The caller bounds the time; giving up ends the worker.
+    /// Starts a worker and waits until its command socket is bound. The caller bounds the time;
+    /// giving up ends the worker.
     ///
     /// # Errors
     /// Nothing is left of the worker then.
@@ -212,7 +216,8 @@ impl Launcher {
     }
 }
 
-/// What a starting worker says: that its socket is bound, or why it cannot be. `None` when it ends without a word.
+/// What a starting worker says: that its socket is bound, or why it cannot be. `None` when it ends
+/// without a word.
 async fn first_word(
     lifeline: &PacketSocket,
     port: u16,
@@ -282,7 +287,8 @@ impl Worker {
         exit
     }
 
-    /// Measures what the worker and its runners cost in memory, in MiB. The measurement outlives the worker; `None` when it is gone.
+    /// Measures what the worker and its runners cost in memory, in MiB. The measurement outlives
+    /// the worker; `None` when it is gone.
     pub fn memory(&self) -> impl Future<Output = Option<f64>> + Send + 'static {
         let process = Arc::clone(&self.child.process);
         async move {

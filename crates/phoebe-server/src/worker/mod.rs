@@ -1,8 +1,9 @@
 //! Where workers come from and how they are reached: the launcher seam.
 //!
-//! A [`Launcher`] starts a [`Worker`] for a session: from the zygote, or as a fresh interpreter. A worker offers an address, an end to
-//! wait for, a way to end it, and its memory; a [`connection`] to that address carries commands. Process ids, descriptors,
-//! loopback and signals stay inside this module: nothing outside may assume them.
+//! A [`Launcher`] starts a [`Worker`] for a session: from the zygote, or as a fresh interpreter. A
+//! worker offers an address, an end to wait for, a way to end it, and its memory; a [`connection`]
+//! to that address carries commands. Process ids, descriptors, loopback and signals stay inside
+//! this module: nothing outside may assume them.
 
 pub mod bounds;
 mod census;

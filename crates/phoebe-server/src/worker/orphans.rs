@@ -1,11 +1,12 @@
 //! What an earlier run of the server left behind: found, and ended if it is really ours.
 //!
-//! Every process that the server starts has a record in the data directory while it lives: a file named by its process id and
-//! start time, in a folder that belongs to one boot of the machine. It leads a process group, which none of its descendants can
-//! leave in the sandbox. A process is ours if its environment carries our instance id, or if it is in the sandbox and a record
-//! names it or its group: code of a user's can overwrite its environment, and can end before what it started does. A name
-//! proves nothing. That orphans die by themselves, because their lifeline closes, is not relied upon; one that is about to is
-//! waited for.
+//! Every process that the server starts has a record in the data directory while it lives: a file
+//! named by its process id and start time, in a folder that belongs to one boot of the machine. It
+//! leads a process group, which none of its descendants can leave in the sandbox. A process is ours
+//! if its environment carries our instance id, or if it is in the sandbox and a record names it or
+//! its group: code of a user's can overwrite its environment, and can end before what it started
+//! does. A name proves nothing. That orphans die by themselves, because their lifeline closes, is
+//! not relied upon; one that is about to is waited for.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -51,7 +52,8 @@ impl Records {
         Ok(Self { folder })
     }
 
-    /// Records a process of ours, with the program that it runs: in the sandbox nobody can start another.
+    /// Records a process of ours, with the program that it runs: in the sandbox nobody can start
+    /// another.
     pub(crate) fn add(&self, process: &Process) -> io::Result<Record> {
         let name = format!("{}-{}", process.pid(), process.start_time());
         let file = self.folder.join(name);
@@ -63,7 +65,8 @@ impl Records {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        // A record that stays is looked at in the next start, and found to be of a process that is gone.
+        // A record that stays is looked at in the next start, and found to be of a process that is
+        // gone.
         let _stays = fs::remove_file(&self.file);
     }
 }
@@ -75,7 +78,8 @@ pub struct Orphan {
     pub pid: i32,
 }
 
-/// Ends what earlier runs on this data directory left, and removes their records. No server may be running on it.
+/// Ends what earlier runs on this data directory left, and removes their records. No server may be
+/// running on it.
 ///
 /// # Errors
 /// When the folder of records cannot be read.
@@ -109,8 +113,8 @@ fn clean_within(run: &Path, instance: &str, patience: Duration) -> io::Result<Ve
         }
     }
     for folder in entries(run)?.into_iter().filter(|folder| *folder != this_boot) {
-        // Of an earlier boot: its processes are gone, and their ids belong to others now. Or scratch
-        // of workers, which are gone.
+        // Of an earlier boot: its processes are gone, and their ids belong to others now. Or
+        // scratch of workers, which are gone.
         fs::remove_dir_all(&folder)?;
     }
     Ok(ended.into_iter().map(|pid| Orphan { pid }).collect())
@@ -170,8 +174,8 @@ impl Recorded {
         self.pid == process.pid && self.started == process.started
     }
 
-    /// Whether a process is in the group that the recorded one led. `leader` is who has its id now: if that is another process,
-    /// the group is that one's.
+    /// Whether a process is in the group that the recorded one led. `leader` is who has its id now:
+    /// if that is another process, the group is that one's.
     fn led(&self, process: &Seen, leader: Option<&Seen>) -> bool {
         self.pid == process.group
             && self.started <= process.started
@@ -201,7 +205,8 @@ struct Evidence {
     runs_the_program: Option<bool>,
 }
 
-/// In the sandbox the environment decides nothing, for code of a user's may have overwritten it. Outside, it decides all.
+/// In the sandbox the environment decides nothing, for code of a user's may have overwritten it.
+/// Outside, it decides all.
 fn judge(evidence: &Evidence) -> Verdict {
     let is_recorded = evidence.is_named || evidence.is_in_group;
     match evidence {
@@ -215,7 +220,8 @@ fn judge(evidence: &Evidence) -> Verdict {
     }
 }
 
-/// A living process that is ours or may be, held so that its id cannot be mistaken for a later process's.
+/// A living process that is ours or may be, held so that its id cannot be mistaken for a later
+/// process's.
 struct Found {
     seen: Seen,
     verdict: Verdict,
@@ -271,7 +277,8 @@ impl Found {
         lives.then_some(found)
     }
 
-    /// Kills it, and the group that is ours with it: all at once, so that nothing in that can start others in time.
+    /// Kills it, and the group that is ours with it: all at once, so that nothing in that can start
+    /// others in time.
     fn kill(&self) {
         // Gone between the look and the blow: as good.
         if let Some(group) = self.group.and_then(Pid::from_raw) {

@@ -1,4 +1,5 @@
-//! One process of ours, held so that its id cannot be mistaken for a later process's: by a pidfd and its start time.
+//! One process of ours, held so that its id cannot be mistaken for a later process's: by a pidfd
+//! and its start time.
 //!
 //! It signals and waits; it does not know what the process is for.
 
@@ -45,14 +46,16 @@ impl Process {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// Clock ticks between the machine's start and the process's; with the id it names one process for ever.
+    /// Clock ticks between the machine's start and the process's; with the id it names one process
+    /// for ever.
     pub(crate) fn start_time(&self) -> u64 {
         self.start_time
     }
 
     /// Waits until the process is gone and says how it ended.
     pub(crate) async fn ended(&self) -> Exit {
-        // A pidfd is readable from the process's end on; an error would mean the descriptor itself is broken.
+        // A pidfd is readable from the process's end on; an error would mean the descriptor itself
+        // is broken.
         let _ready = self.descriptor.readable().await;
         let exit = tokio::time::timeout(EXIT_REPORT, exits::claim(self.pid())).await;
         match self.overstepped.get() {
@@ -69,8 +72,8 @@ impl Process {
 
     /// Signals the process and the group it leads. What is gone already is no error.
     pub(crate) fn signal(&self, signal: Signal) {
-        // The pidfd cannot hit a stranger. The group can be signalled by number only: so only while the number still
-        // belongs to this very process.
+        // The pidfd cannot hit a stranger. The group can be signalled by number only: so only while
+        // the number still belongs to this very process.
         let _gone = pidfd_send_signal(&self.descriptor, signal);
         if start_time(self.pid()) == Some(self.start_time) {
             let _no_group_yet = kill_process_group(self.pid, signal);

@@ -1,4 +1,5 @@
-//! Whether Python is ready for sessions, for everybody to look at; and the look at it where no zygote tells.
+//! Whether Python is ready for sessions, for everybody to look at; and the look at it where no
+//! zygote tells.
 
 use std::sync::Arc;
 use std::time::Duration;

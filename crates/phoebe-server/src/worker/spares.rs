@@ -1,5 +1,6 @@
-//! Workers that are forked before anybody asks for them, so that no start waits for its fork. A spare knows no session, key or port
-//! and runs nothing of a user's. This keeps so many ready as are wanted and gives them away.
+//! Workers that are forked before anybody asks for them, so that no start waits for its fork. A
+//! spare knows no session, key or port and runs nothing of a user's. This keeps so many ready as
+//! are wanted and gives them away.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -53,7 +54,8 @@ impl Spares {
         self.shared.ready().pop()
     }
 
-    /// Makes up for those that were taken. To be called when that takes nothing from whoever took them.
+    /// Makes up for those that were taken. To be called when that takes nothing from whoever took
+    /// them.
     pub(super) fn refill(&self) {
         self.shared.wanted.notify_one();
     }

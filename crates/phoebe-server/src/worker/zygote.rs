@@ -1,11 +1,13 @@
-//! The zygote and who looks after it: one Python process that has imported PHOEBE and is asked to fork workers.
+//! The zygote and who looks after it: one Python process that has imported PHOEBE and is asked to
+//! fork workers.
 //!
 //! ```text
 //!   started ──ready──► serving ──died, or silent too long──► replaced (started again, with a growing pause after failures)
 //! ```
 //!
-//! The supervisor task owns the process and its control channel. A request that was under way when the zygote died fails with
-//! [`ForkError::Lost`]; whoever asked may ask again. The zygote's death ends no worker.
+//! The supervisor task owns the process and its control channel. A request that was under way when
+//! the zygote died fails with [`ForkError::Lost`]; whoever asked may ask again. The zygote's death
+//! ends no worker.
 
 use std::collections::HashMap;
 use std::io;
@@ -35,7 +37,8 @@ use super::registry::Registry;
 use super::sandbox;
 use super::usage;
 
-/// Forks asked for and not answered at once; the others wait in the server, where they can still be given up.
+/// Forks asked for and not answered at once; the others wait in the server, where they can still be
+/// given up.
 const IN_FLIGHT: usize = 8;
 /// Forks that may wait; beyond, a rush is turned away at once instead of after its patience.
 const QUEUE: usize = 512;
@@ -203,7 +206,8 @@ impl Supervisor {
         }
     }
 
-    /// Answers every wish with the failure until the pause is over. `None` when nobody can wish any more.
+    /// Answers every wish with the failure until the pause is over. `None` when nobody can wish any
+    /// more.
     async fn refuse_for(&mut self, pause: Duration) -> Option<()> {
         let Readiness::Failed(reason) = self.publish.borrow().clone() else { return Some(()) };
         let end = sleep(pause);
@@ -331,7 +335,8 @@ impl Supervisor {
     }
 
     fn note(packet: FromZygote, asked: &mut HashMap<u64, Asked>) {
-        // Whoever asked may have given up; then the worker's lifeline is closed and it dies of that.
+        // Whoever asked may have given up; then the worker's lifeline is closed and it dies of
+        // that.
         match packet {
             FromZygote::Forked { forked, pid } => {
                 exits::forget(pid);

@@ -1,5 +1,6 @@
-//! The newest keys of a source, kept fresh by one task: it looks at regular times, at SIGHUP, and when a token names a key that is not
-//! there, though not more often than every ten seconds. What cannot be renewed stays as it was.
+//! The newest keys of a source, kept fresh by one task: it looks at regular times, at SIGHUP, and
+//! when a token names a key that is not there, though not more often than every ten seconds. What
+//! cannot be renewed stays as it was.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,7 +89,8 @@ impl KeyRing {
         let mut states = self.states.clone();
         let looked = states.borrow_and_update().looked;
         let is_recent = looked.is_some_and(|looked| looked.elapsed() < self.pause);
-        // A wish that waits already is enough for all; nobody hears one where keys stay as they are.
+        // A wish that waits already is enough for all; nobody hears one where keys stay as they
+        // are.
         if !is_recent && !matches!(self.wishes.try_send(()), Err(TrySendError::Closed(()))) {
             let _too_late = timeout(WAIT, states.changed()).await;
         }

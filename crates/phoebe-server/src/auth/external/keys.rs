@@ -1,5 +1,6 @@
-//! The keys that verify tokens: what a secret, a PEM file or a JSON Web Key Set (JWKS) holds, each with the algorithms it may be used
-//! with. A public key never becomes a shared secret: the algorithms follow from the key's type, never from a token.
+//! The keys that verify tokens: what a secret, a PEM file or a JSON Web Key Set (JWKS) holds, each
+//! with the algorithms it may be used with. A public key never becomes a shared secret: the
+//! algorithms follow from the key's type, never from a token.
 
 use std::str::FromStr as _;
 

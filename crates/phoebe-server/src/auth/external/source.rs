@@ -1,4 +1,5 @@
-//! Where keys come from: a file, or a URL that is asked with bounds on time and size. It caches nothing.
+//! Where keys come from: a file, or a URL that is asked with bounds on time and size. It caches
+//! nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;

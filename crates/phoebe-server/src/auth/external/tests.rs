@@ -1,5 +1,5 @@
-//! Tokens of another service: every algorithm, every way to forge one, and keys that change while the server runs, fetched from a real
-//! HTTP server.
+//! Tokens of another service: every algorithm, every way to forge one, and keys that change while
+//! the server runs, fetched from a real HTTP server.
 
 use std::fs;
 use std::net::SocketAddr;

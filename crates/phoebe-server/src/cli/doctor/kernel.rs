@@ -58,7 +58,8 @@ fn sandbox(settings: &Settings) -> Finding {
     Finding::warning(subject, text, format!("{advice}; else give sessions to people you trust"))
 }
 
-/// What bounds memory and processes of a session. A service may have a cgroup that this shell has not.
+/// What bounds memory and processes of a session. A service may have a cgroup that this shell has
+/// not.
 fn bounds(settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
     let place = match Place::find(&settings.worker.cgroup) {

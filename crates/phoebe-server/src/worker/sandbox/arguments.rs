@@ -1,7 +1,8 @@
-//! Which arguments the calls of a worker may have, where not all of them may be allowed. `docs/threat-model.md` lists the same calls,
-//! with the reasons.
+//! Which arguments the calls of a worker may have, where not all of them may be allowed.
+//! `docs/threat-model.md` lists the same calls, with the reasons.
 //!
-//! A filter sees numbers only, not what a pointer leads to: a call whose flags are in memory is not for here.
+//! A filter sees numbers only, not what a pointer leads to: a call whose flags are in memory is not
+//! for here.
 
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
@@ -31,7 +32,8 @@ pub(super) fn rules() -> Result<Vec<Conditional>, BackendError> {
         // Its own limits and niceness only, not those of another process of the same user.
         ("prlimit64", libc::SYS_prlimit64, any_of(0, &[0])?),
         ("setpriority", libc::SYS_setpriority, vec![rule(&[is(0, 0)?, is(1, 0)?])?]),
-        // ZeroMQ's threads insist on confirming the policy that every process has; no other can be set, for nobody.
+        // ZeroMQ's threads insist on confirming the policy that every process has; no other can be
+        // set, for nobody.
         ("sched_setscheduler", libc::SYS_sched_setscheduler, any_of(1, &[libc::SCHED_OTHER])?),
         // For the programs that follow the first: whoever adds one can only forbid himself more.
         ("seccomp", libc::SYS_seccomp, any_of(0, &[libc::SECCOMP_SET_MODE_FILTER.cast_signed()])?),
@@ -86,7 +88,8 @@ const FCNTL: &[i32] = &[
     libc::F_SETPIPE_SZ,
 ];
 
-/// `TCGETS`, `TIOCGWINSZ`, `FIONREAD`, `FIONBIO`, `FIONCLEX` and `FIOCLEX`, by their numbers: their type differs between C libraries.
+/// `TCGETS`, `TIOCGWINSZ`, `FIONREAD`, `FIONBIO`, `FIONCLEX` and `FIOCLEX`, by their numbers: their
+/// type differs between C libraries.
 const IOCTL: &[i32] = &[0x5401, 0x5413, 0x541b, 0x5421, 0x5450, 0x5451];
 
 /// Two kinds are not counted by the limit of memory: what is shared and of no file, and what grows

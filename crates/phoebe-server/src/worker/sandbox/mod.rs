@@ -1,8 +1,9 @@
-//! What workers are told to shut themselves in with: the plan of the sandbox, made once at the server's start.
+//! What workers are told to shut themselves in with: the plan of the sandbox, made once at the
+//! server's start.
 //!
-//! A Bundle can run code, so a worker is hostile by assumption. It applies the plan to itself, after its fork and before it reads a
-//! byte of a user's (`worker/phoebe_worker/sandbox.py`); nothing here is in force for the server. `docs/threat-model.md` says what
-//! holds whom.
+//! A Bundle can run code, so a worker is hostile by assumption. It applies the plan to itself,
+//! after its fork and before it reads a byte of a user's (`worker/phoebe_worker/sandbox.py`);
+//! nothing here is in force for the server. `docs/threat-model.md` says what holds whom.
 
 mod account;
 mod arguments;
@@ -27,7 +28,8 @@ pub(super) use watch::Watch;
 
 use crate::config;
 
-/// What any program needs: libraries, the time zone, random numbers. The interpreter's own folders the worker knows itself.
+/// What any program needs: libraries, the time zone, random numbers. The interpreter's own folders
+/// the worker knows itself.
 const READABLE: [&str; 9] = [
     "/lib",
     "/lib64",
@@ -88,7 +90,8 @@ pub struct Containment {
 }
 
 impl Containment {
-    /// The plan that the settings ask for; `None` where they ask for none. `run` is the data directory's folder for what is running.
+    /// The plan that the settings ask for; `None` where they ask for none. `run` is the data
+    /// directory's folder for what is running.
     ///
     /// # Errors
     /// What keeps workers from being contained so.
@@ -165,13 +168,15 @@ fn readable() -> Vec<String> {
     READABLE.map(str::to_owned).into()
 }
 
-/// How many processes and threads a worker may have: itself, ZeroMQ's threads, a runner, a helper for each core, and some.
+/// How many processes and threads a worker may have: itself, ZeroMQ's threads, a runner, a helper
+/// for each core, and some.
 pub(in crate::worker) fn most_processes() -> u64 {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     cores + PROCESSES
 }
 
-/// Whether the kernel counts the processes of each worker by itself, for the account to which workers change.
+/// Whether the kernel counts the processes of each worker by itself, for the account to which
+/// workers change.
 #[must_use]
 pub fn counting(settings: &config::WorkerSettings) -> Counting {
     // An account that is not there is told where it is needed.

@@ -1,16 +1,17 @@
-//! Files of a scratch directory that have lost their name, and are kept by who holds them open or mapped: they fill the disk, and no
-//! folder shows them. It looks, and decides nothing.
+//! Files of a scratch directory that have lost their name, and are kept by who holds them open or
+//! mapped: they fill the disk, and no folder shows them. It looks, and decides nothing.
 
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What the kernel appends to the name of a mapped file that has none any more (`proc_pid_maps(5)`).
+/// What the kernel appends to the name of a mapped file that has none any more
+/// (`proc_pid_maps(5)`).
 const DELETED: &str = " (deleted)";
 
-/// Bytes on disk of the nameless files of `scratch` that these processes hold, or `unknown` for each that is only mapped: who sees a
-/// mapping does not see how much is behind it.
+/// Bytes on disk of the nameless files of `scratch` that these processes hold, or `unknown` for
+/// each that is only mapped: who sees a mapping does not see how much is behind it.
 pub(super) fn bytes(processes: &[i32], scratch: &Path, unknown: u64) -> u64 {
     let Ok(folder) = fs::metadata(scratch) else { return 0 };
     let mut files = HashMap::new();
@@ -26,7 +27,8 @@ pub(super) fn bytes(processes: &[i32], scratch: &Path, unknown: u64) -> u64 {
     files.into_values().fold(0, u64::saturating_add)
 }
 
-/// Notes the nameless files on a device that a process has open, by inode, with their bytes on disk.
+/// Notes the nameless files on a device that a process has open, by inode, with their bytes on
+/// disk.
 fn open(process: i32, device: u64, files: &mut HashMap<u64, u64>) {
     let descriptors = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
     for descriptor in descriptors {

@@ -1,4 +1,5 @@
-//! A worker's scratch directory: the one place where it may write. Made empty at its start, removed with what is in it at its end.
+//! A worker's scratch directory: the one place where it may write. Made empty at its start, removed
+//! with what is in it at its end.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -28,8 +29,8 @@ impl ScratchSpace {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        // Scratch directories may belong to another account, which must be able to pass through. That it did not exist a moment ago
-        // and does now is an error: somebody else made it.
+        // Scratch directories may belong to another account, which must be able to pass through.
+        // That it did not exist a moment ago and does now is an error: somebody else made it.
         DirBuilder::new().mode(0o711).create(folder)?;
         Ok(Self { folder: fs::canonicalize(folder)? })
     }

@@ -1,8 +1,10 @@
-//! The bounds that no kernel keeps for everybody: how many processes one worker has, and how much its scratch directory holds.
+//! The bounds that no kernel keeps for everybody: how many processes one worker has, and how much
+//! its scratch directory holds.
 //!
-//! The kernel counts processes by user, and root's not at all; a folder without a quota has no bound. So the server looks: at two
-//! numbers of the whole machine four times a second, and at each worker where one of them jumped, or a few seconds have passed.
-//! Who oversteps is killed with all its processes, which cannot leave its process group.
+//! The kernel counts processes by user, and root's not at all; a folder without a quota has no
+//! bound. So the server looks: at two numbers of the whole machine four times a second, and at each
+//! worker where one of them jumped, or a few seconds have passed. Who oversteps is killed with all
+//! its processes, which cannot leave its process group.
 
 use std::collections::HashMap;
 use std::fs;
@@ -102,7 +104,8 @@ impl Watch {
 }
 
 impl Watched {
-    /// Looks at it, where all processes are in these groups, and somebody may have taken much of the disk.
+    /// Looks at it, where all processes are in these groups, and somebody may have taken much of
+    /// the disk.
     fn look(&self, groups: &HashMap<i32, Group>, disk_filled: bool) {
         let Some(process) = self.process.upgrade() else { return };
         let most = most_processes();
@@ -119,8 +122,9 @@ impl Watched {
         process.signal(Signal::KILL);
     }
 
-    /// Whether it takes more of the disk than it may. Who has used no processor since the last look has taken little: `fallocate` takes
-    /// much in less than a clock tick, but then the disk has lost that.
+    /// Whether it takes more of the disk than it may. Who has used no processor since the last look
+    /// has taken little: `fallocate` takes much in less than a clock tick, but then the disk has
+    /// lost that.
     fn takes_too_much(&self, group: &Group, disk_filled: bool) -> bool {
         if self.used.swap(group.used, Ordering::Relaxed) == group.used && !disk_filled {
             return false;
@@ -163,7 +167,8 @@ fn threads() -> Option<u64> {
     load.split_ascii_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
 }
 
-/// The bytes on disk of the files in a scratch directory, which has no folders in it; `None` where they are too many files.
+/// The bytes on disk of the files in a scratch directory, which has no folders in it; `None` where
+/// they are too many files.
 fn named_bytes(scratch: &Path) -> Option<u64> {
     let (mut files, mut bytes) = (0, 0_u64);
     for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {

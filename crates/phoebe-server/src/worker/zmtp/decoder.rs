@@ -1,5 +1,5 @@
-//! Bytes from a worker become messages, within bounds. Pure: it reads no socket and takes no memory for
-//! what is only announced.
+//! Bytes from a worker become messages, within bounds. Pure: it reads no socket and takes no memory
+//! for what is only announced.
 //!
 //! ```text
 //!             header, length                     all of its bytes
@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A frame's length is checked when it is announced, before a byte of it is waited for: against the
-//! bound of its place in the message, and with all frames before it against the bound of the message.
+//! bound of its place in the message, and with all frames before it against the bound of the
+//! message.
 
 use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;

@@ -1,7 +1,8 @@
 //! The transport of ZeroMQ (ZMTP 3.0, no security mechanism) as one DEALER speaks it to one ROUTER.
 //!
-//! A worker is hostile by assumption, so what it sends is bounded before memory is taken for it: see
-//! [`decoder`]. Large messages take turns, see [`Memory`]. It does not know what a message means.
+//! A worker is hostile by assumption, so what it sends is bounded before memory is taken for it:
+//! see [`decoder`]. Large messages take turns, see [`Memory`]. It does not know what a message
+//! means.
 
 pub mod decoder;
 
@@ -178,7 +179,8 @@ impl Dealer {
         loop {
             match self.next_step().await? {
                 Step::Message(frames) => return Ok(frames),
-                // Of those that may follow READY there is none that a DEALER must answer in ZMTP 3.0.
+                // Of those that may follow READY there is none that a DEALER must answer in ZMTP
+                // 3.0.
                 Step::Command(_) | Step::Announced(_) | Step::NeedsBytes { .. } => {}
             }
         }
