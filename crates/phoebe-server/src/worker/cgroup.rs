@@ -18,8 +18,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 /// How long killed processes may take to be gone.
-const PATIENCE: Duration = Duration::from_secs(5);
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const TIMEOUT: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Of a session's processes two may be at their own bound at once, the worker and its runner.
 /// Helpers share the runner's memory.
 const PROCESSES_AT_THEIR_BOUND: u64 = 2;
@@ -30,7 +30,11 @@ const CONTROLLERS: [&str; 2] = ["memory", "pids"];
 
 /// Why workers get no cgroups although the settings ask for them.
 #[derive(Debug, Error)]
-#[error("[worker] cgroup: {}: {error}. Name a cgroup of version 2 that this account may change, or set cgroup = \"off\"", .folder.display())]
+#[error(
+    "[worker] cgroup: {}: {error}. Name a cgroup of version 2 that this account may change, or set \
+     cgroup = \"off\"",
+    .folder.display()
+)]
 pub struct CgroupError {
     folder: PathBuf,
     error: io::Error,
@@ -77,11 +81,11 @@ impl Place {
             "auto" => delegated(),
             folder => Some(PathBuf::from(folder)),
         };
-        folder.map(|folder| Self::look(&folder, "cgroup.controllers")).transpose()
+        folder.map(|folder| Self::read(&folder, "cgroup.controllers")).transpose()
     }
 
     /// `list` is the file that lists controllers.
-    fn look(folder: &Path, list: &str) -> Result<Self, CgroupError> {
+    fn read(folder: &Path, list: &str) -> Result<Self, CgroupError> {
         let failed = |error| CgroupError { folder: folder.to_owned(), error };
         let names = fs::read_to_string(folder.join(list)).map_err(failed)?;
         let has = |name| names.split_ascii_whitespace().any(|one| one == name);
@@ -162,15 +166,15 @@ impl Cgroups {
         let Some(place) = place else { return Ok(None) };
         let failed = |error| CgroupError { folder: place.folder.clone(), error };
         let prefix = format!("phoebe-{instance}-");
-        remove_left(&place.folder, &prefix).map_err(failed)?;
-        move_out(&place.folder).map_err(failed)?;
+        remove_stale(&place.folder, &prefix).map_err(failed)?;
+        leave_place(&place.folder).map_err(failed)?;
         for (name, _) in CONTROLLERS.iter().zip([place.memory, place.processes]).filter(|it| it.1) {
             let file = place.folder.join("cgroup.subtree_control");
             if let Err(error) = fs::write(file, format!("+{name}")) {
                 warn!(controller = name, %error, "a controller of the cgroup cannot be used");
             }
         }
-        let place = Place::look(&place.folder, "cgroup.subtree_control")?;
+        let place = Place::read(&place.folder, "cgroup.subtree_control")?;
         let (made, removals) = (AtomicU64::default(), TaskTracker::new());
         Ok(Some(Self(Arc::new(Shared { place, bounds, prefix, made, removals }))))
     }
@@ -205,7 +209,7 @@ impl Cgroups {
     pub(super) async fn removed(&self) {
         self.0.removals.close();
         // The next start removes what is left.
-        let _ = timeout(PATIENCE, self.0.removals.wait()).await;
+        let _ = timeout(TIMEOUT, self.0.removals.wait()).await;
     }
 }
 
@@ -237,7 +241,7 @@ fn kill(folder: &Path) -> io::Result<()> {
 
 /// Removes a cgroup as soon as nothing lives in it.
 fn remove(folder: &Path) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while let Err(error) = fs::remove_dir(folder) {
         if error.kind() == io::ErrorKind::NotFound {
             return;
@@ -245,12 +249,12 @@ fn remove(folder: &Path) {
         if Instant::now() >= deadline {
             return warn!(folder = %folder.display(), %error, "a cgroup cannot be removed");
         }
-        std::thread::sleep(LOOK_AGAIN);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
 /// Ends and removes the cgroups of an earlier run.
-fn remove_left(place: &Path, prefix: &str) -> io::Result<()> {
+fn remove_stale(place: &Path, prefix: &str) -> io::Result<()> {
     for entry in fs::read_dir(place)? {
         let entry = entry?;
         if !entry.file_name().to_string_lossy().starts_with(prefix) {
@@ -269,7 +273,7 @@ fn remove_left(place: &Path, prefix: &str) -> io::Result<()> {
 
 /// Moves the processes that are in the place itself, which are this server and what started it,
 /// into a cgroup below.
-fn move_out(place: &Path) -> io::Result<()> {
+fn leave_place(place: &Path) -> io::Result<()> {
     let processes = fs::read_to_string(place.join("cgroup.procs"))?;
     let own = std::process::id().to_string();
     if !processes.lines().any(|pid| pid == own) {

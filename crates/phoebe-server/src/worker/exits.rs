@@ -24,7 +24,7 @@ pub enum Exit {
     /// This signal ended it.
     Signal(i32),
     /// The server killed it, because it took more than it may.
-    Overstepped(Bound),
+    Exceeded(Bound),
     /// It is gone; nobody saw how.
     Unknown,
 }
@@ -68,7 +68,7 @@ impl fmt::Display for Exit {
                 Some(name) => write!(formatter, "signal {name}"),
                 None => write!(formatter, "signal {signal}"),
             },
-            Self::Overstepped(bound) => write!(formatter, "killed by the server: {bound}"),
+            Self::Exceeded(bound) => write!(formatter, "killed by the server: {bound}"),
             Self::Unknown => formatter.write_str("unknown cause"),
         }
     }
@@ -163,7 +163,7 @@ pub fn reap_children() -> io::Result<()> {
 }
 
 fn reap() {
-    let _no_child_starts = pause_reaping();
+    let _guard = pause_reaping();
     while let Some(pid) = ended_child() {
         // What it left of its group goes before it does: as long as it is not reaped, its id is
         // nobody else's, nor is the group's. Most led none.
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_end_reported_before_or_after_the_question_is_found() {
+    async fn claim_finds_exits_reported_before_and_after_it() {
         report(-11, Exit::Signal(9));
         assert_eq!(claim(-11).await, Exit::Signal(9));
         let asked = tokio::spawn(claim(-12));
@@ -212,11 +212,11 @@ mod tests {
     }
 
     #[test]
-    fn ends_read_like_a_person_says_them() {
+    fn exits_are_described_in_words() {
         assert_eq!(Exit::Signal(11).to_string(), "signal SIGSEGV");
         assert_eq!(Exit::Code(1).to_string(), "exit code 1");
         assert_eq!(Exit::Signal(64).to_string(), "signal 64");
-        let bomb = Exit::Overstepped(Bound::Processes(66)).to_string();
-        assert_eq!(bomb, "killed by the server: more than 66 processes and threads");
+        let exceeded = Exit::Exceeded(Bound::Processes(66)).to_string();
+        assert_eq!(exceeded, "killed by the server: more than 66 processes and threads");
     }
 }

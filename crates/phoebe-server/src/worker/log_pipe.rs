@@ -35,6 +35,11 @@ pub(crate) fn open(source: Arc<OnceLock<String>>) -> io::Result<OwnedFd> {
     Ok(write)
 }
 
+/// The name of a process that never serves a session.
+pub(crate) fn fixed_source(name: &str) -> Arc<OnceLock<String>> {
+    Arc::new(OnceLock::from(name.to_owned()))
+}
+
 async fn drain(mut pipe: pipe::Receiver, source: Arc<OnceLock<String>>) {
     let source = || source.get().map_or("a spare worker", String::as_str);
     let mut lines = Lines::default();

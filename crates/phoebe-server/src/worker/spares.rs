@@ -17,9 +17,9 @@ use super::registry::Registry;
 use super::zygote::Zygote;
 
 /// Nobody has started for so long: there is time to fork.
-const CALM: Duration = Duration::from_millis(25);
+const QUIET_TIME: Duration = Duration::from_millis(25);
 /// After a fork that failed.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The spare workers of a launcher.
 pub(super) struct Spares {
@@ -35,7 +35,7 @@ struct Shared {
 
 impl Spares {
     /// Keeps `count` of them until `closing`.
-    pub(super) fn keep(
+    pub(super) fn start(
         count: usize,
         zygote: Zygote,
         registry: Registry,
@@ -85,13 +85,13 @@ async fn fill(shared: Arc<Shared>, zygote: Zygote, registry: Registry) {
                 Ok(child) => shared.ready().push(child),
                 Err(error) => {
                     debug!(%error, "no spare worker");
-                    sleep(PAUSE).await;
+                    sleep(RETRY_PAUSE).await;
                     break;
                 }
             }
         }
         shared.wanted.notified().await;
         // A fork beside a start would only slow that.
-        while timeout(CALM, shared.wanted.notified()).await.is_ok() {}
+        while timeout(QUIET_TIME, shared.wanted.notified()).await.is_ok() {}
     }
 }

@@ -97,10 +97,10 @@ fn memory_bound(memory: MemoryBound) -> Finding {
 fn process_bound(processes: ProcessBound) -> Finding {
     let text = format!("bound: {processes}");
     let advice = match processes {
-        ProcessBound::Looks(_, Counting::Refused(_)) => {
+        ProcessBound::Polling(_, Counting::Refused(_)) => {
             "allow user namespaces, or give the server a cgroup (`Delegate=` in a systemd unit)"
         }
-        ProcessBound::Looks(..) => {
+        ProcessBound::Polling(..) => {
             "name a [worker] user, or give the server a cgroup (`Delegate=` in a systemd unit)"
         }
         ProcessBound::None => "set [worker] sandbox to \"enforce\", or give the server a cgroup",
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(level(ProcessBound::Cgroup(66)), Level::Ok);
         assert_eq!(level(ProcessBound::Namespace(66)), Level::Ok);
         for reason in [Counting::Root, Counting::Refused(1)] {
-            assert_eq!(level(ProcessBound::Looks(66, reason)), Level::Warning);
+            assert_eq!(level(ProcessBound::Polling(66, reason)), Level::Warning);
         }
         assert_eq!(level(ProcessBound::None), Level::Warning);
         assert_eq!(memory_bound(MemoryBound::None).level, Level::Warning);

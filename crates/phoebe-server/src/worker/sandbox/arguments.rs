@@ -18,7 +18,7 @@ pub(super) fn rules() -> Result<Vec<Conditional>, BackendError> {
         ("clone", libc::SYS_clone, vec![rule(&[long_bits(0, NEW_NAMESPACE | SIBLING, 0)?])?]),
         ("mmap", libc::SYS_mmap, mmap()?),
         // A file that never has a name is nowhere to be counted.
-        ("openat", libc::SYS_openat, flag_is_off(2, NAMELESS)?),
+        ("openat", libc::SYS_openat, flag_is_off(2, TMPFILE)?),
         // Blocks behind a file's end do not show in its length.
         ("fallocate", libc::SYS_fallocate, any_of(1, &[0])?),
         // TCP Fast Open would connect without `connect`.
@@ -44,7 +44,7 @@ pub(super) fn rules() -> Result<Vec<Conditional>, BackendError> {
         ("ioctl", libc::SYS_ioctl, any_of(1, IOCTL)?),
     ];
     #[cfg(target_arch = "x86_64")]
-    all.push(("open", libc::SYS_open, flag_is_off(1, NAMELESS)?));
+    all.push(("open", libc::SYS_open, flag_is_off(1, TMPFILE)?));
     all.sort_by_key(|(name, ..)| *name);
     Ok(all)
 }
@@ -54,7 +54,7 @@ const NEW_NAMESPACE: u64 = 0x7e02_0000;
 /// `CLONE_PARENT`: the zygote would be told of it, and the worker would not.
 const SIBLING: u64 = 0x8000;
 /// The bit by which `O_TMPFILE` differs from `O_DIRECTORY`.
-const NAMELESS: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
+const TMPFILE: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
 /// `PR_SET_VMA`, with which the C library names its memory.
 const PR_SET_VMA: i32 = 0x5356_4d41;
 

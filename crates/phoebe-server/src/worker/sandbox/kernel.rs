@@ -113,7 +113,7 @@ pub(super) fn counting(account: Option<Account>) -> Counting {
     }
     make_a_user_namespace_in(&mut child);
     // A child that fails is reaped by whoever started it.
-    let _until_it_is_reaped = pause_reaping();
+    let _guard = pause_reaping();
     match child.spawn().map_err(|error| error.raw_os_error()) {
         Err(Some(libc::ENOTDIR)) | Ok(_) => Counting::Offered,
         Err(number) => Counting::Refused(number.unwrap_or_default()),

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!             header, length                     all of its bytes
-//!  Header ──────────────────► Frame (announced) ──────────────────► Header … │ last frame: a message
+//!  Header ─────────────────► Frame (announced) ─────────────────► Header │ last frame: a message
 //! ```
 //!
 //! A frame's length is checked when it is announced, before a byte of it is waited for: against the
@@ -87,14 +87,14 @@ pub struct Decoder {
     state: State,
     frames: Vec<Bytes>,
     /// Bytes in `frames`.
-    held: usize,
+    message_length: usize,
 }
 
 impl Decoder {
     /// At the beginning of a message.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, state: State::Header, frames: Vec::new(), held: 0 }
+        Self { bounds, state: State::Header, frames: Vec::new(), message_length: 0 }
     }
 
     /// Whether a message has begun and is not whole.
@@ -107,8 +107,8 @@ impl Decoder {
     #[must_use]
     pub fn announced(&self) -> usize {
         match self.state {
-            State::Frame { length, .. } => self.held + length,
-            State::Header => self.held,
+            State::Frame { length, .. } => self.message_length + length,
+            State::Header => self.message_length,
         }
     }
 
@@ -124,7 +124,7 @@ impl Decoder {
                         let missing = header_length(buffer) - buffer.len();
                         return Ok(Step::NeedsBytes { missing, in_frame: false });
                     };
-                    let length = self.admit(flags, length)?;
+                    let length = self.check_length(flags, length)?;
                     buffer.advance(header_length(buffer));
                     let (more, command) = (flags & MORE != 0, flags & COMMAND != 0);
                     self.state = State::Frame { length, more, command };
@@ -140,10 +140,10 @@ impl Decoder {
                     if command {
                         return Ok(Step::Command(frame));
                     }
-                    self.held += length;
+                    self.message_length += length;
                     self.frames.push(frame);
                     if !more {
-                        self.held = 0;
+                        self.message_length = 0;
                         return Ok(Step::Message(std::mem::take(&mut self.frames)));
                     }
                 }
@@ -152,7 +152,7 @@ impl Decoder {
     }
 
     /// The length of the frame that begins, if it is within its bounds.
-    fn admit(&self, flags: u8, length: u64) -> Result<usize, Violation> {
+    fn check_length(&self, flags: u8, length: u64) -> Result<usize, Violation> {
         if flags & COMMAND != 0 {
             if flags & MORE != 0 || !self.frames.is_empty() {
                 return Err(Violation::BadFlags(flags));
@@ -164,7 +164,7 @@ impl Decoder {
         if place >= self.bounds.frames {
             return Err(Violation::TooManyFrames(self.bounds.frames));
         }
-        let left = self.bounds.message_bytes - self.held;
+        let left = self.bounds.message_bytes - self.message_length;
         let bound = self.bounds.first_frames.get(place).map_or(left, |own| left.min(*own));
         let fits = usize::try_from(length).ok().filter(|it| *it <= bound);
         fits.ok_or(Violation::FrameTooLong { place, length, bound })
@@ -226,12 +226,12 @@ mod tests {
     }
 
     /// Feeds `bytes` in pieces, as a reader does that reads no more than is needed; what came of
-    /// it, and the most that was held at a time.
+    /// it, and the most that was message_length at a time.
     fn read(bytes: &[u8], piece: usize) -> (Vec<Step>, Option<Violation>, usize) {
         let (mut decoder, mut buffer) = (Decoder::new(BOUNDS), BytesMut::new());
         let (mut rest, mut steps, mut most) = (bytes, Vec::new(), 0);
         loop {
-            most = most.max(buffer.len() + decoder.held);
+            most = most.max(buffer.len() + decoder.message_length);
             match decoder.step(&mut buffer) {
                 Ok(Step::NeedsBytes { missing, .. }) => {
                     assert!(missing > 0);

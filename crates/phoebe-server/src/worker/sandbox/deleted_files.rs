@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn open_files_without_a_name_are_counted_once_with_all_their_blocks() {
+    fn open_deleted_files_are_counted_once_with_all_their_blocks() {
         let folder = tempfile::tempdir().unwrap();
         let own = [std::process::id().cast_signed()];
         let path = folder.path().join("file");
@@ -74,13 +74,13 @@ mod tests {
         fallocate(&file, FallocateFlags::KEEP_SIZE, 0, 1 << 20).unwrap();
         assert_eq!(bytes(&own, folder.path(), 7), 0, "it has a name");
         fs::remove_file(&path).unwrap();
-        let _again = file.try_clone().unwrap();
+        let _second_descriptor = file.try_clone().unwrap();
         assert!(bytes(&own, folder.path(), 7) >= 1 << 20);
         assert!(bytes(&own, folder.path(), 7) < 2 << 20);
     }
 
     #[test]
-    fn mapped_files_without_a_name_are_found_and_others_are_not() {
+    fn only_deleted_mapped_files_are_found() {
         let maps = "\
             7f00-7f01 rw-s 00000000 08:01 42                 /run/scratch/one/a (deleted)\n\
             7f02-7f03 rw-s 00000000 08:01 42                 /run/scratch/one/a (deleted)\n\
