@@ -10,7 +10,7 @@ use super::caller::Caller;
 use super::json::Fields;
 use super::sessions::Done;
 use super::{ErrorBody, Shared, ValidationBody};
-use crate::auth::{AuthError, KeyWish};
+use crate::auth::{AuthError, KeyRequest};
 use crate::error::HttpError;
 use crate::store::ApiKey;
 
@@ -63,7 +63,8 @@ pub(super) struct KeyBody {
         pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
     )]
     name: String,
-    /// Days until it expires; it does not where none are given, except in mode `external`, where 90 are most.
+    /// Days until it expires; it does not where none are given, except in mode `external`, where 90
+    /// are most.
     #[schema(example = 120, minimum = 1, maximum = 3650)]
     expires_in_days: Option<u32>,
 }
@@ -83,7 +84,8 @@ impl From<ApiKey> for Key {
 
 /// Make an API key
 ///
-/// The key lets a program in as you: as `X-API-Key`, or as `Authorization: Bearer`. It is told this once. Needs a token.
+/// The key lets a program in as you: as `X-API-Key`, or as `Authorization: Bearer`. It is told this
+/// once. Needs a token.
 #[utoipa::path(
     post, path = "/v1/api-keys", tag = "accounts", security(("token" = [])), request_body = KeyBody,
     responses(
@@ -104,7 +106,7 @@ pub(super) async fn create(
     let name = fields.text("name");
     let days = fields.optional_number("expires_in_days");
     fields.rest()?;
-    let wish = KeyWish { name, days };
+    let wish = KeyRequest { name, days };
     let (key, api_key) = context.app.authenticator.create_key(caller.0.as_ref(), wish).await?;
     Ok(Json(NewKey { key: key.into(), api_key }))
 }

@@ -6,7 +6,7 @@ use axum::http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::Identity;
+use super::identity::Identity;
 use crate::store::{ApiKey, Holder};
 
 /// What every key begins with.

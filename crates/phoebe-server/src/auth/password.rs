@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::AuthError;
+use super::error::AuthError;
 
 /// bcrypt reads no more of a password.
 const BCRYPT_BYTES: usize = 72;

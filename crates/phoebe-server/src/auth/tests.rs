@@ -168,7 +168,7 @@ async fn tokens_and_keys_of_disabled_and_deleted_users_are_refused() {
         ("bob@x.org", "DELETE FROM users WHERE email = 'bob@x.org'"),
     ] {
         let account = server.register(email, "s3cret!").await.unwrap();
-        let wish = KeyWish { name: "notebook".to_owned(), days: None };
+        let wish = KeyRequest { name: "notebook".to_owned(), days: None };
         let (_, key) =
             server.authenticator.create_key(account.identity.as_ref(), wish).await.unwrap();
         // Nothing was asked yet, so nothing is remembered.
@@ -199,7 +199,7 @@ async fn a_key_is_its_users_until_it_ends() {
     let server = Server::new(AuthMode::Jwt, |_| {});
     let ada = server.register("ada@x.org", "s3cret!").await.unwrap().identity.unwrap();
     let bob = server.register("bob@x.org", "s3cret!").await.unwrap().identity.unwrap();
-    let wish = |days| KeyWish { name: "notebook".to_owned(), days };
+    let wish = |days| KeyRequest { name: "notebook".to_owned(), days };
     let auth = &server.authenticator;
     let (key, text) = auth.create_key(Some(&ada), wish(Some(1))).await.unwrap();
     for came in [server.bearer(&text).await, server.ask("x-api-key", &text).await] {
@@ -237,7 +237,7 @@ async fn keys_are_bounded_in_number_name_and_life() {
         let server = Server::new(mode, |_| {});
         let identity = Identity { user_id: "1".to_owned(), ..Identity::default() };
         let create = async |name: &str, days| {
-            let wish = KeyWish { name: name.to_owned(), days };
+            let wish = KeyRequest { name: name.to_owned(), days };
             server.authenticator.create_key(Some(&identity), wish).await
         };
         for (name, days) in
@@ -264,7 +264,7 @@ async fn a_key_of_one_mode_is_none_of_another() {
         email: "ada@x.org".to_owned(),
         ..Identity::default()
     };
-    let wish = || KeyWish { name: "n".to_owned(), days: None };
+    let wish = || KeyRequest { name: "n".to_owned(), days: None };
     let (_, key) = external.authenticator.create_key(Some(&identity), wish()).await.unwrap();
     let came = external.bearer(&key).await.unwrap().unwrap();
     assert_eq!((came.user_id.as_str(), came.role), ("1", Role::Instructor));
@@ -299,7 +299,7 @@ async fn a_users_key_opens_the_gate_of_keys_too() {
         ("x-api-key".parse().unwrap(), "phoebe_one".parse().unwrap()),
     ]);
     assert!(server.authenticator.authenticate(&both, HERE).await.is_ok());
-    let wish = KeyWish { name: "n".to_owned(), days: None };
+    let wish = KeyRequest { name: "n".to_owned(), days: None };
     let (_, key) = server.authenticator.create_key(ada.identity.as_ref(), wish).await.unwrap();
     assert!(server.ask("x-api-key", &key).await.is_ok());
     assert!(matches!(server.ask("x-api-key", "phoebe_two").await, Err(AuthError::InvalidApiKey)));

@@ -7,7 +7,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Validation};
 use serde::{Deserialize, Serialize};
 
-use super::AuthError;
+use super::error::AuthError;
 
 /// What a token says of its bearer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

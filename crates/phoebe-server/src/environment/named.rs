@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::command;
 use super::error::EnvironmentError;
-use super::interpreter::{MINIMUM_PYTHON, isolated};
+use super::interpreter::isolated;
+use super::version::MINIMUM_PYTHON;
 
 /// The oldest PHOEBE that workers run.
 pub const MINIMUM_PHOEBE: &str = "2.4";

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use super::private::LOCK;
 use super::*;
 
 const LOCK_OF_TEST: &str =

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::auth::{AuthError, Credential, Identity, Role};
+use crate::auth::error::AuthError;
+use crate::auth::identity::{Credential, Identity};
+use crate::auth::role::Role;
 
 /// Longer ids and names are no ids and names.
 const MAX_TEXT: usize = 255;

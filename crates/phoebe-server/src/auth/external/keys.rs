@@ -45,7 +45,8 @@ pub(super) enum KeyError {
     NotASet(String),
     /// A key set without a key that can verify a token.
     #[error(
-        "the key set has no key that can verify a signature: RSA of 2048 bits or more, EC on P-256 or P-384, or Ed25519"
+        "the key set has no key that can verify a signature: RSA of 2048 bits or \
+         more, EC on P-256 or P-384, or Ed25519"
     )]
     NoUsableKey,
     /// Keys that the settings do not let be used.

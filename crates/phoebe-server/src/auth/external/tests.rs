@@ -349,7 +349,7 @@ struct KeyServer {
     task: JoinHandle<()>,
 }
 
-const QUICK: Pace = Pace {
+const QUICK: RefreshIntervals = RefreshIntervals {
     pause: Duration::from_millis(200),
     period: Duration::from_secs(600),
     again: Duration::from_millis(250),
@@ -401,9 +401,9 @@ impl Drop for KeyServer {
     }
 }
 
-fn fetching(url: &Uri, pace: Pace) -> ExternalTokens {
+fn fetching(url: &Uri, intervals: RefreshIntervals) -> ExternalTokens {
     let source = Source::set(&url.to_string(), Vec::new()).unwrap();
-    ExternalTokens::new(KeyRing::of_source(source, pace).unwrap(), &AuthSettings::default())
+    ExternalTokens::new(KeyRing::of_source(source, intervals).unwrap(), &AuthSettings::default())
 }
 
 #[tokio::test]
@@ -448,8 +448,8 @@ async fn unknown_names_do_not_flood_the_service() {
     let signer = Signer::p256();
     let server = KeyServer::start().await;
     server.gives(&[signer.jwk("k", json!({}))]);
-    let pace = Pace { pause: Duration::from_secs(600), ..QUICK };
-    let tokens = Arc::new(fetching(&server.url, pace));
+    let intervals = RefreshIntervals { pause: Duration::from_secs(600), ..QUICK };
+    let tokens = Arc::new(fetching(&server.url, intervals));
     tokens.verify(&signer.sign(Algorithm::ES256, "k", json!({}))).await.unwrap();
     let mut tries = Vec::new();
     for number in 0..200 {
@@ -516,8 +516,8 @@ async fn a_renewed_file_is_read_and_a_broken_one_ignored() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("key.pem");
     fs::write(&file, &old.public_pem).unwrap();
-    let pace = Pace { period: QUICK.pause, ..QUICK };
-    let ring = KeyRing::of_source(Source::public_key(file.clone(), Vec::new()), pace).unwrap();
+    let intervals = RefreshIntervals { period: QUICK.pause, ..QUICK };
+    let ring = KeyRing::of_source(Source::public_key(file.clone(), Vec::new()), intervals).unwrap();
     let tokens = ExternalTokens::new(ring, &AuthSettings::default());
     let (by_old, by_new) =
         (old.sign(Algorithm::ES256, "", json!({})), new.sign(Algorithm::ES256, "any", json!({})));
