@@ -24,7 +24,7 @@ pub(crate) const MOST_DAYS_EXTERNAL: u32 = 90;
 /// Days that a key may be good for.
 pub(crate) const MOST_DAYS: u32 = 3650;
 
-/// A key that was just made: the one moment in which it is known.
+/// A new key. Its text is not stored.
 pub(crate) struct FreshKey {
     /// The whole key.
     pub(crate) text: String,
@@ -67,7 +67,7 @@ pub(super) fn prefix(text: &str) -> Option<&str> {
     has_form.then_some(prefix)
 }
 
-/// Whether `text` is this key; the time tells nothing of it.
+/// Returns whether `text` is this key. Compares in constant time.
 pub(super) fn is(text: &str, key: &ApiKey) -> bool {
     hash(text).as_bytes().ct_eq(key.hash.as_bytes()).into()
 }

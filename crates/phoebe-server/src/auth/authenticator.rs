@@ -24,7 +24,7 @@ use crate::store::{NewUser, Store, StoreError};
 /// Whom a token of mode `password` is for.
 const GATE: &str = "gate";
 
-/// Decides who is asking; cheap to clone.
+/// Authenticates requests; cheap to clone.
 #[derive(Clone)]
 pub struct Authenticator {
     pub(super) shared: Arc<Shared>,
@@ -276,7 +276,11 @@ impl Authenticator {
                 }
                 // Where the database fails, the last answer is used, else the signed claims.
                 Err(error) => {
-                    tracing::warn!(%error, user = id, "user lookup failed; the last answer is used");
+                    tracing::warn!(
+                        %error,
+                        user = id,
+                        "user lookup failed; the last answer is used"
+                    );
                     remembered.map_or(Some(claimed), |user| user.value)
                 }
             },

@@ -29,7 +29,7 @@ impl SharedPassword {
         }
     }
 
-    /// Whether this is the password; the time tells nothing of it.
+    /// Compares in constant time.
     pub(super) fn matches(&self, password: &str) -> bool {
         self.0.ct_eq(&fingerprint(password)).into()
     }

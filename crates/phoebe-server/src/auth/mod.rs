@@ -1,5 +1,5 @@
-//! Who is asking: tokens, passwords and API keys. It decides identity only; what an identity may do
-//! is said where it is used.
+//! Authentication: tokens, passwords and API keys. It decides identity only; what an identity may
+//! do is said where it is used.
 
 pub(crate) mod api_key;
 mod authenticator;

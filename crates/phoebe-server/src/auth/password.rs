@@ -22,8 +22,8 @@ const MARK: &str = "sha256:";
 /// Work factor of new hashes: 2¹² rounds.
 const COST: u32 = 12;
 
-/// A hash nobody knows the password of: an unknown account costs as much time as a known one.
-const NOBODY: &str = "$2b$12$4tsFBgZT9C1EHxoWRLNPduGi3FpX4TH8eG3NKcpzoHEsTXmzFuhPi";
+/// The hash that is compared for an unknown account, so that it takes as long as a known one.
+const UNKNOWN_ACCOUNT_HASH: &str = "$2b$12$4tsFBgZT9C1EHxoWRLNPduGi3FpX4TH8eG3NKcpzoHEsTXmzFuhPi";
 
 /// How many may wait for each core that logins have. A hash takes a quarter of a second, so that
 /// nobody waits for much longer than a minute, which most proxies allow.
@@ -38,14 +38,14 @@ pub(super) struct Passwords {
     registrations: Queue,
 }
 
-/// What takes turns: so many at once, and so many who wait.
+/// A bounded queue: limits how many run at once and how many wait.
 #[derive(Clone)]
 struct Queue {
     at_once: Arc<Semaphore>,
     room: Arc<Semaphore>,
 }
 
-/// One's turn to hash or compare.
+/// The permit to hash or compare one password.
 pub(super) struct Turn {
     _at_once: OwnedSemaphorePermit,
     _room: OwnedSemaphorePermit,
@@ -132,13 +132,13 @@ fn fits(password: &str, hash: Option<&str>) -> bool {
     let (hash, digest) = match hash.map(|hash| (hash, hash.strip_prefix(MARK))) {
         Some((_, Some(marked))) => (marked, Some(digest(password))),
         Some((hash, None)) => (hash, None),
-        None => (NOBODY, None),
+        None => (UNKNOWN_ACCOUNT_HASH, None),
     };
     // A hash that cannot be read, e.g. of a locked account, fits no password, after the same time.
     let is_readable = hash.parse::<bcrypt::HashParts>().is_ok();
-    let compared = if is_readable { hash } else { NOBODY };
+    let compared = if is_readable { hash } else { UNKNOWN_ACCOUNT_HASH };
     let same = bcrypt::verify(digest.as_deref().unwrap_or(password), compared).unwrap_or(false);
-    same && is_readable && compared != NOBODY
+    same && is_readable && compared != UNKNOWN_ACCOUNT_HASH
 }
 
 fn digest(password: &str) -> String {
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn passwords_fit_their_own_hash_only() {
+    async fn a_password_matches_its_own_hash_only() {
         let passwords = Passwords::new();
         let hash =
             passwords.turn_to_log_in().await.unwrap().hash("s3cret!".to_owned()).await.unwrap();
@@ -181,9 +181,12 @@ mod tests {
 
     #[test]
     fn an_unknown_account_costs_as_much_as_a_known_one() {
-        let parts: bcrypt::HashParts = NOBODY.parse().unwrap();
+        let parts: bcrypt::HashParts = UNKNOWN_ACCOUNT_HASH.parse().unwrap();
         assert_eq!(parts.get_cost(), COST);
-        assert!(matches!(bcrypt::verify("", NOBODY), Ok(false)), "a whole hash, of nothing known");
+        assert!(
+            matches!(bcrypt::verify("", UNKNOWN_ACCOUNT_HASH), Ok(false)),
+            "a whole hash, of nothing known"
+        );
     }
 
     #[test]
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_is_bounded_and_who_leaves_makes_room() {
+    async fn the_queue_is_bounded_and_cancelled_requests_leave_it() {
         let queue = Queue::new(1, 2);
         let first = queue.turn().await.unwrap();
         let mut second = Box::pin(queue.turn());

@@ -146,7 +146,7 @@ async fn tokens_that_are_not_ours_are_refused() {
 }
 
 #[tokio::test]
-async fn a_token_of_one_mode_is_none_of_another() {
+async fn a_token_of_one_mode_is_refused_in_another() {
     let gate = Server::new(AuthMode::Password, |_| {});
     let token = gate.authenticator.login("", "open sesame".to_owned(), HERE).await.unwrap().token;
     assert_eq!(gate.bearer(&token).await.unwrap(), None);
@@ -184,7 +184,7 @@ async fn tokens_and_keys_of_disabled_and_deleted_users_are_refused() {
 }
 
 #[tokio::test]
-async fn roles_are_the_databases_not_the_tokens() {
+async fn roles_come_from_the_database_not_the_token() {
     let server = Server::new(AuthMode::Jwt, |_| {});
     server.register("ada@x.org", "s3cret!").await.unwrap();
     let claims = json!({"sub": "1", "exp": LATER, "role": "admin"});
@@ -195,7 +195,7 @@ async fn roles_are_the_databases_not_the_tokens() {
 }
 
 #[tokio::test]
-async fn a_key_is_its_users_until_it_ends() {
+async fn a_key_identifies_its_user_until_it_expires_or_is_revoked() {
     let server = Server::new(AuthMode::Jwt, |_| {});
     let ada = server.register("ada@x.org", "s3cret!").await.unwrap().identity.unwrap();
     let bob = server.register("bob@x.org", "s3cret!").await.unwrap().identity.unwrap();
@@ -256,7 +256,7 @@ async fn keys_are_bounded_in_number_name_and_life() {
 }
 
 #[tokio::test]
-async fn a_key_of_one_mode_is_none_of_another() {
+async fn a_key_of_one_mode_is_refused_in_another() {
     let external = Server::new(AuthMode::External, |_| {});
     let identity = Identity {
         user_id: "1".to_owned(),
@@ -286,7 +286,7 @@ async fn a_key_of_one_mode_is_none_of_another() {
 }
 
 #[tokio::test]
-async fn a_users_key_opens_the_gate_of_keys_too() {
+async fn a_users_key_is_accepted_where_server_keys_are_required() {
     let server = Server::new(AuthMode::Jwt, |auth| {
         auth.enabled = true;
         auth.api_keys = vec![Secret::new("phoebe_one")];
@@ -306,7 +306,7 @@ async fn a_users_key_opens_the_gate_of_keys_too() {
 }
 
 #[tokio::test]
-async fn the_gate_takes_http_basic_and_counts_what_is_wrong() {
+async fn mode_password_accepts_http_basic_and_throttles_failures() {
     let server = Server::new(AuthMode::Password, |_| {});
     let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
     for user in ["", "ada@x.org", "anybody"] {
@@ -347,7 +347,7 @@ async fn registration_obeys_the_settings() {
 }
 
 #[tokio::test]
-async fn a_long_password_is_taken_whole() {
+async fn all_bytes_of_a_long_password_count() {
     let server = Server::new(AuthMode::Jwt, |_| {});
     let long = "correct horse battery staple ".repeat(4);
     server.register("ada@x.org", &long).await.unwrap();

@@ -59,7 +59,8 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<(), F
     match arguments.command {
         Command::Create { user, name, days } => {
             if mode == "external" {
-                let text = "in mode external the server knows no users; they make their keys themselves: POST /v1/api-keys";
+                let text = "in mode external the server knows no users; they make their keys \
+                            themselves: POST /v1/api-keys";
                 return Err(Failure::Failed(text.to_owned()));
             }
             create(&user, KeyRequest { name, days }, settings)

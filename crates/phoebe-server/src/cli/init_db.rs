@@ -20,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub enum InitDbError {
     /// The user did not want it.
     #[error(
-        "the database {path} exists and stays as it is. `init-db --force` puts it aside, as a copy, and makes a new one"
+        "the database {path} exists and stays as it is. `init-db --force` puts it aside, \
+         as a copy, and makes a new one"
     )]
     Kept {
         /// The database file.

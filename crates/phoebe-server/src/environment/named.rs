@@ -28,7 +28,8 @@ def found(name):
         return None
 modules = {'phoebe': 'phoebe', 'pyzmq': 'zmq', 'orjson': 'orjson'}
 missing = [name for name, module in modules.items() if find_spec(module) is None]
-print(json.dumps({'python': platform.python_version(), 'missing': missing, 'phoebe': found('phoebe')}))";
+python = platform.python_version()
+print(json.dumps({'python': python, 'missing': missing, 'phoebe': found('phoebe')}))";
 
 /// What an interpreter has.
 #[derive(Debug, Clone, Deserialize)]

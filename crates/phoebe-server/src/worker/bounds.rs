@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_strictest_bound_that_is_there_is_named() {
+    fn the_strictest_available_bound_is_named() {
         let mut settings = Settings::default();
         let place = |memory, processes| Place { folder: "/".into(), memory, processes };
         let memory = |settings: &Settings, place| MemoryBound::of(settings, place).to_string();

@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_may_take_what_two_of_its_processes_may() {
+    fn the_memory_limit_of_a_session_is_that_of_two_processes() {
         assert_eq!(Bounds::of(1024, 66), Bounds { memory_mb: Some(2048), processes: 66 });
         assert_eq!(Bounds::of(0, 66).memory_mb, None);
         assert_eq!(Bounds::of(u64::MAX, 66).memory_mb, None);

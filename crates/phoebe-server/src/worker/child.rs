@@ -1,5 +1,5 @@
 //! A process that waits to be told what worker to be: forked from the zygote, or a fresh
-//! interpreter. It ends when nobody holds it.
+//! interpreter. Dropping it ends the process.
 
 use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
@@ -24,7 +24,7 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Child {
     pub(super) process: Arc<Process>,
     pub(super) lifeline: PacketSocket,
-    /// What the log calls it, once it is somebody's.
+    /// The id of its session, once it has one; the log names it.
     name: Arc<OnceLock<String>>,
     _entry: Entry,
 }
@@ -79,9 +79,9 @@ impl Child {
         Ok(Self { process: Arc::new(process), lifeline, name, _entry: entry })
     }
 
-    /// Gives it to a session.
+    /// Sets the session under whose id the process logs.
     pub(super) fn assign_session(&self, session: &str) {
-        // It is given once.
+        // It is set once.
         let _ = self.name.set(session.to_owned());
     }
 

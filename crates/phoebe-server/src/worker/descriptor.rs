@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Puts a descriptor under the runtime's watch.
+/// Registers a descriptor with the runtime.
 #[allow(unsafe_code, reason = "the safe constructors accept any type and are deprecated for it")]
 pub(super) fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the `AsyncFd` owns the `OwnedFd`, which is open, gives the same number at each call,

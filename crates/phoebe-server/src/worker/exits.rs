@@ -23,9 +23,9 @@ pub enum Exit {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
-    /// The server killed it, because it took more than it may.
+    /// The server killed it, because it exceeded a limit.
     Exceeded(Bound),
-    /// It is gone; nobody saw how.
+    /// It ended; the cause is unknown.
     Unknown,
 }
 
@@ -110,7 +110,7 @@ static UNCLAIMED: LazyLock<Mutex<VecDeque<(i32, Exit)>>> = LazyLock::new(Mutex::
 static REAPING: Mutex<()> = Mutex::new(());
 static REPORTED: LazyLock<Notify> = LazyLock::new(Notify::new);
 
-/// Notes how process `pid` ended.
+/// Records how process `pid` ended.
 pub(crate) fn report(pid: i32, exit: Exit) {
     let mut unclaimed = UNCLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
     if unclaimed.len() == UNCLAIMED_MAXIMUM {

@@ -16,7 +16,7 @@ use super::census::ProcessStat;
 use super::descriptor;
 use super::exits::{self, Bound, Exit};
 
-/// How long to wait for the word on how a process ended, once it is known to be gone.
+/// How long to wait for the exit status of a process that has ended.
 const EXIT_REPORT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A process that leads its own process group (or is about to).
@@ -29,7 +29,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Takes hold of the living process `pid`.
+    /// Opens a pidfd of the living process `pid`.
     ///
     /// # Errors
     /// When it is gone already.
@@ -52,7 +52,7 @@ impl Process {
         self.start_time
     }
 
-    /// Waits until the process is gone and says how it ended.
+    /// Waits until the process has ended and returns how.
     pub(crate) async fn ended(&self) -> Exit {
         // A pidfd is readable from the process's end on; an error would mean the descriptor itself
         // is broken.
@@ -64,7 +64,7 @@ impl Process {
         }
     }
 
-    /// Notes why it is about to be killed.
+    /// Records which bound the process exceeded, before it is killed.
     pub(crate) fn set_exceeded(&self, bound: Bound) {
         // The first bound is the reason.
         let _ = self.exceeded.set(bound);

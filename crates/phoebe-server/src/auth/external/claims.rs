@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn only_known_roles_raise_anybody() {
+    fn only_known_roles_are_granted() {
         for (claims, claim, role) in [
             (json!({"role": "admin"}), "role", "admin"),
             (json!({"role": "Admin"}), "role", "student"),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_has_an_id() {
+    fn the_sub_claim_is_required() {
         let long = "x".repeat(256);
         for sub in [json!(""), json!(7), json!(null), json!(["x"]), json!(long)] {
             let claims = json!({"sub": sub});

@@ -231,7 +231,7 @@ async fn what_is_not_signed_is_refused() {
 }
 
 #[tokio::test]
-async fn claims_are_held_to_the_settings() {
+async fn claims_are_checked_against_the_settings() {
     let signer = Signer::p256();
     let settings = AuthSettings {
         jwt_issuer: "https://issuer.org".to_owned(),
@@ -278,7 +278,7 @@ async fn claims_are_held_to_the_settings() {
 }
 
 #[test]
-fn what_holds_no_usable_key_is_told() {
+fn sources_without_a_usable_key_are_refused() {
     let pem = |text: &str| Keys::of_pem(text.as_bytes(), &[]).map(|_| ()).unwrap_err();
     let private = KeyPair::generate().unwrap().serialize_pem();
     assert_eq!(pem(&private), KeyError::Private);
@@ -492,7 +492,7 @@ async fn a_service_that_fails_leaves_the_last_keys_in_use() {
 }
 
 #[tokio::test]
-async fn until_the_service_is_there_nobody_is_let_in_and_then_everybody_is() {
+async fn tokens_are_refused_until_the_service_has_answered() {
     let signer = Signer::p256();
     let good = signer.sign(Algorithm::ES256, "k", json!({}));
     let reserved = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -536,7 +536,7 @@ async fn a_renewed_file_is_read_and_a_broken_one_ignored() {
 }
 
 #[tokio::test]
-async fn keys_come_over_https_from_whom_this_machine_trusts() {
+async fn https_sources_need_a_trusted_certificate() {
     use rcgen::generate_simple_self_signed;
     use rustls::crypto::ring;
     use rustls::{ClientConfig, RootCertStore};

@@ -34,7 +34,8 @@ fn pidfd() -> Finding {
 fn sandbox(settings: &Settings) -> Finding {
     let subject = "sandbox";
     if settings.worker.sandbox == Sandbox::Off {
-        let advice = "set [worker] sandbox to \"enforce\", unless you trust everybody who may have a session with this account";
+        let advice = "set [worker] sandbox to \"enforce\", unless you trust everybody who \
+                      may have a session with this account";
         return Finding::warning(subject, "off: workers are not contained", advice);
     }
     let missing = missing();
@@ -51,7 +52,8 @@ fn sandbox(settings: &Settings) -> Finding {
     let advice = "use Linux 6.12 or newer with Landlock switched on (`lsm=landlock,…`)";
     if settings.worker.sandbox == Sandbox::Enforce {
         let advice = format!(
-            "{advice}, or set [worker] sandbox = \"best-effort\" and give sessions to people you trust"
+            "{advice}, or set [worker] sandbox = \"best-effort\" and give sessions to \
+             people you trust"
         );
         return Finding::failed(subject, text, advice);
     }

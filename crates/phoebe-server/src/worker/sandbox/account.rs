@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_asked_for_where_nobody_is_named() {
+    fn an_empty_setting_names_no_account() {
         assert_eq!(find(""), Ok(None));
     }
 

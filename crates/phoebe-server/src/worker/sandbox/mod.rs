@@ -52,8 +52,8 @@ pub enum SandboxError {
     /// The kernel lacks parts.
     #[error(
         "this kernel cannot contain workers as [worker] sandbox = \"enforce\" asks: {} missing. \
-         Use Linux 6.12 or newer with Landlock switched on (`lsm=landlock,…`) and a container runtime \
-         that lets it through; or, if you trust everybody who may have a session with this \
+         Use Linux 6.12 or newer with Landlock switched on (`lsm=landlock,…`) and a container \
+         runtime that lets it through; or, if you trust everybody who may have a session with this \
          account, set sandbox = \"best-effort\" or \"off\"",
         needs(.0)
     )]

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_announced_beyond_its_bound_is_refused_before_it_comes() {
+    fn a_frame_beyond_its_bound_is_refused_when_announced() {
         let mut long = vec![LONG];
         long.extend_from_slice(&(1_u64 << 40).to_be_bytes());
         let refused = read(&long, 100).1;
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_bounded_and_stand_between_messages() {
+    fn commands_are_bounded_and_not_allowed_inside_messages() {
         assert_eq!(read(&[COMMAND, 101], 9).1, Some(Violation::CommandTooLong(101)));
         assert_eq!(read(&[COMMAND | MORE, 1], 9).1, Some(Violation::BadFlags(5)));
         assert_eq!(read(&[MORE, 0, COMMAND, 0], 9).1, Some(Violation::BadFlags(4)));
@@ -289,7 +289,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_comes_no_more_is_held_than_the_bound(
+        fn the_decoder_never_holds_more_than_the_bound(
             bytes in prop::collection::vec(prop_oneof![0..=7_u8, any::<u8>()], 0..20_000),
             piece in 1..5000_usize,
         ) {
