@@ -1,5 +1,5 @@
-//! What holds for any bytes that arrive on a worker's connection. The fuzzer and a test that replays
-//! its corpus share it.
+//! What holds for any bytes that arrive on a worker's connection. The fuzzer and a test that
+//! replays its corpus share it.
 
 use bytes::{Bytes, BytesMut};
 use phoebe_server::worker::zmtp::decoder::{Bounds, Decoder, Step, Violation};

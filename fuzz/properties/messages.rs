@@ -1,4 +1,5 @@
-//! What holds for any bytes that come from a worker or zygote. The fuzzer and a test that replays its corpus share it.
+//! What holds for any bytes that come from a worker or zygote. The fuzzer and a test that replays
+//! its corpus share it.
 
 use bytes::Bytes;
 use phoebe_protocol::VERSION;

@@ -1,4 +1,5 @@
-//! What holds for any text of a settings file or variable. The fuzzer and a test that replays its corpus share it.
+//! What holds for any text of a settings file or variable. The fuzzer and a test that replays its
+//! corpus share it.
 
 use std::ffi::OsString;
 use std::path::Path;

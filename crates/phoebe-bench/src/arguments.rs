@@ -23,7 +23,8 @@ pub(crate) struct Arguments {
     /// Measure this server instead of the one built from this source
     #[arg(long, value_name = "FILE")]
     pub(crate) server: Option<PathBuf>,
-    /// Numbers of sessions at which latency and memory are measured [default: 1,10,30,100,300; quick: 1,10,30]
+    /// Numbers of sessions at which latency and memory are measured [default: 1,10,30,100,300;
+    /// quick: 1,10,30]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=4000))]
     pub(crate) sessions: Vec<u16>,
     /// Folder for results.md, results.json and the pictures
@@ -36,7 +37,8 @@ pub(crate) struct Arguments {
 pub(crate) struct Plan {
     /// Few samples only.
     pub(crate) quick: bool,
-    /// Where one measurement has taken so long, it takes no more samples than it has: a busy machine must not make a run endless.
+    /// Where one measurement has taken so long, it takes no more samples than it has: a busy
+    /// machine must not make a run endless.
     pub(crate) spell: Duration,
     /// Sessions started and ended one after the other.
     pub(crate) starts: usize,
@@ -50,7 +52,8 @@ pub(crate) struct Plan {
     pub(crate) ping_flood: Duration,
     /// `get_value` and `set_value` of each subject, where nothing depends on the value.
     pub(crate) values: usize,
-    /// `add_dataset`, `get_bundle`, and `set_value` where constraints depend on the value, of each subject.
+    /// `add_dataset`, `get_bundle`, and `set_value` where constraints depend on the value, of each
+    /// subject.
     pub(crate) bundles: usize,
     /// `run_compute` of each subject, and at each number of cores.
     pub(crate) computes: usize,

@@ -1,4 +1,5 @@
-//! Where the figures were taken: the machine, how busy it was, and the versions of all that took part.
+//! Where the figures were taken: the machine, how busy it was, and the versions of all that took
+//! part.
 
 use std::fs;
 

@@ -1,7 +1,8 @@
-//! Measures the figures of the specification: starts a real server, talks to it over HTTP, and does beside it, in the same
-//! run, what a user without the server does.
+//! Measures the figures of the specification: starts a real server, talks to it over HTTP, and does
+//! beside it, in the same run, what a user without the server does.
 //!
-//! `subject` are the things measured, `measure` holds one file a family of measurements, `report` turns results into text and pictures.
+//! `subject` are the things measured, `measure` holds one file a family of measurements, `report`
+//! turns results into text and pictures.
 
 mod arguments;
 mod machine;

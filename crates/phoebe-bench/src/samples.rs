@@ -1,4 +1,5 @@
-//! Raw samples and what is told of them: nearest-rank percentiles, so that every figure is one that was measured.
+//! Raw samples and what is told of them: nearest-rank percentiles, so that every figure is one that
+//! was measured.
 
 use std::time::Duration;
 

@@ -60,7 +60,8 @@ impl Behaviour {
     /// The behaviour that the program's file name asks for.
     ///
     /// # Errors
-    /// A name with a word that is not in the table: a typing error in a test must not look like good behaviour.
+    /// A name with a word that is not in the table: a typing error in a test must not look like
+    /// good behaviour.
     pub(crate) fn from_program(program: &str) -> Result<Self, String> {
         let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
         let Some(word) = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix('-')) else {

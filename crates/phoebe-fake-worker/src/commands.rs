@@ -1,4 +1,5 @@
-//! The good commands, on a small map in place of a Bundle. It knows neither sockets nor sequence numbers.
+//! The good commands, on a small map in place of a Bundle. It knows neither sockets nor sequence
+//! numbers.
 
 use std::collections::BTreeMap;
 use std::path::Path;

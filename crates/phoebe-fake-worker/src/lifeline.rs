@@ -8,7 +8,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process_group, setsid};
 
-/// Makes this process a group leader and kills the whole group as soon as the other end of `lifeline` closes.
+/// Makes this process a group leader and kills the whole group as soon as the other end of
+/// `lifeline` closes.
 pub(crate) fn arm(lifeline: Arc<OwnedFd>) {
     // Fails only where this process leads a group already, which is what is wanted.
     let _ = setsid();

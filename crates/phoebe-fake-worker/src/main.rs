@@ -1,13 +1,14 @@
-//! A program that stands where the Python interpreter stands, for tests: it speaks `docs/protocol.md` without PHOEBE.
+//! A program that stands where the Python interpreter stands, for tests: it speaks
+//! `docs/protocol.md` without PHOEBE.
 //!
-//! The server runs it as it runs Python, `PROGRAM … zygote|spawn|probe`; the last argument decides. A fourth mode,
-//! `forked`, is what its own zygote starts for each fork request.
+//! The server runs it as it runs Python, `PROGRAM … zygote|spawn|probe`; the last argument decides.
+//! A fourth mode, `forked`, is what its own zygote starts for each fork request.
 //!
-//! How it misbehaves while it starts is chosen by the name it is started under (a link to the program):
-//! `phoebe-fake-worker-WORD`, with the words of [`behaviour::Behaviour`]. How it misbehaves later is
-//! chosen by the field `misbehave` of any command, with the words of
-//! [`misbehaviour::Misbehaviour`]. Without either it is a good worker with a small map in place of a
-//! Bundle, see [`commands`].
+//! How it misbehaves while it starts is chosen by the name it is started under (a link to the
+//! program): `phoebe-fake-worker-WORD`, with the words of [`behaviour::Behaviour`]. How it
+//! misbehaves later is chosen by the field `misbehave` of any command, with the words of
+//! [`misbehaviour::Misbehaviour`]. Without either it is a good worker with a small map in place of
+//! a Bundle, see [`commands`].
 //!
 //! It must not be clever: what it does wrong, it does on purpose and at once.
 
@@ -51,7 +52,8 @@ fn run(program: &str, mode: &str) -> Outcome {
     }
 }
 
-/// Says that all is well, whatever happens later: packages may be there and yet fail to be imported.
+/// Says that all is well, whatever happens later: packages may be there and yet fail to be
+/// imported.
 fn probe() -> Outcome {
     println!("{}", serde_json::to_string(&commands::info())?);
     Ok(())

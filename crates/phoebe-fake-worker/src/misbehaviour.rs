@@ -20,7 +20,8 @@ use crate::worker::Conversation;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Misbehaviour {
-    /// Messages of no meaning: one byte, hundreds of frames, random text where the signature belongs.
+    /// Messages of no meaning: one byte, hundreds of frames, random text where the signature
+    /// belongs.
     Garbage,
     /// An answer with a wrong signature.
     Unsigned,
@@ -109,7 +110,8 @@ async fn send_garbage(conversation: &mut Conversation) -> Outcome {
     conversation.send(vec![Bytes::new(); 3]).await
 }
 
-/// Rust's own handler takes the first SIGSEGV for a stack overflow's and steps aside, the second one kills.
+/// Rust's own handler takes the first SIGSEGV for a stack overflow's and steps aside, the second
+/// one kills.
 fn segfault() -> Outcome {
     loop {
         kill_process(getpid(), Signal::SEGV)?;

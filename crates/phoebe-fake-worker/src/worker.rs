@@ -1,7 +1,7 @@
 //! A worker's life: start, announce, then answer commands as `docs/protocol.md` says.
 //!
-//! Requests of kind change and long run one after the other in the order of arrival; while a long one runs, reads are
-//! answered at once.
+//! Requests of kind change and long run one after the other in the order of arrival; while a long
+//! one runs, reads are answered at once.
 
 use std::future::pending;
 use std::ops::ControlFlow;

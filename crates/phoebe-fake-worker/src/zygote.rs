@@ -12,7 +12,8 @@ use phoebe_protocol::packet::{FromZygote, ToZygote};
 use crate::behaviour::{Behaviour, FATAL_TEXT};
 use crate::{Outcome, channel, commands};
 
-/// The mode in which the zygote starts its workers. Standard input is the lifeline, on which `Start` waits.
+/// The mode in which the zygote starts its workers. Standard input is the lifeline, on which
+/// `Start` waits.
 pub(crate) const FORKED: &str = "forked";
 
 /// Serves fork requests until the control channel closes.

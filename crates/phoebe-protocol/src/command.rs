@@ -1,4 +1,5 @@
-//! Messages over ZeroMQ: frame 0 the signature, frame 1 the [`Header`], frame 2 the body, then attachments.
+//! Messages over ZeroMQ: frame 0 the signature, frame 1 the [`Header`], frame 2 the body, then
+//! attachments.
 //!
 //! Encoding and decoding only; who sends what when is the business of the two ends.
 
@@ -74,8 +75,8 @@ pub struct Header {
     /// Cancel: the `seq` of the request to end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<u64>,
-    /// Cancel: why, for the cancelled request's answer. Reply: why it failed, for the log: the exception's class or a fixed
-    /// text, nothing that a user sent.
+    /// Cancel: why, for the cancelled request's answer. Reply: why it failed, for the log: the
+    /// exception's class or a fixed text, nothing that a user sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Reply: whether the command succeeded.

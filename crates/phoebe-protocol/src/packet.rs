@@ -1,4 +1,5 @@
-//! Packets over the Unix sockets: the zygote's control channel and a worker's lifeline. One packet is one JSON object.
+//! Packets over the Unix sockets: the zygote's control channel and a worker's lifeline. One packet
+//! is one JSON object.
 
 use std::collections::BTreeMap;
 
@@ -109,7 +110,8 @@ pub struct Start {
     pub sandbox: Option<Sandbox>,
 }
 
-/// Server → zygote. What a worker is told waits in its lifeline: the zygote, of which every worker is a copy, must not see keys.
+/// Server → zygote. What a worker is told waits in its lifeline: the zygote, of which every worker
+/// is a copy, must not see keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ToZygote {
@@ -235,7 +237,8 @@ pub struct PassbandFile {
     pub problem: String,
     /// The passband's name, as `Johnson:V`.
     pub name: String,
-    /// Whether sessions get the passband from this file: of two of one name, a later folder's counts.
+    /// Whether sessions get the passband from this file: of two of one name, a later folder's
+    /// counts.
     pub in_force: bool,
     /// The file's version.
     pub version: String,

@@ -8,7 +8,8 @@ use sha2::Sha256;
 /// Length of a key and of a signature in bytes.
 pub const LENGTH: usize = 32;
 
-/// The secret of one session: whoever holds it may command the session's worker. It cannot print itself.
+/// The secret of one session: whoever holds it may command the session's worker. It cannot print
+/// itself.
 #[derive(Clone)]
 pub struct Key([u8; LENGTH]);
 
@@ -33,8 +34,8 @@ impl Key {
         hex::encode(self.0)
     }
 
-    /// The signature over `frames`: HMAC-SHA-256 of each frame preceded by its length (8 bytes, big-endian), so that
-    /// bytes cannot move from one frame to the next.
+    /// The signature over `frames`: HMAC-SHA-256 of each frame preceded by its length (8 bytes,
+    /// big-endian), so that bytes cannot move from one frame to the next.
     pub fn sign<'a>(&self, frames: impl IntoIterator<Item = &'a [u8]>) -> [u8; LENGTH] {
         self.mac(frames).finalize().into_bytes().into()
     }

@@ -1,4 +1,5 @@
-//! The golden messages that the Python side reads too: what is accepted, what is refused, and what is read from it.
+//! The golden messages that the Python side reads too: what is accepted, what is refused, and what
+//! is read from it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

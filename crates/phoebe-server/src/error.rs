@@ -225,7 +225,8 @@ impl From<SessionError> for HttpError {
             SessionError::StartFailed(cause) => {
                 tracing::error!(%cause, "a worker could not be started");
                 Self::unavailable(
-                    "The session's worker could not be started; the cause is in the server's log. Try again in a moment",
+                    "The session's worker could not be started; the cause is in the \
+                     server's log. Try again in a moment",
                 )
             }
         }
@@ -241,7 +242,8 @@ impl From<SnapshotError> for HttpError {
             SnapshotError::Io(error) => {
                 tracing::error!(%error, "a session's files did not serve a request");
                 Self::unavailable(format!(
-                    "The session's files cannot be read or written now ({error}); try again in a moment"
+                    "The session's files cannot be read or written now ({error}); try again \
+                     in a moment"
                 ))
             }
             SnapshotError::Damaged(_) | SnapshotError::NoneWhole(_) => {

@@ -10,7 +10,8 @@ use crate::config::{Place, Resolved};
 /// The settings that are secrets.
 const SECRETS: [&str; 3] = ["password", "jwt_secret_key", "api_keys"];
 
-/// Any right of everybody, and the right of a group to write. A group may read: a service's settings often belong to root.
+/// Any right of everybody, and the right of a group to write. A group may read: a service's
+/// settings often belong to root.
 const TOO_MUCH: u32 = 0o027;
 
 /// A file that is not only its owner's.

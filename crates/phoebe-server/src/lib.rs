@@ -1,8 +1,10 @@
 //! PHOEBE sessions over HTTP.
 //!
-//! Data flows one way: [`api`] turns HTTP into calls and delegates to [`session`], whose drivers talk to Python processes through
-//! [`worker`]; [`store`] keeps what must outlive a process, [`auth`] says who is asking, [`config`] holds the settings and [`cli`] the
-//! command line. Only [`api`] and [`error`] know HTTP, only [`worker`] knows process ids, sockets and PHOEBE's interpreter.
+//! Data flows one way: [`api`] turns HTTP into calls and delegates to [`session`], whose drivers
+//! talk to Python processes through [`worker`]; [`store`] keeps what must outlive a process,
+//! [`auth`] says who is asking, [`config`] holds the settings and [`cli`] the command line. Only
+//! [`api`] and [`error`] know HTTP, only [`worker`] knows process ids, sockets and PHOEBE's
+//! interpreter.
 
 pub mod api;
 pub mod auth;

@@ -7,8 +7,8 @@
 //! - Names of fields are the same everywhere (`session`, `user`, `pid`, `port`, `command`, `error`,
 //!   `path`) and end in their unit (`duration_ms`, `memory_mb`, `size_bytes`).
 //! - Never log bodies, tokens, keys, passwords, query strings or the settings' secrets.
-//! - `error`: somebody has to act. `warn`: something went wrong and was handled. `info`: one line for
-//!   each request and each event in a session's life. `debug`: for whoever changes the server.
+//! - `error`: somebody has to act. `warn`: something went wrong and was handled. `info`: one line
+//!   for each request and each event in a session's life. `debug`: for whoever changes the server.
 //!
 //! `RUST_LOG`, where set, wins over `[logging] level`.
 

@@ -2,7 +2,7 @@
 //! gets into it whole.
 //!
 //! It knows files, not what is in them: that PHOEBE can use a file is found out by
-//! [`crate::worker::look_at_passbands`].
+//! [`crate::worker::inspect_passbands`].
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, BufReader, Read, Write};

@@ -34,7 +34,7 @@ impl Reload {
             .and_then(|wanted| Change::between(&self.in_force, self.file.as_deref(), &wanted))
             .map_err(Refused::from)
             .and_then(|change| {
-                authenticator.take(&self.in_force.auth, &change.settings.auth)?;
+                authenticator.reload(&self.in_force.auth, &change.settings.auth)?;
                 Ok(change)
             });
         let change = match change {

@@ -1,6 +1,8 @@
-//! A running server: its parts put together, from the data directory to the listener, and taken apart again in order.
+//! A running server: its parts put together, from the data directory to the listener, and taken
+//! apart again in order.
 //!
-//! This is the one place that knows all parts. It holds no state and decides nothing that a part could decide.
+//! This is the one place that knows all parts. It holds no state and decides nothing that a part
+//! could decide.
 
 use std::io;
 use std::path::PathBuf;
@@ -20,7 +22,7 @@ use crate::config::{Durability, Settings, WorkerStart};
 use crate::passbands;
 use crate::reload::Reload;
 use crate::session::SessionManager;
-use crate::signals::{self, Signals, Wish};
+use crate::signals::{self, Action, Signals};
 use crate::store::snapshots::{Rules, SnapshotStore};
 use crate::store::{
     CommandFilter, DataDirectory, DataDirectoryError, DataDirectoryProbe, Store, StoreError,
@@ -31,9 +33,10 @@ use crate::worker::sandbox::{self, Containment, SandboxError};
 use crate::worker::{Interpreter, Launcher, Registry, bounds, orphans, reap_children};
 
 /// Why rows of an earlier run are closed.
-const FOUND_AFTER_A_CRASH: &str = "server_died";
-/// The whole shutdown may take so long; what is not done by then is left to the kernel and the next start.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+const CRASH_REASON: &str = "server_died";
+/// The whole shutdown may take so long; what is not done by then is left to the kernel and the next
+/// start.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a server could not run.
 #[derive(Debug, Error)]
@@ -58,7 +61,8 @@ pub enum ServeError {
     Tls(#[from] TlsError),
     /// The address to listen on.
     #[error(
-        "cannot listen on {host}:{port}: {source}. Stop what uses it, or choose another with --host and --port"
+        "cannot listen on {host}:{port}: {source}. Stop what uses it, or choose another with \
+         --host and --port"
     )]
     Listen {
         /// As set.
@@ -101,7 +105,7 @@ pub async fn serve(
     )?;
     let snapshots = open_snapshots(&settings, &data)?;
     let last_activity = store.active_sessions().await?;
-    store.close_stale_sessions(FOUND_AFTER_A_CRASH).await?;
+    store.close_stale_sessions(CRASH_REASON).await?;
     let listener = listen(&settings).await?;
     let address = listener.local_addr()?;
 
@@ -155,15 +159,16 @@ pub async fn serve(
     let url = format!("{scheme}://{address}");
     if scheme == "http" && !address.ip().is_loopback() && !has_proxy {
         warn!(
-            "passwords, tokens and data travel in clear text: set [server] tls_cert and tls_key, or put a proxy that ends TLS in front"
+            "passwords, tokens and data travel in clear text: set [server] tls_cert and \
+             tls_key, or put a proxy that ends TLS in front"
         );
     }
     info!(%address, url, version = env!("CARGO_PKG_VERSION"), "listening");
 
     loop {
-        match signals.wish().await {
-            Wish::Reload => reload.run(&authenticator),
-            Wish::Stop(number) => {
+        match signals.next_action().await {
+            Action::Reload => reload.run(&authenticator),
+            Action::Stop(number) => {
                 info!(
                     signal = signals::name(number),
                     "stopping: sessions are written down; a second signal ends the server at once"
@@ -172,22 +177,23 @@ pub async fn serve(
             }
         }
     }
-    let gone = async {
+    let shutdown = async {
         stopping.cancel();
         idle_watch.abort();
         if let Some(watch) = certificate_watch {
             watch.abort();
         }
         sessions.shut_down().await;
-        let _panicked = http.await;
+        // A panic of the listener is logged where it happens.
+        let _ = http.await;
         store.close().await;
     };
     tokio::select! {
-        done = timeout(SHUTDOWN_LIMIT, gone) => match done {
+        done = timeout(SHUTDOWN_TIMEOUT, shutdown) => match done {
             Ok(()) => info!("stopped"),
-            Err(_) => error!("not everything ended in time; the next start will look after the rest"),
+            Err(_) => error!("not everything ended in time; the next start ends the rest"),
         },
-        () = signals.insisted() => std::process::exit(130),
+        () = signals.second_signal() => std::process::exit(130),
     }
     drop(data);
     Ok(())
@@ -202,7 +208,8 @@ fn open_snapshots(settings: &Settings, data: &DataDirectory) -> io::Result<Optio
     SnapshotStore::open(data.root(), rules).map(Some)
 }
 
-/// Allows as many open files as an administrator permits: a session needs four, and shells allow 1024 in all.
+/// Allows as many open files as an administrator permits: a session needs four, and shells allow
+/// 1024 in all.
 fn raise_open_files() {
     let mut files = getrlimit(Resource::Nofile);
     files.current = files.maximum;

@@ -1,7 +1,7 @@
 //! What each signal does to a running server. No signal ends it silently: some stop it, SIGHUP lets
-//! it read its settings again, the others are told in the log or ignored.
+//! it read its settings again, the others are logged or ignored.
 //!
-//! It says what is to be done and does none of it.
+//! This module decides; [`crate::serve`] acts.
 
 use std::fs::{self, File};
 use std::future::pending;
@@ -17,11 +17,11 @@ use crate::worker::signal_name;
 
 /// Signals that stop the server. SIGXCPU comes when its processor time is used up, each second
 /// anew.
-const STOPS: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGXCPU];
+const STOP: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGXCPU];
 /// Signals of which a second one ends a server that stops already.
-const INSISTS: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGQUIT];
+const FORCE_STOP: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGQUIT];
 /// Signals that would end the server and mean nothing to it, besides those of real time.
-const TOLD: [i32; 8] = [
+const LOGGED: [i32; 8] = [
     libc::SIGUSR1,
     libc::SIGUSR2,
     libc::SIGALRM,
@@ -35,12 +35,12 @@ const TOLD: [i32; 8] = [
 /// in the background uses the terminal. Nothing is logged of them: the log may be the cause.
 const IGNORED: [i32; 4] = [libc::SIGPIPE, libc::SIGXFSZ, libc::SIGTTIN, libc::SIGTTOU];
 /// A shell that ends its jobs sends SIGHUP some moments before the terminal is gone.
-const TERMINAL_PATIENCE: Duration = Duration::from_secs(3);
-const TERMINAL_LOOK_EVERY: Duration = Duration::from_millis(100);
+const TERMINAL_TIMEOUT: Duration = Duration::from_secs(3);
+const TERMINAL_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum Action {
     /// To stop, because of this signal.
     Stop(i32),
     /// To read settings and certificates again.
@@ -50,7 +50,7 @@ pub enum Wish {
 /// The signals that are waited for.
 pub struct Signals {
     stops: Vec<(i32, Signal)>,
-    hang_up: Signal,
+    hangup: Signal,
     terminal: Terminal,
     /// SIGHUP came during the start.
     reload: bool,
@@ -66,55 +66,56 @@ impl Signals {
         let terminal = Terminal::of_process();
         ignore(&IGNORED)?;
         let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
-        for number in TOLD.into_iter().chain(real_time) {
+        for number in LOGGED.into_iter().chain(real_time) {
             let signal = signal(SignalKind::from_raw(number))?;
-            tokio::spawn(tell(number, signal));
+            tokio::spawn(log_signal(number, signal));
         }
-        let stops = STOPS.into_iter().map(|number| Ok((number, handler(number)?)));
+        let stops = STOP.into_iter().map(|number| Ok((number, handler(number)?)));
         Ok(Self {
             stops: stops.collect::<io::Result<_>>()?,
-            hang_up: handler(libc::SIGHUP)?,
+            hangup: handler(libc::SIGHUP)?,
             terminal,
             reload: false,
         })
     }
 
-    /// Waits until the server is to stop before it serves; what else is wished waits.
+    /// Waits until the server is to stop before it serves; a reload is kept for
+    /// [`Self::next_action`].
     pub async fn stopped_at_start(&mut self) -> i32 {
         loop {
             match self.next().await {
-                Wish::Stop(number) => return number,
-                Wish::Reload => self.reload = true,
+                Action::Stop(number) => return number,
+                Action::Reload => self.reload = true,
             }
         }
     }
 
-    /// Waits for the next wish.
-    pub async fn wish(&mut self) -> Wish {
+    /// Waits for the next action.
+    pub async fn next_action(&mut self) -> Action {
         if std::mem::take(&mut self.reload) {
-            return Wish::Reload;
+            return Action::Reload;
         }
         self.next().await
     }
 
-    async fn next(&mut self) -> Wish {
-        let terminal_goes = self.terminal.goes();
+    async fn next(&mut self) -> Action {
+        let terminal_closed = self.terminal.closed();
         tokio::select! {
-            number = first(&mut self.stops) => Wish::Stop(number),
-            () = terminal_goes => Wish::Stop(libc::SIGHUP),
-            _ = self.hang_up.recv() => {
-                if self.terminal.hung_up() {
-                    Wish::Stop(libc::SIGHUP)
+            number = first(&mut self.stops) => Action::Stop(number),
+            () = terminal_closed => Action::Stop(libc::SIGHUP),
+            _ = self.hangup.recv() => {
+                if self.terminal.hangup_is_from_terminal() {
+                    Action::Stop(libc::SIGHUP)
                 } else {
-                    Wish::Reload
+                    Action::Reload
                 }
             }
         }
     }
 
-    /// Waits for somebody who insists that a stopping server end at once.
-    pub async fn insisted(&mut self) {
-        self.stops.retain(|(number, _)| INSISTS.contains(number));
+    /// Waits for a second signal, which ends a stopping server at once.
+    pub async fn second_signal(&mut self) {
+        self.stops.retain(|(number, _)| FORCE_STOP.contains(number));
         first(&mut self.stops).await;
         warn!("a second signal: ending at once");
     }
@@ -136,23 +137,23 @@ struct Terminal {
 impl Terminal {
     fn of_process() -> Self {
         // `nohup` has SIGHUP ignored: the server is to outlive its terminal.
-        Self { is_held: !is_ignored(libc::SIGHUP) && is_there(), look_until: None }
+        Self { is_held: !is_ignored(libc::SIGHUP) && terminal_exists(), look_until: None }
     }
 
     /// Whether SIGHUP came because the terminal was closed.
-    fn hung_up(&mut self) -> bool {
-        self.look_until = self.is_held.then(|| Instant::now() + TERMINAL_PATIENCE);
-        self.is_held && !is_there()
+    fn hangup_is_from_terminal(&mut self) -> bool {
+        self.look_until = self.is_held.then(|| Instant::now() + TERMINAL_TIMEOUT);
+        self.is_held && !terminal_exists()
     }
 
     /// Waits until the terminal is gone, for a while after SIGHUP; for ever otherwise.
-    fn goes(&self) -> impl Future<Output = ()> + use<> {
+    fn closed(&self) -> impl Future<Output = ()> + use<> {
         let look_until = self.look_until;
         async move {
             if let Some(until) = look_until {
                 let gone = async {
-                    while is_there() {
-                        sleep(TERMINAL_LOOK_EVERY).await;
+                    while terminal_exists() {
+                        sleep(TERMINAL_POLL_INTERVAL).await;
                     }
                 };
                 if timeout_at(until, gone).await.is_ok() {
@@ -165,7 +166,7 @@ impl Terminal {
 }
 
 /// Whether this process has a controlling terminal. After a hang-up it has none.
-fn is_there() -> bool {
+fn terminal_exists() -> bool {
     File::open("/dev/tty").is_ok()
 }
 
@@ -191,7 +192,7 @@ async fn first(signals: &mut [(i32, Signal)]) -> i32 {
     select_all(waits).await.0
 }
 
-async fn tell(number: i32, mut signal: Signal) {
+async fn log_signal(number: i32, mut signal: Signal) {
     while signal.recv().await.is_some() {
         info!(signal = name(number), "a signal that means nothing to the server");
     }
@@ -215,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_says_what_is_ignored() {
+    fn reads_ignored_signals_from_the_kernel() {
         // Rust's runtime ignores it.
         assert!(is_ignored(libc::SIGPIPE));
         assert!(!is_ignored(libc::SIGCHLD));

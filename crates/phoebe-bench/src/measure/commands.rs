@@ -1,4 +1,5 @@
-//! The commands that users wait for, in turns: a session, a session without acceleration, stock PHOEBE in-process.
+//! The commands that users wait for, in turns: a session, a session without acceleration, stock
+//! PHOEBE in-process.
 
 use std::path::Path;
 

@@ -18,7 +18,8 @@ pub(crate) struct CorePoint {
     pub(crate) run_compute: Summary,
 }
 
-/// Measures 1, 2, 4, … cores and all. Each number has a server of its own, for a server looks at its cores at the start.
+/// Measures 1, 2, 4, … cores and all. Each number has a server of its own, for a server looks at
+/// its cores at the start.
 pub(crate) async fn measure(settings: &Settings, plan: &Plan) -> Result<Vec<CorePoint>> {
     let mut points = Vec::new();
     for cores in numbers_of_cores(machine::cores()) {

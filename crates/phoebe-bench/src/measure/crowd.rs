@@ -65,7 +65,8 @@ async fn point(
     start: Summary,
     samples: usize,
 ) -> Result<CrowdPoint> {
-    // Each session's first read touches pages that it has not touched yet; that is not what is measured here.
+    // Each session's first read touches pages that it has not touched yet; that is not what is
+    // measured here.
     for session in sessions.iter_mut() {
         session.send(&requests::get_value()).await?;
     }

@@ -1,5 +1,5 @@
-//! What it costs a command that its change is on disk before it is answered: `set_value` where nothing is kept, where changes are
-//! kept, and where the disk itself must have them, in turns.
+//! What it costs a command that its change is on disk before it is answered: `set_value` where
+//! nothing is kept, where changes are kept, and where the disk itself must have them, in turns.
 
 use std::fs;
 use std::path::Path;
@@ -53,7 +53,8 @@ pub(crate) async fn measure(settings: &Settings, plan: &Plan) -> Result<Durabili
     Ok(Durability { fresh, observed })
 }
 
-/// Gives a session an observed light curve of [`requests::OBSERVATIONS`] points, and a computed model of few.
+/// Gives a session an observed light curve of [`requests::OBSERVATIONS`] points, and a computed
+/// model of few.
 pub(super) async fn observe(session: &mut Session) -> Result<()> {
     session.send(&requests::add_observations()).await?;
     session.send(&requests::run_compute()).await?;

@@ -1,4 +1,5 @@
-//! What a session costs in memory, idle and after a compute, among many; and an interpreter with PHOEBE of its own.
+//! What a session costs in memory, idle and after a compute, among many; and an interpreter with
+//! PHOEBE of its own.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! All measurements, in a fixed order, one file a family. What is compared is measured in turns, so that both meet the same noise.
+//! All measurements, in a fixed order, one file a family. What is compared is measured in turns, so
+//! that both meet the same noise.
 
 pub(crate) mod commands;
 pub(crate) mod cores;

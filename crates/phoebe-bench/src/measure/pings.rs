@@ -20,7 +20,8 @@ const WARM_UP: usize = 50;
 pub(crate) struct Pings {
     /// One client, one session.
     pub(crate) latency: Summary,
-    /// Pings a second, eight clients on three sessions, each sending its next when the last is answered.
+    /// Pings a second, eight clients on three sessions, each sending its next when the last is
+    /// answered.
     pub(crate) per_second: Summary,
     /// Pings behind `per_second`.
     pub(crate) flood: usize,

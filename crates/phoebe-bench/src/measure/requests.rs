@@ -32,7 +32,8 @@ pub(crate) fn add_dataset() -> Value {
     json!({"command": "add_dataset", "kind": "lc", "dataset": DATASET, "passband": "Johnson:V", "compute_phases": orbit(PHASES)})
 }
 
-/// Adds a light curve that was observed at [`OBSERVATIONS`] times, of which a model is computed at few phases.
+/// Adds a light curve that was observed at [`OBSERVATIONS`] times, of which a model is computed at
+/// few phases.
 pub(crate) fn add_observations() -> Value {
     let each = |value: fn(f64) -> f64| -> Vec<f64> {
         (0..OBSERVATIONS).map(|index| value(index as f64)).collect()

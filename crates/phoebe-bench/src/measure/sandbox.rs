@@ -1,4 +1,5 @@
-//! What the containment of workers costs a compute: the same light curves with `worker.sandbox = "off"` and `"enforce"`, in turns.
+//! What the containment of workers costs a compute: the same light curves with `worker.sandbox =
+//! "off"` and `"enforce"`, in turns.
 
 use anyhow::Result;
 use serde::Serialize;

@@ -1,4 +1,5 @@
-//! What it costs to wake: the first answer of sessions that are asleep, one by one, and of many by many clients.
+//! What it costs to wake: the first answer of sessions that are asleep, one by one, and of many by
+//! many clients.
 
 pub(crate) mod crowd;
 
@@ -34,9 +35,10 @@ pub(crate) struct Sleep {
 
 /// Measures them.
 ///
-/// A sample of a single session is the time from asking a session asleep for one value, over a connection that is open, to the
-/// whole answer: a process is forked and contained, the snapshot is read from the disk, or rather from the kernel's cache of it,
-/// checked and unpickled, and the value is looked up.
+/// A sample of a single session is the time from asking a session asleep for one value, over a
+/// connection that is open, to the whole answer: a process is forked and contained, the snapshot is
+/// read from the disk, or rather from the kernel's cache of it, checked and unpickled, and the
+/// value is looked up.
 pub(crate) async fn measure(settings: &Settings, plan: &Plan) -> Result<Sleep> {
     let [fresh, observed] = one_by_one(settings, plan).await?;
     Ok(Sleep { fresh, observed, crowd: crowd::measure(settings, plan).await? })

@@ -1,5 +1,5 @@
-//! Starting and ending sessions one after the other: forked from the prepared process, with a fresh interpreter each, and a
-//! cold interpreter without the server.
+//! Starting and ending sessions one after the other: forked from the prepared process, with a fresh
+//! interpreter each, and a cold interpreter without the server.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use crate::arguments::Plan;
 use crate::samples::{Samples, Summary};
 use crate::subject::{Server, Session, Settings, Stock};
 
-/// Between two starts: sessions are started by people, who are not that quick. Starts without a pause are those of the rush.
+/// Between two starts: sessions are started by people, who are not that quick. Starts without a
+/// pause are those of the rush.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Times of starts and ends.

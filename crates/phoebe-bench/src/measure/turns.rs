@@ -1,4 +1,5 @@
-//! What is compared takes turns, so that all meet the same disturbances, and each begins as often as the others.
+//! What is compared takes turns, so that all meet the same disturbances, and each begins as often
+//! as the others.
 
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use anyhow::{Context, Result};
 use crate::arguments::Spell;
 use crate::samples::{Samples, Summary};
 
-/// The same step again and again, by each of the subjects once in each turn; it tells how long what is measured of it took.
-/// Turn 0 is there to warm up, and not counted.
+/// The same step again and again, by each of the subjects once in each turn; it tells how long what
+/// is measured of it took. Turn 0 is there to warm up, and not counted.
 pub(super) async fn in_turns<S, const N: usize>(
     subjects: &mut [S; N],
     spell: Spell,

@@ -1,4 +1,5 @@
-//! The promises of the specification, each beside what was measured: the one place that knows the promised figures.
+//! The promises of the specification, each beside what was measured: the one place that knows the
+//! promised figures.
 
 use serde::Serialize;
 
@@ -280,7 +281,8 @@ fn growth(crowd: &Crowd) -> Line {
     }
 }
 
-/// What fails in a small crowd fails; what holds in one does not show that it holds in the crowd of the promise.
+/// What fails in a small crowd fails; what holds in one does not show that it holds in the crowd of
+/// the promise.
 fn verdict_on_crowd(crowd: &Crowd, holds: bool) -> Verdict {
     if holds && (crowd.sessions < SLEEPERS || crowd.cycles < CYCLES) {
         return Verdict::NotMeasured;

@@ -1,4 +1,5 @@
-//! One kept-alive HTTP connection, as thin as a client can be; opened anew when the server closed it.
+//! One kept-alive HTTP connection, as thin as a client can be; opened anew when the server closed
+//! it.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -66,7 +67,8 @@ impl Connection {
             .header(HOST, self.address.to_string())
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))?;
-        // The server closes connections that were idle for long; like any client, open another one. Not counted.
+        // The server closes connections that were idle for long; like any client, open another one.
+        // Not counted.
         if self.requests.ready().await.is_err() {
             *self = Self::open(self.address).await?;
         }

@@ -1,4 +1,5 @@
-//! What processes cost in memory and file descriptors, from `/proc`: never the server's own word for it.
+//! What processes cost in memory and file descriptors, from `/proc`: never the server's own word
+//! for it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -72,8 +73,8 @@ pub(crate) fn holders(pid: i32) -> Result<HashMap<u16, i32>> {
     Ok(found)
 }
 
-/// Inode → local port of every socket in the text of `/proc/net/tcp` that listens or is connected: a worker ceases to listen once
-/// its server is there.
+/// Inode → local port of every socket in the text of `/proc/net/tcp` that listens or is connected:
+/// a worker ceases to listen once its server is there.
 fn local_ports(table: &str) -> HashMap<u64, u16> {
     const ESTABLISHED: &str = "01";
     const LISTEN: &str = "0A";

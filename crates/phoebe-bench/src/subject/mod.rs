@@ -1,4 +1,5 @@
-//! What is measured: a session of the server, and stock PHOEBE in a process of its own. Both take the same commands.
+//! What is measured: a session of the server, and stock PHOEBE in a process of its own. Both take
+//! the same commands.
 
 pub(crate) mod binary;
 pub(crate) mod http;

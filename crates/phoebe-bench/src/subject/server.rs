@@ -1,4 +1,5 @@
-//! A real server in a temporary data directory, on free ports. Dropped, it is ended, and nothing is left of it.
+//! A real server in a temporary data directory, on free ports. Dropped, it is ended, and nothing is
+//! left of it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -120,7 +121,8 @@ impl Server {
         Ok(PathBuf::from(OsString::from_vec(program.to_vec())))
     }
 
-    /// Waits until a session could be started and ended; the first one of a server is not what is measured.
+    /// Waits until a session could be started and ended; the first one of a server is not what is
+    /// measured.
     async fn wait_until_ready(&mut self) -> Result<()> {
         let end = Instant::now() + READY_WITHIN;
         loop {
@@ -197,7 +199,8 @@ fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// A range of ports below the ephemeral ones whose first and last are free; the server passes over others that are not.
+/// A range of ports below the ephemeral ones whose first and last are free; the server passes over
+/// others that are not.
 fn port_range(length: usize) -> Result<(u16, u16)> {
     const LOWEST: usize = 10_000;
     const EPHEMERAL: usize = 32_000;

@@ -1,6 +1,8 @@
-//! PHOEBE without the server: a cold interpreter that imports it, and then the same commands in-process.
+//! PHOEBE without the server: a cold interpreter that imports it, and then the same commands
+//! in-process.
 //!
-//! Times of commands are taken inside the interpreter: the way there and back costs stock PHOEBE nothing.
+//! Times of commands are taken inside the interpreter: the way there and back costs stock PHOEBE
+//! nothing.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -23,7 +25,8 @@ pub(crate) struct Stock {
 }
 
 impl Stock {
-    /// Starts an interpreter; tells how long it took until PHOEBE was imported and the default Bundle built.
+    /// Starts an interpreter; tells how long it took until PHOEBE was imported and the default
+    /// Bundle built.
     pub(crate) async fn start(python: &Path) -> Result<(Self, Duration)> {
         let started = Instant::now();
         let mut child = Command::new(python)

@@ -10,7 +10,7 @@ use super::caller::Caller;
 use super::json::Fields;
 use super::sessions::Done;
 use super::state::Shared;
-use crate::auth::{AuthError, KeyWish};
+use crate::auth::{AuthError, KeyRequest};
 use crate::error::{ErrorBody, HttpError, ValidationBody};
 use crate::store::ApiKey;
 
@@ -109,7 +109,7 @@ pub(super) async fn create(
     let name = fields.text("name");
     let days = fields.optional_number("expires_in_days");
     fields.rest()?;
-    let request = KeyWish { name, days };
+    let request = KeyRequest { name, days };
     let (key, api_key) = context.app.authenticator.create_key(caller.0.as_ref(), request).await?;
     Ok(Json(NewKey { key: key.into(), api_key }))
 }

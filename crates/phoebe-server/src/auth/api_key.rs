@@ -1,12 +1,12 @@
-//! The form of a user's API key: `phk_PREFIX_SECRET`. The prefix is public, and finds the key in the database; of the whole
-//! only a hash is kept. 256 random bits need no slow hash.
+//! The form of a user's API key: `phk_PREFIX_SECRET`. The prefix is public, and finds the key in
+//! the database; of the whole only a hash is kept. 256 random bits need no slow hash.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::Identity;
+use super::identity::Identity;
 use crate::store::{ApiKey, Holder};
 
 /// What every key begins with.
@@ -18,12 +18,13 @@ const SECRET_BYTES: usize = 32;
 
 /// Keys that one user may have.
 pub(crate) const MOST_KEYS: usize = 20;
-/// Days after which a key of another service's user expires at the latest: here nobody knows what becomes of that user.
+/// Days after which a key of another service's user expires at the latest: here nobody knows what
+/// becomes of that user.
 pub(crate) const MOST_DAYS_EXTERNAL: u32 = 90;
 /// Days that a key may be good for.
 pub(crate) const MOST_DAYS: u32 = 3650;
 
-/// A key that was just made: the one moment in which it is known.
+/// A new key. Its text is not stored.
 pub(crate) struct FreshKey {
     /// The whole key.
     pub(crate) text: String,
@@ -66,7 +67,7 @@ pub(super) fn prefix(text: &str) -> Option<&str> {
     has_form.then_some(prefix)
 }
 
-/// Whether `text` is this key; the time tells nothing of it.
+/// Returns whether `text` is this key. Compares in constant time.
 pub(super) fn is(text: &str, key: &ApiKey) -> bool {
     hash(text).as_bytes().ct_eq(key.hash.as_bytes()).into()
 }

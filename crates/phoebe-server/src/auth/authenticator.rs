@@ -7,22 +7,24 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 
+use super::api_key;
+use super::cache::{Cache, KeyCache};
+use super::error::{AuthError, AuthSetupError};
 use super::external::ExternalTokens;
-use super::gate::{self, Gate, KeyGate};
-use super::keys::Keys;
-use super::memory::Memory;
+use super::gate::{self, ServerKeys, SharedPassword};
+use super::identity::Identity;
 use super::password::Passwords;
 use super::registration::{Registration, Rules};
+use super::role::Role;
 use super::throttle::Throttle;
 use super::token::{Claims, TokenSigner};
-use super::{AuthError, AuthSetupError, Identity, Role, api_key};
 use crate::config::{AuthMode, AuthSettings};
 use crate::store::{NewUser, Store, StoreError};
 
 /// Whom a token of mode `password` is for.
 const GATE: &str = "gate";
 
-/// Decides who is asking; cheap to clone.
+/// Authenticates requests; cheap to clone.
 #[derive(Clone)]
 pub struct Authenticator {
     pub(super) shared: Arc<Shared>,
@@ -30,25 +32,25 @@ pub struct Authenticator {
 
 pub(super) struct Shared {
     mode: Mode,
-    key_gate: RwLock<KeyGate>,
+    server_keys: RwLock<ServerKeys>,
     rules: RwLock<Rules>,
     throttle: Throttle,
     passwords: Passwords,
     pub(super) store: Store,
-    users: Memory<i64, Option<Identity>>,
-    pub(super) keys: Keys,
+    users: Cache<i64, Option<Identity>>,
+    pub(super) key_cache: KeyCache,
 }
 
 enum Mode {
     None,
-    Password(RwLock<Arc<Entrance>>),
+    Password(RwLock<Arc<PasswordMode>>),
     Jwt(Box<TokenSigner>),
     External(ExternalTokens),
 }
 
 /// What mode `password` asks for and gives.
-struct Entrance {
-    gate: Gate,
+struct PasswordMode {
+    password: SharedPassword,
     signer: TokenSigner,
 }
 
@@ -69,41 +71,41 @@ impl Authenticator {
         let mode = match settings.mode {
             AuthMode::None => Mode::None,
             AuthMode::Password => {
-                Mode::Password(RwLock::new(Arc::new(Entrance::of_settings(settings)?)))
+                Mode::Password(RwLock::new(Arc::new(PasswordMode::of_settings(settings)?)))
             }
             AuthMode::Jwt if settings.jwt_algorithm.iter().any(|name| name != "HS256") => {
                 return Err(AuthSetupError::Algorithm(settings.jwt_algorithm.join(", ")));
             }
-            AuthMode::Jwt => Mode::Jwt(Box::new(signer(settings, checked_secret(settings)?))),
+            AuthMode::Jwt => Mode::Jwt(Box::new(signer(settings, gate::checked_secret(settings)?))),
             AuthMode::External => Mode::External(ExternalTokens::from_settings(settings)?),
         };
         let shared = Shared {
             mode,
-            key_gate: RwLock::new(KeyGate::new(settings)?),
+            server_keys: RwLock::new(ServerKeys::new(settings)?),
             rules: RwLock::new(Rules::of(settings)),
             throttle: Throttle::new(),
             passwords: Passwords::new(),
             store,
-            users: Memory::new(),
-            keys: Keys::new(),
+            users: Cache::new(),
+            key_cache: KeyCache::new(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Takes what may change while the server runs: the password of mode `password`, API keys and the
-    /// rules of registration. With another password the tokens of the earlier one end.
+    /// Takes what may change while the server runs: the password of mode `password`, API keys and
+    /// the rules of registration. With another password the tokens of the earlier one end.
     ///
     /// # Errors
     /// [`AuthSetupError`] names the key of `[auth]` that is wrong; then nothing is taken.
-    pub fn take(&self, before: &AuthSettings, now: &AuthSettings) -> Result<(), AuthSetupError> {
-        let key_gate = KeyGate::new(now)?;
-        if let Mode::Password(entrance) = &self.shared.mode
+    pub fn reload(&self, before: &AuthSettings, now: &AuthSettings) -> Result<(), AuthSetupError> {
+        let server_keys = ServerKeys::new(now)?;
+        if let Mode::Password(mode_state) = &self.shared.mode
             && before.password != now.password
         {
-            let renewed = Arc::new(Entrance::of_settings(now)?);
-            *entrance.write().unwrap_or_else(PoisonError::into_inner) = renewed;
+            let renewed = Arc::new(PasswordMode::of_settings(now)?);
+            *mode_state.write().unwrap_or_else(PoisonError::into_inner) = renewed;
         }
-        *self.shared.key_gate.write().unwrap_or_else(PoisonError::into_inner) = key_gate;
+        *self.shared.server_keys.write().unwrap_or_else(PoisonError::into_inner) = server_keys;
         *self.shared.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules::of(now);
         Ok(())
     }
@@ -124,7 +126,8 @@ impl Authenticator {
         matches!(self.shared.mode, Mode::Jwt(_) | Mode::External(_)).then(|| self.mode_name())
     }
 
-    /// Who sent a request with these headers from this address; `None` where the mode knows no users.
+    /// Who sent a request with these headers from this address; `None` where the mode knows no
+    /// users.
     ///
     /// # Errors
     /// [`AuthError`] says why the request must be refused.
@@ -136,16 +139,18 @@ impl Authenticator {
         if let Some(mode) = self.mode_of_keys()
             && let Some(key) = api_key::offered(headers)
         {
-            return self.holder_of(mode, key).await.map(Some);
+            return self.identity_of_key(mode, key).await.map(Some);
         }
-        read(&self.shared.key_gate).check(headers)?;
+        read(&self.shared.server_keys).check(headers)?;
         match &self.shared.mode {
             Mode::None => Ok(None),
-            Mode::Password(entrance) => {
-                let entrance = Arc::clone(&read(entrance));
+            Mode::Password(mode_state) => {
+                let mode_state = Arc::clone(&read(mode_state));
                 match gate::basic_password(headers) {
-                    Some(password) => self.pass(&entrance.gate, &password, address)?,
-                    None => drop(entrance.signer.verify(bearer(headers)?)?),
+                    Some(password) => {
+                        self.check_password(&mode_state.password, &password, address)?
+                    }
+                    None => drop(mode_state.signer.verify(bearer(headers)?)?),
                 }
                 Ok(None)
             }
@@ -159,26 +164,27 @@ impl Authenticator {
     /// Makes an account and a token for it. Only in mode `jwt`.
     ///
     /// # Errors
-    /// Registration is closed, unusable credentials, an address that is taken, too many attempts, the database.
+    /// Registration is closed, unusable credentials, an address that is taken, too many attempts,
+    /// the database.
     pub async fn register(
         &self,
-        mut wish: Registration,
+        mut request: Registration,
         address: Option<IpAddr>,
     ) -> Result<LoggedIn, AuthError> {
         let Mode::Jwt(signer) = &self.shared.mode else { return Err(AuthError::NoRegistration) };
-        wish.email = wish.email.trim().to_owned();
-        read(&self.shared.rules).check(&wish)?;
+        request.email = request.email.trim().to_owned();
+        read(&self.shared.rules).check(&request)?;
         self.shared.throttle.register(address, Instant::now()).map_err(AuthError::throttled)?;
-        if self.shared.store.user_by_email(&wish.email).await?.is_some() {
+        if self.shared.store.user_by_email(&request.email).await?.is_some() {
             return Err(StoreError::EmailTaken.into());
         }
         let turn = self.shared.passwords.turn_to_register().await?;
-        let hashed_password = turn.hash(wish.password).await?;
+        let hashed_password = turn.hash(request.password).await?;
         let user = NewUser {
-            email: wish.email,
+            email: request.email,
             hashed_password,
-            first_name: wish.first_name,
-            last_name: wish.last_name,
+            first_name: request.first_name,
+            last_name: request.last_name,
             role: Role::Student.to_string(),
         };
         let user = self.shared.store.create_user(user).await?;
@@ -188,7 +194,8 @@ impl Authenticator {
     /// Gives a token for an account's password, or in mode `password` for the gate's.
     ///
     /// # Errors
-    /// Wrong credentials, a disabled account, too many attempts, a mode without logins, the database.
+    /// Wrong credentials, a disabled account, too many attempts, a mode without logins, the
+    /// database.
     pub async fn login(
         &self,
         email: &str,
@@ -197,16 +204,16 @@ impl Authenticator {
     ) -> Result<LoggedIn, AuthError> {
         match &self.shared.mode {
             Mode::None | Mode::External(_) => Err(AuthError::NoLogin),
-            Mode::Password(entrance) => {
-                let entrance = Arc::clone(&read(entrance));
-                self.pass(&entrance.gate, &password, address)?;
+            Mode::Password(mode_state) => {
+                let mode_state = Arc::clone(&read(mode_state));
+                self.check_password(&mode_state.password, &password, address)?;
                 let bearer = Claims {
                     sub: GATE.to_owned(),
                     email: String::new(),
                     full_name: String::new(),
                     role: Role::Student.to_string(),
                 };
-                Ok(LoggedIn { token: entrance.signer.sign(&bearer, now())?, identity: None })
+                Ok(LoggedIn { token: mode_state.signer.sign(&bearer, now())?, identity: None })
             }
             Mode::Jwt(signer) => {
                 let email = email.trim();
@@ -239,32 +246,41 @@ impl Authenticator {
     }
 
     /// Lets somebody through the gate, or counts the failure.
-    fn pass(&self, gate: &Gate, password: &str, address: Option<IpAddr>) -> Result<(), AuthError> {
+    fn check_password(
+        &self,
+        expected: &SharedPassword,
+        password: &str,
+        address: Option<IpAddr>,
+    ) -> Result<(), AuthError> {
         let (throttle, now) = (&self.shared.throttle, Instant::now());
         throttle.check_address(address, now).map_err(AuthError::throttled)?;
-        if gate.opens_for(password) {
+        if expected.matches(password) {
             return Ok(());
         }
         throttle.failed_at(address, now);
         Err(AuthError::WrongGatePassword)
     }
 
-    /// The user with this id as the database has it now, so that a disabled account is out within seconds. `claimed` is
-    /// who they were when they were last let in.
+    /// The user with this id as the database has it now, so that a disabled account is out within
+    /// seconds. `claimed` is who they were when they were last let in.
     pub(super) async fn current_user(&self, claimed: Identity) -> Result<Identity, AuthError> {
         let id: i64 = claimed.user_id.parse().map_err(|_| AuthError::UnknownUser)?;
         let credential = claimed.credential;
         let remembered = self.shared.users.get(&id);
         let found = match remembered {
             Some(user) if user.is_fresh => user.value,
-            remembered => match self.look_up(id).await {
+            remembered => match self.active_user(id).await {
                 Ok(user) => {
                     self.shared.users.put(id, user.clone());
                     user
                 }
-                // A database in trouble must not keep people from their work: what was known last holds, else the signed claims.
+                // Where the database fails, the last answer is used, else the signed claims.
                 Err(error) => {
-                    tracing::warn!(%error, user = id, "a user could not be looked up; what was known last is trusted");
+                    tracing::warn!(
+                        %error,
+                        user = id,
+                        "user lookup failed; the last answer is used"
+                    );
                     remembered.map_or(Some(claimed), |user| user.value)
                 }
             },
@@ -273,7 +289,7 @@ impl Authenticator {
     }
 
     /// The account with this id, if it is there and active.
-    async fn look_up(&self, id: i64) -> Result<Option<Identity>, StoreError> {
+    async fn active_user(&self, id: i64) -> Result<Option<Identity>, StoreError> {
         let store = &self.shared.store;
         let user = store.user_by_id(id).await?.filter(|user| user.is_active);
         let Some(mut identity) = user.as_ref().map(Identity::from) else { return Ok(None) };
@@ -284,10 +300,10 @@ impl Authenticator {
     }
 }
 
-impl Entrance {
+impl PasswordMode {
     fn of_settings(settings: &AuthSettings) -> Result<Self, AuthSetupError> {
-        let gate = Gate::new(settings)?;
-        Ok(Self { gate, signer: signer(settings, &gate::token_secret(settings)) })
+        let password = SharedPassword::new(settings)?;
+        Ok(Self { password, signer: signer(settings, &gate::token_secret(settings)) })
     }
 }
 
@@ -333,19 +349,6 @@ fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
         return Err(AuthError::MissingToken);
     }
     Ok(token.trim())
-}
-
-/// The secret that signs tokens, if nobody can guess it.
-pub(super) fn checked_secret(settings: &AuthSettings) -> Result<&[u8], AuthSetupError> {
-    match settings.jwt_secret_key.expose() {
-        "" => Err(AuthSetupError::WeakSecret("empty")),
-        "test" => Err(AuthSetupError::WeakSecret("\"test\"")),
-        // Everybody has the public key of a pair.
-        secret if secret.contains("-----BEGIN ") => {
-            Err(AuthSetupError::WeakSecret("a key in PEM form"))
-        }
-        secret => Ok(secret.as_bytes()),
-    }
 }
 
 fn now() -> u64 {

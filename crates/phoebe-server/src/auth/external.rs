@@ -1,4 +1,5 @@
-//! Mode `external`: tokens that another service signed. A token that its keys verify is believed; there are no local users.
+//! Mode `external`: tokens that another service signed. A token that its keys verify is believed;
+//! there are no local users.
 //!
 //! Which algorithm a token may use is said by the keys and the settings, never by the token.
 
@@ -16,12 +17,13 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
 
 use claims::Claims;
-use key_ring::{KeyRing, Pace};
+use key_ring::{KeyRing, RefreshIntervals};
 use keys::Keys;
 use source::{Source, SourceError};
 
+use super::error::{AuthError, AuthSetupError};
+use super::identity::Identity;
 use super::token::{Header, not_allowed, read_header, refusal};
-use super::{AuthError, AuthSetupError, Identity};
 use crate::config::AuthSettings;
 
 /// Why a token is refused.
@@ -54,18 +56,20 @@ impl ExternalTokens {
             .map_err(|_| AuthSetupError::Algorithm(settings.jwt_algorithm.join(", ")))?;
         if settings.jwt_secret_key.is_empty() && settings.jwt_audience.is_empty() {
             tracing::warn!(
-                "tokens that the same service signed for somebody else are accepted too: name this server in [auth] jwt_audience"
+                "tokens that the same service signed for somebody else are accepted too: name this \
+                 server in [auth] jwt_audience"
             );
         }
         let keys = if !settings.jwks.is_empty() {
             let source = Source::set(&settings.jwks, allowed).map_err(setup("jwks"))?;
-            let pace = if source.is_local() { Pace::FILE } else { Pace::URL };
-            KeyRing::of_source(source, pace).map_err(setup("jwks"))?
+            let intervals =
+                if source.is_local() { RefreshIntervals::FILE } else { RefreshIntervals::URL };
+            KeyRing::of_source(source, intervals).map_err(setup("jwks"))?
         } else if let Some(path) = settings.jwt_public_key.clone() {
             let source = Source::public_key(path, allowed);
-            KeyRing::of_source(source, Pace::FILE).map_err(setup("jwt_public_key"))?
+            KeyRing::of_source(source, RefreshIntervals::FILE).map_err(setup("jwt_public_key"))?
         } else {
-            let secret = super::authenticator::checked_secret(settings)?;
+            let secret = super::gate::checked_secret(settings)?;
             KeyRing::fixed(
                 Keys::of_secret(secret, &allowed)
                     .map_err(|_| AuthSetupError::Algorithm(settings.jwt_algorithm.join(", ")))?,

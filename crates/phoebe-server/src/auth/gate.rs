@@ -1,5 +1,5 @@
-//! What the settings alone let in: the password of mode `password`, and the API keys of `[auth] api_keys`. Nobody in
-//! particular stands behind either.
+//! What the settings alone let in: the password of mode `password`, and the API keys of `[auth]
+//! api_keys`. Nobody in particular stands behind either.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{AuthError, AuthSetupError};
+use super::error::{AuthError, AuthSetupError};
 use crate::config::AuthSettings;
 
 type Fingerprint = [u8; 32];
@@ -18,10 +18,10 @@ fn fingerprint(text: impl AsRef<[u8]>) -> Fingerprint {
 }
 
 /// The one password of mode `password`.
-pub(super) struct Gate(Fingerprint);
+pub(super) struct SharedPassword(Fingerprint);
 
-impl Gate {
-    /// The gate that the settings ask for.
+impl SharedPassword {
+    /// The password of the settings.
     pub(super) fn new(settings: &AuthSettings) -> Result<Self, AuthSetupError> {
         match settings.password.expose() {
             "" => Err(AuthSetupError::NoPassword),
@@ -29,13 +29,27 @@ impl Gate {
         }
     }
 
-    /// Whether this is the password; the time tells nothing of it.
-    pub(super) fn opens_for(&self, password: &str) -> bool {
+    /// Compares in constant time.
+    pub(super) fn matches(&self, password: &str) -> bool {
         self.0.ct_eq(&fingerprint(password)).into()
     }
 }
 
-/// The secret for tokens of mode `password`: a new password makes old tokens invalid, and so does a restart where no secret is set.
+/// The secret that signs tokens, if nobody can guess it.
+pub(super) fn checked_secret(settings: &AuthSettings) -> Result<&[u8], AuthSetupError> {
+    match settings.jwt_secret_key.expose() {
+        "" => Err(AuthSetupError::WeakSecret("empty")),
+        "test" => Err(AuthSetupError::WeakSecret("\"test\"")),
+        // Everybody has the public key of a pair.
+        secret if secret.contains("-----BEGIN ") => {
+            Err(AuthSetupError::WeakSecret("a key in PEM form"))
+        }
+        secret => Ok(secret.as_bytes()),
+    }
+}
+
+/// The secret for tokens of mode `password`: a new password makes old tokens invalid, and so does a
+/// restart where no secret is set.
 pub(super) fn token_secret(settings: &AuthSettings) -> [u8; 32] {
     let secret = settings.jwt_secret_key.expose();
     let mut hash = Sha256::new();
@@ -59,9 +73,9 @@ pub(super) fn basic_password(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The API keys of the settings, beside the mode: who has none of them is asked nothing more.
-pub(super) struct KeyGate(Option<Vec<Fingerprint>>);
+pub(super) struct ServerKeys(Option<Vec<Fingerprint>>);
 
-impl KeyGate {
+impl ServerKeys {
     /// The keys that the settings ask for, if they ask.
     pub(super) fn new(settings: &AuthSettings) -> Result<Self, AuthSetupError> {
         let keys = || settings.api_keys.iter().map(|key| fingerprint(key.expose())).collect();
@@ -93,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_password_stands_behind_the_first_colon() {
+    fn the_password_follows_the_first_colon() {
         for (credentials, password) in [
             ("ada@x.org:open sesame", Some("open sesame")),
             (":open:sesame", Some("open:sesame")),

@@ -1,8 +1,8 @@
-//! Passwords: bcrypt, off the runtime's threads and few at a time, so that logins cannot starve everything else, nor registrations
-//! logins.
+//! Passwords: bcrypt, off the runtime's threads and few at a time, so that logins cannot starve
+//! everything else, nor registrations logins.
 //!
-//! bcrypt reads 72 bytes. A longer password is hashed before, and its hash carries a mark; shorter ones are plain bcrypt,
-//! as earlier servers made them and can read.
+//! bcrypt reads 72 bytes. A longer password is hashed before, and its hash carries a mark; shorter
+//! ones are plain bcrypt, as earlier servers made them and can read.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::AuthError;
+use super::error::AuthError;
 
 /// bcrypt reads no more of a password.
 const BCRYPT_BYTES: usize = 72;
@@ -22,11 +22,11 @@ const MARK: &str = "sha256:";
 /// Work factor of new hashes: 2¹² rounds.
 const COST: u32 = 12;
 
-/// A hash nobody knows the password of: an unknown account costs as much time as a known one.
-const NOBODY: &str = "$2b$12$4tsFBgZT9C1EHxoWRLNPduGi3FpX4TH8eG3NKcpzoHEsTXmzFuhPi";
+/// The hash that is compared for an unknown account, so that it takes as long as a known one.
+const UNKNOWN_ACCOUNT_HASH: &str = "$2b$12$4tsFBgZT9C1EHxoWRLNPduGi3FpX4TH8eG3NKcpzoHEsTXmzFuhPi";
 
-/// How many may wait for each core that logins have. A hash takes a quarter of a second, so that nobody waits for much longer than a
-/// minute, which most proxies allow.
+/// How many may wait for each core that logins have. A hash takes a quarter of a second, so that
+/// nobody waits for much longer than a minute, which most proxies allow.
 const LOGINS_WAITING: usize = 256;
 /// The same of registrations.
 const REGISTRATIONS_WAITING: usize = 64;
@@ -38,14 +38,14 @@ pub(super) struct Passwords {
     registrations: Queue,
 }
 
-/// What takes turns: so many at once, and so many who wait.
+/// A bounded queue: limits how many run at once and how many wait.
 #[derive(Clone)]
 struct Queue {
     at_once: Arc<Semaphore>,
     room: Arc<Semaphore>,
 }
 
-/// One's turn to hash or compare.
+/// The permit to hash or compare one password.
 pub(super) struct Turn {
     _at_once: OwnedSemaphorePermit,
     _room: OwnedSemaphorePermit,
@@ -102,8 +102,8 @@ impl Turn {
 
     /// Whether `password` belongs to `hash`; without a hash the answer is no, after the same time.
     ///
-    /// Of a hash without a mark, bytes after the 72nd are ignored, as they were when earlier servers made it: such
-    /// accounts go on working.
+    /// Of a hash without a mark, bytes after the 72nd are ignored, as they were when earlier
+    /// servers made it: such accounts go on working.
     pub(super) async fn matches(
         self,
         password: String,
@@ -116,7 +116,8 @@ impl Turn {
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, AuthError> {
-        // The permit lives in the closure: a client that leaves does not free a core that is still hashing.
+        // The permit lives in the closure: a client that leaves does not free a core that is still
+        // hashing.
         tokio::task::spawn_blocking(move || {
             let result = work();
             drop(self);
@@ -131,13 +132,13 @@ fn fits(password: &str, hash: Option<&str>) -> bool {
     let (hash, digest) = match hash.map(|hash| (hash, hash.strip_prefix(MARK))) {
         Some((_, Some(marked))) => (marked, Some(digest(password))),
         Some((hash, None)) => (hash, None),
-        None => (NOBODY, None),
+        None => (UNKNOWN_ACCOUNT_HASH, None),
     };
     // A hash that cannot be read, e.g. of a locked account, fits no password, after the same time.
     let is_readable = hash.parse::<bcrypt::HashParts>().is_ok();
-    let compared = if is_readable { hash } else { NOBODY };
+    let compared = if is_readable { hash } else { UNKNOWN_ACCOUNT_HASH };
     let same = bcrypt::verify(digest.as_deref().unwrap_or(password), compared).unwrap_or(false);
-    same && is_readable && compared != NOBODY
+    same && is_readable && compared != UNKNOWN_ACCOUNT_HASH
 }
 
 fn digest(password: &str) -> String {
@@ -161,7 +162,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn passwords_fit_their_own_hash_only() {
+    async fn a_password_matches_its_own_hash_only() {
         let passwords = Passwords::new();
         let hash =
             passwords.turn_to_log_in().await.unwrap().hash("s3cret!".to_owned()).await.unwrap();
@@ -180,9 +181,12 @@ mod tests {
 
     #[test]
     fn an_unknown_account_costs_as_much_as_a_known_one() {
-        let parts: bcrypt::HashParts = NOBODY.parse().unwrap();
+        let parts: bcrypt::HashParts = UNKNOWN_ACCOUNT_HASH.parse().unwrap();
         assert_eq!(parts.get_cost(), COST);
-        assert!(matches!(bcrypt::verify("", NOBODY), Ok(false)), "a whole hash, of nothing known");
+        assert!(
+            matches!(bcrypt::verify("", UNKNOWN_ACCOUNT_HASH), Ok(false)),
+            "a whole hash, of nothing known"
+        );
     }
 
     #[test]
@@ -203,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_is_bounded_and_who_leaves_makes_room() {
+    async fn the_queue_is_bounded_and_cancelled_requests_leave_it() {
         let queue = Queue::new(1, 2);
         let first = queue.turn().await.unwrap();
         let mut second = Box::pin(queue.turn());

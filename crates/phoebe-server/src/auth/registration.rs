@@ -1,6 +1,7 @@
-//! Who may make an account, and of what. Accounts that an administrator makes obey the same rules on e-mail and password.
+//! Who may make an account, and of what. Accounts that an administrator makes obey the same rules
+//! on e-mail and password.
 
-use super::AuthError;
+use super::error::AuthError;
 use crate::config::{AuthSettings, RegistrationPolicy};
 
 /// What somebody gives to get an account.

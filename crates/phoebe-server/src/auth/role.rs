@@ -33,7 +33,8 @@ impl Role {
             .find(|role| role.as_str() == word.trim().to_ascii_lowercase())
     }
 
-    /// The role that a database or another service calls `word`; what is not known has the fewest rights.
+    /// The role that a database or another service calls `word`; what is not known has the fewest
+    /// rights.
     #[must_use]
     pub fn or_student(word: &str) -> Self {
         Self::named(word).unwrap_or_default()

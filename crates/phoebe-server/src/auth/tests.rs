@@ -146,7 +146,7 @@ async fn tokens_that_are_not_ours_are_refused() {
 }
 
 #[tokio::test]
-async fn a_token_of_one_mode_is_none_of_another() {
+async fn a_token_of_one_mode_is_refused_in_another() {
     let gate = Server::new(AuthMode::Password, |_| {});
     let token = gate.authenticator.login("", "open sesame".to_owned(), HERE).await.unwrap().token;
     assert_eq!(gate.bearer(&token).await.unwrap(), None);
@@ -168,7 +168,7 @@ async fn tokens_and_keys_of_disabled_and_deleted_users_are_refused() {
         ("bob@x.org", "DELETE FROM users WHERE email = 'bob@x.org'"),
     ] {
         let account = server.register(email, "s3cret!").await.unwrap();
-        let wish = KeyWish { name: "notebook".to_owned(), days: None };
+        let wish = KeyRequest { name: "notebook".to_owned(), days: None };
         let (_, key) =
             server.authenticator.create_key(account.identity.as_ref(), wish).await.unwrap();
         // Nothing was asked yet, so nothing is remembered.
@@ -184,7 +184,7 @@ async fn tokens_and_keys_of_disabled_and_deleted_users_are_refused() {
 }
 
 #[tokio::test]
-async fn roles_are_the_databases_not_the_tokens() {
+async fn roles_come_from_the_database_not_the_token() {
     let server = Server::new(AuthMode::Jwt, |_| {});
     server.register("ada@x.org", "s3cret!").await.unwrap();
     let claims = json!({"sub": "1", "exp": LATER, "role": "admin"});
@@ -195,11 +195,11 @@ async fn roles_are_the_databases_not_the_tokens() {
 }
 
 #[tokio::test]
-async fn a_key_is_its_users_until_it_ends() {
+async fn a_key_identifies_its_user_until_it_expires_or_is_revoked() {
     let server = Server::new(AuthMode::Jwt, |_| {});
     let ada = server.register("ada@x.org", "s3cret!").await.unwrap().identity.unwrap();
     let bob = server.register("bob@x.org", "s3cret!").await.unwrap().identity.unwrap();
-    let wish = |days| KeyWish { name: "notebook".to_owned(), days };
+    let wish = |days| KeyRequest { name: "notebook".to_owned(), days };
     let auth = &server.authenticator;
     let (key, text) = auth.create_key(Some(&ada), wish(Some(1))).await.unwrap();
     for came in [server.bearer(&text).await, server.ask("x-api-key", &text).await] {
@@ -237,7 +237,7 @@ async fn keys_are_bounded_in_number_name_and_life() {
         let server = Server::new(mode, |_| {});
         let identity = Identity { user_id: "1".to_owned(), ..Identity::default() };
         let create = async |name: &str, days| {
-            let wish = KeyWish { name: name.to_owned(), days };
+            let wish = KeyRequest { name: name.to_owned(), days };
             server.authenticator.create_key(Some(&identity), wish).await
         };
         for (name, days) in
@@ -256,7 +256,7 @@ async fn keys_are_bounded_in_number_name_and_life() {
 }
 
 #[tokio::test]
-async fn a_key_of_one_mode_is_none_of_another() {
+async fn a_key_of_one_mode_is_refused_in_another() {
     let external = Server::new(AuthMode::External, |_| {});
     let identity = Identity {
         user_id: "1".to_owned(),
@@ -264,7 +264,7 @@ async fn a_key_of_one_mode_is_none_of_another() {
         email: "ada@x.org".to_owned(),
         ..Identity::default()
     };
-    let wish = || KeyWish { name: "n".to_owned(), days: None };
+    let wish = || KeyRequest { name: "n".to_owned(), days: None };
     let (_, key) = external.authenticator.create_key(Some(&identity), wish()).await.unwrap();
     let came = external.bearer(&key).await.unwrap().unwrap();
     assert_eq!((came.user_id.as_str(), came.role), ("1", Role::Instructor));
@@ -286,7 +286,7 @@ async fn a_key_of_one_mode_is_none_of_another() {
 }
 
 #[tokio::test]
-async fn a_users_key_opens_the_gate_of_keys_too() {
+async fn a_users_key_is_accepted_where_server_keys_are_required() {
     let server = Server::new(AuthMode::Jwt, |auth| {
         auth.enabled = true;
         auth.api_keys = vec![Secret::new("phoebe_one")];
@@ -299,14 +299,14 @@ async fn a_users_key_opens_the_gate_of_keys_too() {
         ("x-api-key".parse().unwrap(), "phoebe_one".parse().unwrap()),
     ]);
     assert!(server.authenticator.authenticate(&both, HERE).await.is_ok());
-    let wish = KeyWish { name: "n".to_owned(), days: None };
+    let wish = KeyRequest { name: "n".to_owned(), days: None };
     let (_, key) = server.authenticator.create_key(ada.identity.as_ref(), wish).await.unwrap();
     assert!(server.ask("x-api-key", &key).await.is_ok());
     assert!(matches!(server.ask("x-api-key", "phoebe_two").await, Err(AuthError::InvalidApiKey)));
 }
 
 #[tokio::test]
-async fn the_gate_takes_http_basic_and_counts_what_is_wrong() {
+async fn mode_password_accepts_http_basic_and_throttles_failures() {
     let server = Server::new(AuthMode::Password, |_| {});
     let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
     for user in ["", "ada@x.org", "anybody"] {
@@ -347,7 +347,7 @@ async fn registration_obeys_the_settings() {
 }
 
 #[tokio::test]
-async fn a_long_password_is_taken_whole() {
+async fn all_bytes_of_a_long_password_count() {
     let server = Server::new(AuthMode::Jwt, |_| {});
     let long = "correct horse battery staple ".repeat(4);
     server.register("ada@x.org", &long).await.unwrap();

@@ -1,9 +1,10 @@
-//! How often somebody may guess: bounded in attempts by address and by account, and in memory. It knows neither passwords
-//! nor the database.
+//! Limits failed logins and registrations by address and by account. Its memory is bounded. It
+//! knows neither passwords nor the database.
 //!
-//! Only failures count, so a class behind one address logs in as fast as it can type. An account is throttled for one
-//! address before it is for all: a single guesser cannot keep its user out. Where many guess, or one behind the same
-//! address, an account still gets in from where it has been logged in to before.
+//! Only failures count, so a class behind one address logs in as fast as it can type. An account is
+//! throttled for one address before it is for all: a single guesser cannot keep its user out. Where
+//! many guess, or one behind the same address, an account still gets in from where it has been
+//! logged in to before.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -34,7 +35,8 @@ const ACCOUNT: Rate = Rate { burst: 50, interval: Duration::from_secs(10) };
 /// New accounts from one address: a class of 300 behind it registers in one lesson.
 const REGISTRATION: Rate = Rate { burst: 400, interval: Duration::from_secs(10) };
 
-/// An address as it is counted: of IPv6 the network, for a household has 2⁶⁴ of them. None in tests without sockets.
+/// An address as it is counted: of IPv6 the network, for a household has 2⁶⁴ of them. None in tests
+/// without sockets.
 type Address = Option<IpAddr>;
 /// A fingerprint of an account's name, whether it exists or not.
 type Account = [u8; 16];
@@ -92,7 +94,8 @@ impl Throttle {
         self.lock().addresses.check(&network(address), now)
     }
 
-    /// An attempt is made. It counts from now on, also if whoever makes it does not wait for its outcome.
+    /// An attempt is made. It counts from now on, also if whoever makes it does not wait for its
+    /// outcome.
     pub(super) fn count(&self, email: &str, address: Option<IpAddr>, now: Instant) {
         let (account, address) = (account(email), network(address));
         let mut counts = self.lock();
@@ -209,7 +212,7 @@ mod tests {
     }
 
     /// Fails until it is told to wait; returns how often, and how long to wait.
-    fn guess(
+    fn attempt_login(
         throttle: &Throttle,
         email: &str,
         from: Option<IpAddr>,
@@ -225,22 +228,22 @@ mod tests {
     }
 
     #[test]
-    fn a_guesser_waits_and_an_account_that_is_not_there_waits_alike() {
+    fn failures_throttle_known_and_unknown_accounts_alike() {
         let now = Instant::now();
         for email in ["ada@x.org", "nobody@x.org"] {
             let throttle = Throttle::new();
-            let (count, wait) = guess(&throttle, email, HERE, now);
+            let (count, wait) = attempt_login(&throttle, email, HERE, now);
             assert_eq!((count, wait), (10, Duration::from_secs(30)));
             assert_eq!(throttle.check(&email.to_uppercase(), HERE, now), Err(wait));
-            let (count, _) = guess(&throttle, email, HERE, now + Duration::from_secs(60));
+            let (count, _) = attempt_login(&throttle, email, HERE, now + Duration::from_secs(60));
             assert_eq!(count, 2, "one for each interval");
-            let (count, _) = guess(&throttle, email, HERE, now + Duration::from_secs(3600));
+            let (count, _) = attempt_login(&throttle, email, HERE, now + Duration::from_secs(3600));
             assert_eq!(count, 10, "and no more than at first");
         }
     }
 
     #[test]
-    fn an_address_runs_dry_over_many_accounts_and_its_neighbours_do_not() {
+    fn failures_over_many_accounts_throttle_one_address_only() {
         let (throttle, now) = (Throttle::new(), Instant::now());
         let refused = (0..1000).find(|number| {
             let email = format!("{number}@x.org");
@@ -259,16 +262,16 @@ mod tests {
     }
 
     #[test]
-    fn one_guesser_does_not_keep_a_user_out_and_many_not_from_where_they_are_known() {
+    fn known_addresses_can_log_in_while_others_guess() {
         let (throttle, mut now) = (Throttle::new(), Instant::now());
         throttle.succeeded("ada@x.org", HERE);
         for _ in 0..1000 {
-            guess(&throttle, "ada@x.org", address(7), now);
+            attempt_login(&throttle, "ada@x.org", address(7), now);
             now += Duration::from_secs(10);
         }
         assert_eq!(throttle.check("ada@x.org", address(8), now), Ok(()), "one guesser");
         for number in 100..200 {
-            guess(&throttle, "ada@x.org", address(number), now);
+            attempt_login(&throttle, "ada@x.org", address(number), now);
         }
         assert!(throttle.check("ada@x.org", address(8), now).is_err(), "a hundred guessers");
         assert_eq!(throttle.check("ada@x.org", HERE, now), Ok(()), "she has been here before");
@@ -276,11 +279,11 @@ mod tests {
             throttle.count(&format!("{number}@x.org"), HERE, now);
         }
         assert!(throttle.check("eve@x.org", HERE, now).is_err(), "a guesser behind her address");
-        assert_eq!(guess(&throttle, "ada@x.org", HERE, now).0, 10);
+        assert_eq!(attempt_login(&throttle, "ada@x.org", HERE, now).0, 10);
     }
 
     #[test]
-    fn what_succeeds_costs_nothing() {
+    fn successful_logins_are_not_counted() {
         let (throttle, now) = (Throttle::new(), Instant::now());
         for number in 0..1000 {
             for email in [format!("{number}@x.org"), "ada@x.org".to_owned()] {
@@ -289,11 +292,11 @@ mod tests {
                 throttle.succeeded(&email, HERE);
             }
         }
-        assert_eq!(guess(&throttle, "ada@x.org", HERE, now).0, 10);
+        assert_eq!(attempt_login(&throttle, "ada@x.org", HERE, now).0, 10);
     }
 
     #[test]
-    fn a_class_behind_one_address_registers_and_a_robot_does_not_go_on() {
+    fn registrations_of_one_address_are_limited() {
         let (throttle, now) = (Throttle::new(), Instant::now());
         let accepted = (0..10_000).take_while(|_| throttle.register(HERE, now).is_ok()).count();
         assert_eq!(accepted, 400);
@@ -301,9 +304,9 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_the_most_guilty_are_remembered() {
+    fn buckets_are_bounded_and_the_emptiest_are_kept() {
         let (throttle, now) = (Throttle::new(), Instant::now());
-        guess(&throttle, "ada@x.org", address(0), now);
+        attempt_login(&throttle, "ada@x.org", address(0), now);
         for number in 1..30_000 {
             throttle.count(&format!("{number}@x.org"), address(number), now);
             throttle.succeeded(&format!("known-{number}@x.org"), address(number + 30_000));

@@ -1,5 +1,5 @@
-//! This server's own tokens: HS256 JSON Web Tokens, written and verified; and the form of all tokens. It knows no users and no
-//! settings file.
+//! This server's own tokens: HS256 JSON Web Tokens, written and verified; and the form of all
+//! tokens. It knows no users and no settings file.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,7 +7,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Validation};
 use serde::{Deserialize, Serialize};
 
-use super::AuthError;
+use super::error::AuthError;
 
 /// What a token says of its bearer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +97,8 @@ pub(super) struct Header {
     pub(super) key_id: Option<String>,
 }
 
-/// Reads the header and checks the form of all three segments before any signature, so that each mistake has its own words.
+/// Reads the header and checks the form of all three segments before any signature, so that each
+/// mistake has its own words.
 pub(super) fn read_header(token: &str) -> Result<Header, AuthError> {
     let segments: Vec<&str> = token.split('.').collect();
     let [header, payload, signature] = segments[..] else {

@@ -1,11 +1,12 @@
-//! `phoebe-server api-key`: API keys of users, also while a server runs, which follows within seconds.
+//! `phoebe-server api-key`: API keys of users, also while a server runs, which follows within
+//! seconds.
 
 use clap::Subcommand;
 use rusqlite::Connection;
 
 use super::user::{accounts, deed, named, table};
 use super::{Failure, print};
-use crate::auth::{Identity, KeyWish, api_key};
+use crate::auth::{Identity, KeyRequest, api_key};
 use crate::config::{AuthMode, Settings};
 use crate::store::{ApiKey, Holder, QueryError, StoreError, api_keys, audit};
 
@@ -58,10 +59,11 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<(), F
     match arguments.command {
         Command::Create { user, name, days } => {
             if mode == "external" {
-                let text = "in mode external the server knows no users; they make their keys themselves: POST /v1/api-keys";
+                let text = "in mode external the server knows no users; they make their keys \
+                            themselves: POST /v1/api-keys";
                 return Err(Failure::Failed(text.to_owned()));
             }
-            create(&user, KeyWish { name, days }, settings)
+            create(&user, KeyRequest { name, days }, settings)
         }
         Command::List { user } => list(mode, user.as_deref(), settings),
         Command::Revoke { prefix: Some(prefix), .. } => revoke(&prefix, settings),
@@ -69,11 +71,11 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<(), F
     }
 }
 
-fn create(user: &str, wish: KeyWish, settings: &Settings) -> Result<(), Failure> {
+fn create(user: &str, wish: KeyRequest, settings: &Settings) -> Result<(), Failure> {
     let mut accounts = accounts(settings)?;
     let user = accounts.change(|change| named(change, user)).map_err(Failure::failed)?;
     let holder = Holder::of("jwt", &Identity::from(&user));
-    let (key, text) = wish.fulfil(holder).map_err(Failure::failed)?;
+    let (key, text) = wish.create(holder).map_err(Failure::failed)?;
     let kept = accounts.change(|change| {
         let kept = api_keys::insert(change, &key, api_key::MOST_KEYS)?;
         if kept.is_some() {

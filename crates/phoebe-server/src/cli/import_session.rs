@@ -1,4 +1,5 @@
-//! `phoebe-server import-session`: a session from a file, into a data directory that no server uses.
+//! `phoebe-server import-session`: a session from a file, into a data directory that no server
+//! uses.
 
 use std::path::PathBuf;
 

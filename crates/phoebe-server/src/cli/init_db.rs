@@ -1,4 +1,5 @@
-//! `phoebe-server init-db`: makes a database; one that exists is kept under another name, never destroyed.
+//! `phoebe-server init-db`: makes a database; one that exists is kept under another name, never
+//! destroyed.
 
 use std::fs;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -19,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub enum InitDbError {
     /// The user did not want it.
     #[error(
-        "the database {path} exists and stays as it is. `init-db --force` puts it aside, as a copy, and makes a new one"
+        "the database {path} exists and stays as it is. `init-db --force` puts it aside, \
+         as a copy, and makes a new one"
     )]
     Kept {
         /// The database file.
@@ -47,8 +49,8 @@ pub enum InitDbError {
     Store(#[from] StoreError),
 }
 
-/// Makes the database that the settings name. If there is one, it is put aside as `NAME.backup-TIME`, after `confirm`
-/// (asked with one question) agreed or if `force` is set.
+/// Makes the database that the settings name. If there is one, it is put aside as
+/// `NAME.backup-TIME`, after `confirm` (asked with one question) agreed or if `force` is set.
 ///
 /// # Errors
 /// See [`InitDbError`]; nothing is lost in any of them.
@@ -90,7 +92,8 @@ pub fn ask_on_terminal(question: &str) -> bool {
     }
 }
 
-/// Renames the database, whatever it is: a copy would need room, and could not be made of a damaged file.
+/// Renames the database, whatever it is: a copy would need room, and could not be made of a damaged
+/// file.
 pub(super) fn put_aside(path: &Path) -> Result<PathBuf, InitDbError> {
     let failed =
         |message: String| InitDbError::Backup { path: path.display().to_string(), message };

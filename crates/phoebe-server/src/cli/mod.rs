@@ -67,8 +67,8 @@ enum Command {
     ApiKey(api_key::Arguments),
     /// Write all sessions and the database to one file, also while the server runs
     ///
-    /// What was acknowledged before it began is in it. It holds the users' password hashes: keep it as
-    /// well as the data directory.
+    /// What was acknowledged before it began is in it. It holds the users' password hashes: keep it
+    /// as well as the data directory.
     Backup(backup::Target),
     /// Bring a backup back, into a data directory that no server uses
     ///
@@ -78,8 +78,8 @@ enum Command {
     ExportSession(export_session::Arguments),
     /// Bring a session from a file into a data directory that no server uses, and print its id
     ///
-    /// It keeps its id and its owner, or gets a new id if its own is taken. Bundles can hold code: it is
-    /// opened by a session's worker only.
+    /// It keeps its id and its owner, or gets a new id if its own is taken. Bundles can hold code:
+    /// it is opened by a session's worker only.
     ImportSession(import_session::Arguments),
     /// List, install and remove passbands, also while the server runs
     Passbands(passbands::Arguments),
@@ -169,7 +169,8 @@ fn settings(file: Option<PathBuf>, flags: Vec<Flag>) -> Result<Resolved, Failure
     Ok(crate::config::load(&Sources::of_process(file, flags))?)
 }
 
-/// The settings for a command that needs some of them: the server's secrets may be for the server alone.
+/// The settings for a command that needs some of them: the server's secrets may be for the server
+/// alone.
 fn values(file: Option<PathBuf>) -> Result<Settings, Failure> {
     Ok(crate::config::load_values(&Sources::of_process(file, Vec::new()))?.settings)
 }

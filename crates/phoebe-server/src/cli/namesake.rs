@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn its_calls_are_told_from_ours() {
+    fn calls_of_the_phoebe_script_are_recognized() {
         for first in ["--port", "--port=5555", "--parent", "--disablesolvers", "--verbose"] {
             assert!(is_its_argument(OsStr::new(first)), "{first}");
         }

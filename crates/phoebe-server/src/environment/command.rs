@@ -1,4 +1,5 @@
-//! Programs that are run to their end, with a limit of time, every line they say being seen at once.
+//! Programs that are run to their end, with a limit of time, every line they say being seen at
+//! once.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};

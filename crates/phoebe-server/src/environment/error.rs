@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::interpreter::PythonVersion;
+use super::version::PythonVersion;
 
 /// Why there is no Python environment.
 #[derive(Debug, Error)]
@@ -28,8 +28,8 @@ pub enum EnvironmentError {
     },
     /// The interpreter cannot make virtual environments.
     #[error(
-        "{} (Python {version}) has no module {module}, which makes virtual environments; install it \
-         (Debian, Ubuntu: `apt install python3-venv`)", python.display()
+        "{} (Python {version}) has no module {module}, which makes virtual environments; install \
+         it (Debian, Ubuntu: `apt install python3-venv`)", python.display()
     )]
     NoVenvModule {
         /// The interpreter.
@@ -88,8 +88,8 @@ pub enum EnvironmentError {
     },
     /// The disk is full.
     #[error(
-        "the Python environment needs about 1 GB and the disk of {} is full; free some space, or set \
-         XDG_CACHE_HOME to a folder on another disk, and start again{tail}", folder.display()
+        "the Python environment needs about 1 GB and the disk of {} is full; free some space, or \
+         set XDG_CACHE_HOME to a folder on another disk, and start again{tail}", folder.display()
     )]
     DiskFull {
         /// Where it was to be.

@@ -1,16 +1,13 @@
 //! Python interpreters on `PATH`, and what each can do.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use super::command;
 use super::error::EnvironmentError;
-
-/// The oldest Python that workers run on.
-pub const MINIMUM_PYTHON: PythonVersion = PythonVersion { major: 3, minor: 10 };
+use super::version::{MINIMUM_PYTHON, PythonVersion};
 
 /// The names that are tried, in this order: first those for which PHOEBE is ready-made.
 const NAMES: [&str; 6] =
@@ -25,21 +22,6 @@ from importlib.util import find_spec
 missing = [name for name in ('venv', 'ensurepip') if find_spec(name) is None]
 print('phoebe-server-probe', *sys.version_info[:2], *missing)";
 
-/// Version of an interpreter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PythonVersion {
-    /// 3.
-    pub major: u32,
-    /// The 11 of 3.11.
-    pub minor: u32,
-}
-
-impl fmt::Display for PythonVersion {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}.{}", self.major, self.minor)
-    }
-}
-
 /// An interpreter that runs.
 pub(super) struct Interpreter {
     pub(super) path: PathBuf,
@@ -48,12 +30,14 @@ pub(super) struct Interpreter {
     missing: Option<&'static str>,
 }
 
-/// The interpreter to make an environment with: the first on `path` that is new enough and complete.
+/// The interpreter to make an environment with: the first on `path` that is new enough and
+/// complete.
 pub(super) fn find(path: &OsStr) -> Result<Interpreter, EnvironmentError> {
     let mut too_old = Vec::new();
     let mut incomplete = None;
     for candidate in candidates(path) {
-        // What does not run (such as a shim of an interpreter that is not installed) is passed over.
+        // What does not run (such as a shim of an interpreter that is not installed) is passed
+        // over.
         let Some(found) = ask(&candidate) else { continue };
         match found.missing {
             _ if found.version < MINIMUM_PYTHON => too_old.push(found),

@@ -13,35 +13,19 @@ mod private;
 mod progress;
 #[cfg(test)]
 mod tests;
+mod version;
 
 pub use cache::cache_directory;
 pub use error::EnvironmentError;
-pub use interpreter::{MINIMUM_PYTHON, PythonVersion};
 pub use named::MINIMUM_PHOEBE;
 pub use package::package_directory;
 pub use progress::Progress;
+pub use version::{MINIMUM_PYTHON, PythonVersion};
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::config::Settings;
-
-/// The exact versions, with hashes, of PHOEBE and what it needs.
-const LOCK: &str = include_str!("../../../../worker/requirements.lock");
-
-/// What an environment is made from, so that tests need neither the real cache nor the real `PATH`.
-struct Surroundings<'a> {
-    cache: PathBuf,
-    path: OsString,
-    lock: &'a str,
-}
-
-impl Surroundings<'static> {
-    fn of_process() -> Result<Self, EnvironmentError> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        Ok(Self { cache: cache_directory()?, path, lock: LOCK })
-    }
-}
+use private::Surroundings;
 
 /// The interpreter that workers run in: the one that the settings name, or that of a private
 /// environment, which is made if there is none (minutes) and reused if there is (milliseconds).

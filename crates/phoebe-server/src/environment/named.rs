@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::command;
 use super::error::EnvironmentError;
-use super::interpreter::{MINIMUM_PYTHON, isolated};
+use super::interpreter::isolated;
+use super::version::MINIMUM_PYTHON;
 
 /// The oldest PHOEBE that workers run.
 pub const MINIMUM_PHOEBE: &str = "2.4";
@@ -27,7 +28,8 @@ def found(name):
         return None
 modules = {'phoebe': 'phoebe', 'pyzmq': 'zmq', 'orjson': 'orjson'}
 missing = [name for name, module in modules.items() if find_spec(module) is None]
-print(json.dumps({'python': platform.python_version(), 'missing': missing, 'phoebe': found('phoebe')}))";
+python = platform.python_version()
+print(json.dumps({'python': python, 'missing': missing, 'phoebe': found('phoebe')}))";
 
 /// What an interpreter has.
 #[derive(Debug, Clone, Deserialize)]

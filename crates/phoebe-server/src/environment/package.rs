@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_unpacked_once_and_for_the_user_alone() {
+    fn the_package_is_unpacked_once_with_private_permissions() {
         let cache = tempfile::tempdir().expect("a folder");
         let folder = unpack(&files(), cache.path()).expect("unpacked");
         let file = folder.join("phoebe_worker/commands/ping.py");
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_changed_is_replaced() {
+    fn a_changed_package_is_replaced() {
         let cache = tempfile::tempdir().expect("a folder");
         let folder = unpack(&files(), cache.path()).expect("unpacked");
         let package = folder.join("phoebe_worker");
@@ -224,7 +224,7 @@ mod tests {
 
     /// Fails if a new file is not embedded yet: touch this file then, so that it is compiled again.
     #[test]
-    fn what_is_embedded_is_the_package_as_it_is_now() {
+    fn the_embedded_package_is_current() {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../worker/phoebe_worker");
         let mut found = BTreeMap::new();
         let mut folders = vec![source.clone()];

@@ -1,9 +1,10 @@
 //! The private environment: one folder for each lock file and Python version, made once.
 //!
-//! A virtual environment holds absolute paths, so it is made where it stays; a marker, written last,
-//! says that it is complete. What lacks the marker, or whose interpreter went away, is made anew.
-//! A lock file keeps two starts from making it at the same time.
+//! A virtual environment holds absolute paths, so it is made where it stays; a marker, written
+//! last, says that it is complete. What lacks the marker, or whose interpreter went away, is made
+//! anew. A lock file keeps two starts from making it at the same time.
 
+use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
@@ -11,9 +12,27 @@ use rustix::io::FdFlags;
 use sha2::{Digest as _, Sha256};
 
 use super::error::EnvironmentError;
-use super::{Progress, Surroundings, cache, install, interpreter};
+use super::progress::Progress;
+use super::{cache, install, interpreter};
 
 const MARKER: &str = "phoebe-server-complete";
+
+/// The exact versions, with hashes, of PHOEBE and what it needs.
+pub(super) const LOCK: &str = include_str!("../../../../worker/requirements.lock");
+
+/// What an environment is made from, so that tests need neither the real cache nor the real `PATH`.
+pub(super) struct Surroundings<'a> {
+    pub(super) cache: PathBuf,
+    pub(super) path: OsString,
+    pub(super) lock: &'a str,
+}
+
+impl Surroundings<'static> {
+    pub(super) fn of_process() -> Result<Self, EnvironmentError> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        Ok(Self { cache: cache::cache_directory()?, path, lock: LOCK })
+    }
+}
 
 /// The interpreter of the environment, which is made if it is not there.
 pub(super) fn python(

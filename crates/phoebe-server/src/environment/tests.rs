@@ -1,10 +1,11 @@
-//! Environments made with shell scripts that behave as Python does, well or badly; and one with real
-//! Python and PHOEBE, where `PHOEBE_TEST_ENVIRONMENT=1` allows the download.
+//! Environments made with shell scripts that behave as Python does, well or badly; and one with
+//! real Python and PHOEBE, where `PHOEBE_TEST_ENVIRONMENT=1` allows the download.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use super::private::LOCK;
 use super::*;
 
 const LOCK_OF_TEST: &str =
@@ -74,7 +75,7 @@ esac"#,
         private::python(&self.surroundings(), &Progress::new())
     }
 
-    fn complaint(&self) -> String {
+    fn start_error(&self) -> String {
         self.start().expect_err("refused").to_string()
     }
 
@@ -139,7 +140,7 @@ fn a_broken_environment_is_made_anew() {
 fn a_failed_start_leaves_nothing_that_a_later_one_trusts() {
     let machine = Machine::new();
     machine.python("python3", "3 12", "", "echo 'something odd'; exit 3", "");
-    let text = machine.complaint();
+    let text = machine.start_error();
     assert!(text.contains("installing PHOEBE failed") && text.contains("something odd"), "{text}");
     machine.good_python("python3", "3 12");
     machine.start().expect("made");
@@ -181,34 +182,34 @@ fn the_best_interpreter_is_found_past_broken_and_old_ones() {
 }
 
 #[test]
-fn no_python_is_told() {
-    let text = Machine::new().complaint();
+fn no_python_is_an_error() {
+    let text = Machine::new().start_error();
     assert!(text.starts_with("no Python 3.10 or newer was found on PATH;"), "{text}");
     assert!(text.contains("apt install python3") && text.contains("[worker] python"), "{text}");
 }
 
 #[test]
-fn an_old_python_is_told() {
+fn an_old_python_is_an_error() {
     let machine = Machine::new();
     let python = machine.good_python("python3", "3 8");
-    let text = machine.complaint();
+    let text = machine.start_error();
     assert!(text.contains(&format!("({} is 3.8)", python.display())), "{text}");
 }
 
 #[test]
-fn a_missing_venv_module_is_told() {
+fn a_missing_venv_module_is_an_error() {
     let machine = Machine::new();
     machine.good_python("python3", "3 12 ensurepip");
-    let text = machine.complaint();
+    let text = machine.start_error();
     assert!(text.contains("no module ensurepip") && text.contains("apt install python3-venv"));
     let late = "echo 'The virtual environment was not created successfully because ensurepip is \
                 not available.'; exit 1";
     machine.python("python3", "3 12", late, "", "");
-    assert!(machine.complaint().contains("apt install python3-venv"));
+    assert!(machine.start_error().contains("apt install python3-venv"));
 }
 
 #[test]
-fn what_pip_fails_of_is_told_with_its_last_lines() {
+fn a_pip_error_is_reported_with_its_last_lines() {
     let cases = [
         (
             "NewConnectionError: Failed to establish a new connection: [Errno -3] Temporary failure",
@@ -229,26 +230,26 @@ fn what_pip_fails_of_is_told_with_its_last_lines() {
     for (said, way_out) in cases {
         let machine = Machine::new();
         machine.python("python3", "3 12", "", &format!("echo '{said}' >&2; exit 1"), "");
-        let text = machine.complaint();
+        let text = machine.start_error();
         assert!(text.contains(way_out) && text.contains(&format!("\n    {said}")), "{text}");
     }
 }
 
 #[test]
-fn a_first_import_that_fails_is_told() {
+fn a_failed_first_import_is_an_error() {
     let machine = Machine::new();
     machine.python("python3", "3 12", "", "", "echo 'ImportError: libgomp.so.1' >&2; exit 1");
-    let text = machine.complaint();
+    let text = machine.start_error();
     assert!(text.contains("importing PHOEBE for the first time failed"), "{text}");
     assert!(text.contains("libgomp.so.1"), "{text}");
 }
 
 #[test]
-fn a_cache_that_cannot_be_written_is_told() {
+fn an_unwritable_cache_is_an_error() {
     let machine = Machine::new();
     machine.good_python("python3", "3 12");
     fs::write(machine.folder.path().join("cache"), "a file").expect("written");
-    let text = machine.complaint();
+    let text = machine.start_error();
     assert!(text.contains("cannot be created") && text.contains("XDG_CACHE_HOME"), "{text}");
 }
 

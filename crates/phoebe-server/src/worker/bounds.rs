@@ -1,5 +1,5 @@
-//! Which bounds of memory and of processes are in force for a session, in words: for the log at the server's start and for `doctor`.
-//! It decides from what others found out.
+//! Which bounds of memory and of processes are in force for a session, in words: for the log at the
+//! server's start and for `doctor`. It decides from what others found out.
 
 use std::fmt;
 
@@ -35,8 +35,8 @@ pub enum ProcessBound {
     Cgroup(u64),
     /// The kernel's count for the worker's user namespace.
     Namespace(u64),
-    /// The server's looks alone, for this reason.
-    Looks(u64, Counting),
+    /// The server's regular checks only, for this reason.
+    Polling(u64, Counting),
     /// Nothing.
     None,
 }
@@ -65,7 +65,7 @@ impl ProcessBound {
             _ if place.is_some_and(|place| place.processes) => Self::Cgroup(most),
             _ if settings.worker.sandbox == Sandbox::Off => Self::None,
             Counting::Offered => Self::Namespace(most),
-            counting => Self::Looks(most, counting),
+            counting => Self::Polling(most, counting),
         }
     }
 }
@@ -83,7 +83,7 @@ pub fn announce(settings: &Settings, place: Option<&Place>) {
     let processes = ProcessBound::of(settings, place, counting);
     match processes {
         // Asked for, and not to be had.
-        ProcessBound::Looks(_, Counting::Refused(_)) => {
+        ProcessBound::Polling(_, Counting::Refused(_)) => {
             warn!(%memory, %processes, "bounds of a session; the kernel lacks one");
         }
         _ => info!(%memory, %processes, "bounds of a session"),
@@ -112,8 +112,8 @@ impl fmt::Display for ProcessBound {
             Self::Namespace(most) => {
                 write!(formatter, "{most} a session (the kernel counts a user namespace)")
             }
-            Self::Looks(most, reason) => {
-                write!(formatter, "{most} a session, by the server's looks alone: {reason}")
+            Self::Polling(most, reason) => {
+                write!(formatter, "{most} a session, by the server's checks only: {reason}")
             }
             Self::None => formatter.write_str("none ([worker] sandbox = \"off\")"),
         }
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_strictest_bound_that_is_there_is_named() {
+    fn the_strictest_available_bound_is_named() {
         let mut settings = Settings::default();
         let place = |memory, processes| Place { folder: "/".into(), memory, processes };
         let memory = |settings: &Settings, place| MemoryBound::of(settings, place).to_string();
@@ -142,8 +142,8 @@ mod tests {
         assert_eq!(counted, ProcessBound::Cgroup(most));
         let counted = processes(&settings, Some(&only_memory), Counting::Offered);
         assert_eq!(counted, ProcessBound::Namespace(most));
-        let looks = processes(&settings, None, Counting::Refused(1)).to_string();
-        assert!(looks.contains("looks alone") && looks.contains("user namespace"), "{looks}");
+        let polling = processes(&settings, None, Counting::Refused(1)).to_string();
+        assert!(polling.contains("checks only") && polling.contains("user namespace"), "{polling}");
         settings.worker.sandbox = Sandbox::Off;
         settings.resources.worker_memory_mb = 0;
         assert_eq!(processes(&settings, None, Counting::Offered), ProcessBound::None);

@@ -1,7 +1,8 @@
-//! A cgroup (version 2) for each worker, where the system lets the server make some: the kernel then bounds memory and processes of
-//! a session as a whole, and ends all of it at once.
+//! A cgroup (version 2) for each worker, where the system lets the server make some: the kernel
+//! then bounds memory and processes of a session as a whole, and ends all of it at once.
 //!
-//! This makes, fills and removes cgroups; it knows nothing of what workers do. Where there are none, the other bounds hold alone.
+//! This makes, fills and removes cgroups; it knows nothing of what workers do. Where there are
+//! none, the other bounds hold alone.
 
 use std::fs;
 use std::io;
@@ -17,17 +18,23 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 /// How long killed processes may take to be gone.
-const PATIENCE: Duration = Duration::from_secs(5);
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
-/// Of a session's processes two may be at their own bound at once, the worker and its runner. Helpers share the runner's memory.
+const TIMEOUT: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Of a session's processes two may be at their own bound at once, the worker and its runner.
+/// Helpers share the runner's memory.
 const PROCESSES_AT_THEIR_BOUND: u64 = 2;
-/// The cgroup into which the server moves: one that has cgroups below it with controllers may hold no process itself.
+/// The cgroup into which the server moves: one that has cgroups below it with controllers may hold
+/// no process itself.
 const OWN: &str = "server";
 const CONTROLLERS: [&str; 2] = ["memory", "pids"];
 
 /// Why workers get no cgroups although the settings ask for them.
 #[derive(Debug, Error)]
-#[error("[worker] cgroup: {}: {error}. Name a cgroup of version 2 that this account may change, or set cgroup = \"off\"", .folder.display())]
+#[error(
+    "[worker] cgroup: {}: {error}. Name a cgroup of version 2 that this account may change, or set \
+     cgroup = \"off\"",
+    .folder.display()
+)]
 pub struct CgroupError {
     folder: PathBuf,
     error: io::Error,
@@ -63,8 +70,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place that the setting names: a folder, `auto` for the server's own cgroup if that was delegated to it, or `off`.
-    /// `None` where there is none. Changes nothing.
+    /// The place that the setting names: a folder, `auto` for the server's own cgroup if that was
+    /// delegated to it, or `off`. `None` where there is none. Changes nothing.
     ///
     /// # Errors
     /// When a folder is named that is no cgroup.
@@ -74,11 +81,11 @@ impl Place {
             "auto" => delegated(),
             folder => Some(PathBuf::from(folder)),
         };
-        folder.map(|folder| Self::look(&folder, "cgroup.controllers")).transpose()
+        folder.map(|folder| Self::read(&folder, "cgroup.controllers")).transpose()
     }
 
     /// `list` is the file that lists controllers.
-    fn look(folder: &Path, list: &str) -> Result<Self, CgroupError> {
+    fn read(folder: &Path, list: &str) -> Result<Self, CgroupError> {
         let failed = |error| CgroupError { folder: folder.to_owned(), error };
         let names = fs::read_to_string(folder.join(list)).map_err(failed)?;
         let has = |name| names.split_ascii_whitespace().any(|one| one == name);
@@ -93,7 +100,8 @@ fn delegated() -> Option<PathBuf> {
     own.ancestors().take(2).find(|folder| is_delegated(folder)).map(Path::to_owned)
 }
 
-/// The folder of this process's cgroup, from `/proc/self/mountinfo` and `/proc/self/cgroup` (`cgroups(7)`).
+/// The folder of this process's cgroup, from `/proc/self/mountinfo` and `/proc/self/cgroup`
+/// (`cgroups(7)`).
 fn own_folder(mounts: &str, cgroups: &str) -> Option<PathBuf> {
     let path = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
     mounts.lines().find_map(|line| {
@@ -129,7 +137,8 @@ struct Shared {
 }
 
 impl Cgroups {
-    /// Prepares the place for them, and ends what an earlier run left there. No other server may run on this data directory.
+    /// Prepares the place for them, and ends what an earlier run left there. No other server may
+    /// run on this data directory.
     ///
     /// # Errors
     /// When a place is named where none can be made.
@@ -157,15 +166,15 @@ impl Cgroups {
         let Some(place) = place else { return Ok(None) };
         let failed = |error| CgroupError { folder: place.folder.clone(), error };
         let prefix = format!("phoebe-{instance}-");
-        remove_left(&place.folder, &prefix).map_err(failed)?;
-        move_out(&place.folder).map_err(failed)?;
+        remove_stale(&place.folder, &prefix).map_err(failed)?;
+        leave_place(&place.folder).map_err(failed)?;
         for (name, _) in CONTROLLERS.iter().zip([place.memory, place.processes]).filter(|it| it.1) {
             let file = place.folder.join("cgroup.subtree_control");
             if let Err(error) = fs::write(file, format!("+{name}")) {
                 warn!(controller = name, %error, "a controller of the cgroup cannot be used");
             }
         }
-        let place = Place::look(&place.folder, "cgroup.subtree_control")?;
+        let place = Place::read(&place.folder, "cgroup.subtree_control")?;
         let (made, removals) = (AtomicU64::default(), TaskTracker::new());
         Ok(Some(Self(Arc::new(Shared { place, bounds, prefix, made, removals }))))
     }
@@ -200,7 +209,7 @@ impl Cgroups {
     pub(super) async fn removed(&self) {
         self.0.removals.close();
         // The next start removes what is left.
-        let _ = timeout(PATIENCE, self.0.removals.wait()).await;
+        let _ = timeout(TIMEOUT, self.0.removals.wait()).await;
     }
 }
 
@@ -232,7 +241,7 @@ fn kill(folder: &Path) -> io::Result<()> {
 
 /// Removes a cgroup as soon as nothing lives in it.
 fn remove(folder: &Path) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while let Err(error) = fs::remove_dir(folder) {
         if error.kind() == io::ErrorKind::NotFound {
             return;
@@ -240,12 +249,12 @@ fn remove(folder: &Path) {
         if Instant::now() >= deadline {
             return warn!(folder = %folder.display(), %error, "a cgroup cannot be removed");
         }
-        std::thread::sleep(LOOK_AGAIN);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
 /// Ends and removes the cgroups of an earlier run.
-fn remove_left(place: &Path, prefix: &str) -> io::Result<()> {
+fn remove_stale(place: &Path, prefix: &str) -> io::Result<()> {
     for entry in fs::read_dir(place)? {
         let entry = entry?;
         if !entry.file_name().to_string_lossy().starts_with(prefix) {
@@ -262,8 +271,9 @@ fn remove_left(place: &Path, prefix: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Moves the processes that are in the place itself, which are this server and what started it, into a cgroup below.
-fn move_out(place: &Path) -> io::Result<()> {
+/// Moves the processes that are in the place itself, which are this server and what started it,
+/// into a cgroup below.
+fn leave_place(place: &Path) -> io::Result<()> {
     let processes = fs::read_to_string(place.join("cgroup.procs"))?;
     let own = std::process::id().to_string();
     if !processes.lines().any(|pid| pid == own) {
@@ -305,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_may_take_what_two_of_its_processes_may() {
+    fn the_memory_limit_of_a_session_is_that_of_two_processes() {
         assert_eq!(Bounds::of(1024, 66), Bounds { memory_mb: Some(2048), processes: 66 });
         assert_eq!(Bounds::of(0, 66).memory_mb, None);
         assert_eq!(Bounds::of(u64::MAX, 66).memory_mb, None);

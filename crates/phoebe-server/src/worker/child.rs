@@ -1,4 +1,5 @@
-//! A process that waits to be told what worker to be: forked from the zygote, or a fresh interpreter. It ends when nobody holds it.
+//! A process that waits to be told what worker to be: forked from the zygote, or a fresh
+//! interpreter. Dropping it ends the process.
 
 use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
@@ -7,7 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::time::timeout;
 
-use super::LaunchError;
+use super::error::LaunchError;
 use super::exits::Exit;
 use super::interpreter::Interpreter;
 use super::log_pipe;
@@ -17,20 +18,21 @@ use super::registry::{Entry, Registry};
 use super::zygote::{ForkError, Zygote};
 
 /// After SIGKILL the kernel needs a moment to tear a process down.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A worker's process, whatever it has been told.
 pub(super) struct Child {
     pub(super) process: Arc<Process>,
     pub(super) lifeline: PacketSocket,
-    /// What the log calls it, once it is somebody's.
+    /// The id of its session, once it has one; the log names it.
     name: Arc<OnceLock<String>>,
     _entry: Entry,
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Its lifeline closes too, but a worker that never armed it, or was made to disarm it, must not stay.
+        // Its lifeline closes too, but a worker that never armed it, or was made to disarm it, must
+        // not stay.
         self.kill();
     }
 }
@@ -43,7 +45,7 @@ impl Child {
             let name = Arc::default();
             let log = log_pipe::open(Arc::clone(&name))?;
             return match zygote.fork(theirs, log).await {
-                Ok(process) => Self::hold(process, lifeline, name, registry).await,
+                Ok(process) => Self::register(process, lifeline, name, registry).await,
                 Err(ForkError::Lost) => continue,
                 Err(error @ ForkError::Overloaded) => {
                     Err(LaunchError::Overloaded(error.to_string()))
@@ -64,10 +66,10 @@ impl Child {
         let output = log_pipe::open(Arc::clone(&name))?;
         let error = output.try_clone()?;
         let process = interpreter.start("spawn", Stdio::from(theirs), output, error)?;
-        Self::hold(process, lifeline, name, registry).await
+        Self::register(process, lifeline, name, registry).await
     }
 
-    async fn hold(
+    async fn register(
         process: Process,
         lifeline: PacketSocket,
         name: Arc<OnceLock<String>>,
@@ -77,10 +79,10 @@ impl Child {
         Ok(Self { process: Arc::new(process), lifeline, name, _entry: entry })
     }
 
-    /// Gives it to a session.
-    pub(super) fn give_to(&self, session: &str) {
-        // It is given once.
-        let _given = self.name.set(session.to_owned());
+    /// Sets the session under whose id the process logs.
+    pub(super) fn assign_session(&self, session: &str) {
+        // It is set once.
+        let _ = self.name.set(session.to_owned());
     }
 
     /// Ends it and its runners at once.
@@ -96,11 +98,6 @@ impl Child {
 
     /// How it ended, after it was killed.
     pub(super) async fn killed(&self) -> Exit {
-        timeout(KILL_PATIENCE, self.process.ended()).await.unwrap_or(Exit::Unknown)
+        timeout(KILL_TIMEOUT, self.process.ended()).await.unwrap_or(Exit::Unknown)
     }
-}
-
-/// What the log calls a process that is always the same one's.
-pub(super) fn always(name: &str) -> Arc<OnceLock<String>> {
-    Arc::new(OnceLock::from(name.to_owned()))
 }

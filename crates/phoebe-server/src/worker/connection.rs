@@ -1,5 +1,5 @@
-//! The signed connection to one worker. It numbers and signs what goes out and checks what comes in; it does not know what a
-//! command means or in which order commands may run.
+//! The signed connection to one worker. It numbers and signs what goes out and checks what comes
+//! in; it does not know what a command means or in which order commands may run.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,5 @@
-//! Owned descriptors under the runtime's watch: the one place that vouches for the runtime's demand on them.
+//! Owned descriptors under the runtime's watch: the one place that vouches for the runtime's demand
+//! on them.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -6,11 +7,11 @@ use std::os::fd::OwnedFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Puts a descriptor under the runtime's watch.
+/// Registers a descriptor with the runtime.
 #[allow(unsafe_code, reason = "the safe constructors accept any type and are deprecated for it")]
 pub(super) fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: the `AsyncFd` owns the `OwnedFd`, which is open, gives the same number at each call, and is closed by nobody
-    // else as long as it lives.
+    // SAFETY: the `AsyncFd` owns the `OwnedFd`, which is open, gives the same number at each call,
+    // and is closed by nobody else as long as it lives.
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, interest) }?)
 }
 

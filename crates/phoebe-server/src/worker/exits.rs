@@ -1,8 +1,9 @@
-//! How processes ended. The zygote reports its children, the kernel reports ours; both meet here, by process id.
+//! How processes ended. The zygote reports its children, the kernel reports ours; both meet here,
+//! by process id.
 //!
-//! The server adopts what its dead zygotes leave behind (it is a subreaper), so one loop reaps all children. Nothing else
-//! in a running server may wait for a child. Whoever reaps a process kills the group that it led first, so that nothing of a worker
-//! outlives it.
+//! The server adopts what its dead zygotes leave behind (it is a subreaper), so one loop reaps all
+//! children. Nothing else in a running server may wait for a child. Whoever reaps a process kills
+//! the group that it led first, so that nothing of a worker outlives it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -22,9 +23,9 @@ pub enum Exit {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
-    /// The server killed it, because it took more than it may.
-    Overstepped(Bound),
-    /// It is gone; nobody saw how.
+    /// The server killed it, because it exceeded a limit.
+    Exceeded(Bound),
+    /// It ended; the cause is unknown.
     Unknown,
 }
 
@@ -67,7 +68,7 @@ impl fmt::Display for Exit {
                 Some(name) => write!(formatter, "signal {name}"),
                 None => write!(formatter, "signal {signal}"),
             },
-            Self::Overstepped(bound) => write!(formatter, "killed by the server: {bound}"),
+            Self::Exceeded(bound) => write!(formatter, "killed by the server: {bound}"),
             Self::Unknown => formatter.write_str("unknown cause"),
         }
     }
@@ -109,7 +110,7 @@ static UNCLAIMED: LazyLock<Mutex<VecDeque<(i32, Exit)>>> = LazyLock::new(Mutex::
 static REAPING: Mutex<()> = Mutex::new(());
 static REPORTED: LazyLock<Notify> = LazyLock::new(Notify::new);
 
-/// Notes how process `pid` ended.
+/// Records how process `pid` ended.
 pub(crate) fn report(pid: i32, exit: Exit) {
     let mut unclaimed = UNCLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
     if unclaimed.len() == UNCLAIMED_MAXIMUM {
@@ -142,7 +143,8 @@ pub(crate) fn forget(pid: i32) {
     take(pid);
 }
 
-/// Makes this process the one that inherits orphans, and reaps every child from now on. Call once, inside the runtime.
+/// Makes this process the one that inherits orphans, and reaps every child from now on. Call once,
+/// inside the runtime.
 ///
 /// # Errors
 /// When the kernel grants no signal handler.
@@ -161,10 +163,10 @@ pub fn reap_children() -> io::Result<()> {
 }
 
 fn reap() {
-    let _no_child_starts = pause_reaping();
+    let _guard = pause_reaping();
     while let Some(pid) = ended_child() {
-        // What it left of its group goes before it does: as long as it is not reaped, its id is nobody else's, nor is the group's.
-        // Most led none.
+        // What it left of its group goes before it does: as long as it is not reaped, its id is
+        // nobody else's, nor is the group's. Most led none.
         let _ = kill_process_group(pid, Signal::KILL);
         let Ok(Some((_, status))) = waitpid(Some(pid), WaitOptions::NOHANG) else { return };
         let exit = Exit::from_parts(status.exit_status(), status.terminating_signal());
@@ -176,8 +178,9 @@ fn reap() {
 #[allow(unsafe_code, reason = "rustix's waitid does not tell which process it found")]
 fn ended_child() -> Option<Pid> {
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: the structure is plain numbers, for which zeros are valid; `waitid` writes into it and keeps no pointer. The process id is
-    // one of the fields that it fills for a child, and stays zero where there is none.
+    // SAFETY: the structure is plain numbers, for which zeros are valid; `waitid` writes into it
+    // and keeps no pointer. The process id is one of the fields that it fills for a child, and
+    // stays zero where there is none.
     let pid = unsafe {
         let mut found: libc::siginfo_t = std::mem::zeroed();
         match libc::waitid(libc::P_ALL, 0, &raw mut found, options) {
@@ -188,7 +191,8 @@ fn ended_child() -> Option<Pid> {
     Pid::from_raw(pid)
 }
 
-/// Lets no child be reaped as long as it is held: whoever starts one can take hold of it, however soon it ends.
+/// Lets no child be reaped as long as it is held: whoever starts one can take hold of it, however
+/// soon it ends.
 pub(crate) fn pause_reaping() -> MutexGuard<'static, ()> {
     REAPING.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -198,7 +202,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_end_reported_before_or_after_the_question_is_found() {
+    async fn claim_finds_exits_reported_before_and_after_it() {
         report(-11, Exit::Signal(9));
         assert_eq!(claim(-11).await, Exit::Signal(9));
         let asked = tokio::spawn(claim(-12));
@@ -208,11 +212,11 @@ mod tests {
     }
 
     #[test]
-    fn ends_read_like_a_person_says_them() {
+    fn exits_are_described_in_words() {
         assert_eq!(Exit::Signal(11).to_string(), "signal SIGSEGV");
         assert_eq!(Exit::Code(1).to_string(), "exit code 1");
         assert_eq!(Exit::Signal(64).to_string(), "signal 64");
-        let bomb = Exit::Overstepped(Bound::Processes(66)).to_string();
-        assert_eq!(bomb, "killed by the server: more than 66 processes and threads");
+        let exceeded = Exit::Exceeded(Bound::Processes(66)).to_string();
+        assert_eq!(exceeded, "killed by the server: more than 66 processes and threads");
     }
 }

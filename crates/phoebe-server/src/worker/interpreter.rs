@@ -14,20 +14,20 @@ use serde::de::DeserializeOwned;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
+use super::census::INSTANCE_VARIABLE;
 use super::process::Process;
 use super::{exits, log_pipe, packet_socket};
-
-/// The variable by which a process is known as one of this data directory's.
-pub(crate) const INSTANCE_VARIABLE: &str = "PHOEBE_SERVER_INSTANCE";
 
 /// The variable by which a zygote or probe is told of the root folder for workers, as JSON.
 pub(crate) const ROOT_FOLDER_VARIABLE: &str = "PHOEBE_SERVER_ROOT_FOLDER";
 
-/// Puts the package's folder on the path of an interpreter that is isolated from the user's own settings, and runs it.
+/// Puts the package's folder on the path of an interpreter that is isolated from the user's own
+/// settings, and runs it.
 pub(crate) const BOOTSTRAP: &str = "import sys, runpy; sys.path.insert(0, sys.argv.pop(1)); \
      runpy.run_module('phoebe_worker', run_name='__main__', alter_sys=True)";
 
-/// Variables of the server's own environment that a Python process gets; all others may hold secrets.
+/// Variables of the server's own environment that a Python process gets; all others may hold
+/// secrets.
 const INHERITED: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "TZ"];
 
 /// What a process that answers once may print, in bytes.
@@ -77,7 +77,7 @@ impl Interpreter {
         }
         // Its own group: a Ctrl-C at the server's terminal is the server's to handle.
         command.process_group(0);
-        let _until_it_is_watched = exits::pause_reaping();
+        let _guard = exits::pause_reaping();
         let child = command.stdin(input).stdout(output).stderr(error).spawn().map_err(|error| {
             io::Error::new(error.kind(), format!("cannot run {}: {error}", self.python.display()))
         })?;
@@ -96,18 +96,20 @@ impl Interpreter {
         })
     }
 
-    /// What a fresh interpreter says of passband files; `None` when it ends without an answer. Giving up ends it.
+    /// What a fresh interpreter says of passband files; `None` when it ends without an answer.
+    /// Giving up ends it.
     ///
     /// # Errors
     /// When it cannot be run.
-    pub(crate) async fn look_at_passbands(
+    pub(crate) async fn inspect_passbands(
         &self,
         request: &PassbandRequest,
     ) -> io::Result<Option<PassbandAnswer>> {
         self.answer("passbands", Some(request)).await
     }
 
-    /// Starts a process in `mode`, sends it `request`, and reads the one line of JSON that it prints, up to a bound.
+    /// Starts a process in `mode`, sends it `request`, and reads the one line of JSON that it
+    /// prints, up to a bound.
     async fn answer<T: DeserializeOwned>(
         &self,
         mode: &str,
@@ -117,7 +119,7 @@ impl Interpreter {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
         let answer = pipe::Receiver::from_owned_fd(read)?;
-        let log = log_pipe::open(super::child::always(mode))?;
+        let log = log_pipe::open(log_pipe::fixed_source(mode))?;
         let process = self.start(mode, Stdio::from(theirs), write, log)?;
         if let Some(request) = request {
             // Where it is gone already there is no answer.

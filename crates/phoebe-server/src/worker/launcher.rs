@@ -1,7 +1,9 @@
-//! Starting and holding workers: the seam behind which zygote, fresh interpreters and, one day, other machines stand.
+//! Starting and holding workers: the seam behind which zygote, fresh interpreters and, one day,
+//! other machines stand.
 //!
-//! Contract of a [`Worker`]: its command socket is bound when [`Launcher::start`] returns it; [`Worker::ended`] resolves once when its process is
-//! gone, whatever the cause; [`Worker::stop`] returns when it is gone. Dropping a worker ends it at once, for its lifeline closes.
+//! Contract of a [`Worker`]: its command socket is bound when [`Launcher::start`] returns it;
+//! [`Worker::ended`] resolves once when its process is gone, whatever the cause; [`Worker::stop`]
+//! returns when it is gone. Dropping a worker ends it at once, for its lifeline closes.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,19 +13,19 @@ use std::time::Duration;
 use phoebe_protocol::packet::{FromWorker, Info, Limits, Start, StartFailure};
 use phoebe_protocol::sign::Key;
 use rustix::process::Signal;
-use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::child::Child;
+use super::error::LaunchError;
 use super::exits::Exit;
 use super::interpreter::Interpreter;
 use super::packet_socket::PacketSocket;
 use super::passbands::PassbandList;
 use super::readiness::{self, Readiness};
 use super::registry::Registry;
-use super::sandbox::{Containment, Scratch, Watch};
+use super::sandbox::{Containment, Scratch, UsageMonitor};
 use super::spares::Spares;
 use super::usage;
 use super::zygote::{ForkError, Zygote};
@@ -41,30 +43,13 @@ pub struct WorkerSpec {
     pub memory_mb: Option<u64>,
 }
 
-/// Why a worker could not be started.
-#[derive(Debug, Error)]
-pub enum LaunchError {
-    /// Something else holds the port.
-    #[error("port {0} is held by another program")]
-    AddressInUse(u16),
-    /// Too many workers are being started at once.
-    #[error("{0}")]
-    Overloaded(String),
-    /// It started and gave up, or could not be started.
-    #[error("{0}")]
-    Failed(String),
-    /// The operating system refused something on the way.
-    #[error("{0}")]
-    System(#[from] io::Error),
-}
-
 /// Where workers come from.
 pub struct Launcher {
     source: Source,
     spares: Option<Spares>,
     registry: Registry,
     containment: Option<Containment>,
-    watch: Watch,
+    monitor: UsageMonitor,
     readiness: watch::Receiver<Readiness>,
     closing: CancellationToken,
 }
@@ -75,7 +60,8 @@ enum Source {
 }
 
 impl Launcher {
-    /// Workers forked from a zygote, which starts at once; `spares` of them before they are asked for.
+    /// Workers forked from a zygote, which starts at once; `spares` of them before they are asked
+    /// for.
     #[must_use]
     pub fn fork(
         interpreter: Interpreter,
@@ -86,10 +72,10 @@ impl Launcher {
         let closing = CancellationToken::new();
         let zygote = Zygote::supervise(interpreter, registry.clone(), closing.clone());
         let readiness = zygote.readiness();
-        let watch = Watch::start(closing.clone());
-        let spares = Spares::keep(spares, zygote.clone(), registry.clone(), closing.clone());
+        let monitor = UsageMonitor::start(closing.clone());
+        let spares = Spares::start(spares, zygote.clone(), registry.clone(), closing.clone());
         let (source, spares) = (Source::Zygote(zygote), Some(spares));
-        Self { source, spares, registry, containment, watch, readiness, closing }
+        Self { source, spares, registry, containment, monitor, readiness, closing }
     }
 
     /// A fresh interpreter for every worker: slow, and independent of how well a fork is supported.
@@ -100,10 +86,10 @@ impl Launcher {
         containment: Option<Containment>,
     ) -> Self {
         let closing = CancellationToken::new();
-        let readiness = readiness::ask(interpreter.clone(), closing.clone());
-        let watch = Watch::start(closing.clone());
+        let readiness = readiness::probe(interpreter.clone(), closing.clone());
+        let monitor = UsageMonitor::start(closing.clone());
         let source = Source::Spawn(interpreter, PassbandList::default());
-        Self { source, spares: None, registry, containment, watch, readiness, closing }
+        Self { source, spares: None, registry, containment, monitor, readiness, closing }
     }
 
     /// What the Python side says of itself. Waits until PHOEBE is imported.
@@ -153,20 +139,21 @@ impl Launcher {
         self.registry.is_empty().await;
     }
 
-    /// Starts a worker and waits until its command socket is bound. The caller bounds the time; giving up ends the worker.
+    /// Starts a worker and waits until its command socket is bound. The caller bounds the time;
+    /// giving up ends the worker.
     ///
     /// # Errors
     /// Nothing is left of the worker then.
     pub async fn start(&self, spec: &WorkerSpec) -> Result<Worker, LaunchError> {
         let started = match self.spares.as_ref().and_then(Spares::take) {
-            Some(spare) => match self.begin(spare, spec).await {
+            Some(spare) => match self.start_in(spare, spec).await {
                 // It may have ended while nobody wanted it.
                 Err(LaunchError::Failed(_) | LaunchError::System(_)) => {
-                    self.begin(self.child().await?, spec).await
+                    self.start_in(self.new_child().await?, spec).await
                 }
-                begun => begun,
+                outcome => outcome,
             },
-            None => self.begin(self.child().await?, spec).await,
+            None => self.start_in(self.new_child().await?, spec).await,
         };
         if let Some(spares) = &self.spares {
             spares.refill();
@@ -174,7 +161,7 @@ impl Launcher {
         started
     }
 
-    async fn child(&self) -> Result<Child, LaunchError> {
+    async fn new_child(&self) -> Result<Child, LaunchError> {
         match &self.source {
             Source::Zygote(zygote) => Child::fork(zygote, &self.registry).await,
             Source::Spawn(interpreter, _) => Child::spawn(interpreter, &self.registry).await,
@@ -182,14 +169,14 @@ impl Launcher {
     }
 
     /// Tells a process what worker to be, and waits until it is.
-    async fn begin(&self, child: Child, spec: &WorkerSpec) -> Result<Worker, LaunchError> {
+    async fn start_in(&self, child: Child, spec: &WorkerSpec) -> Result<Worker, LaunchError> {
         let (start, scratch) = self.start_packet(spec)?;
-        child.give_to(&spec.session);
+        child.assign_session(&spec.session);
         if let Some(scratch) = &scratch {
-            self.watch.add(&child.process, &spec.session, scratch.path());
+            self.monitor.add(&child.process, &spec.session, scratch.path());
         }
         // Where it is gone already, its last word or its exit code is the better explanation.
-        let _gone = child.lifeline.send(&start, &[]).await;
+        let _ = child.lifeline.send(&start, &[]).await;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, spec.port));
         let worker = Worker { child, address, info: Info::default(), scratch };
         worker.wait_until_bound(spec.port).await
@@ -205,19 +192,20 @@ impl Launcher {
             sandbox: None,
         };
         let Some(containment) = &self.containment else { return Ok((start, None)) };
-        let (sandbox, scratch) = containment.for_one()?;
+        let (sandbox, scratch) = containment.for_worker()?;
         start.limits = Limits { memory_mb: spec.memory_mb, ..containment.limits() };
         start.sandbox = Some(sandbox);
         Ok((start, Some(scratch)))
     }
 }
 
-/// What a starting worker says: that its socket is bound, or why it cannot be. `None` when it ends without a word.
-async fn first_word(
+/// What a starting worker says: that its socket is bound, or why it cannot be. `None` when it ends
+/// without a word.
+async fn startup_reply(
     lifeline: &PacketSocket,
     port: u16,
 ) -> io::Result<Option<Result<Info, LaunchError>>> {
-    Ok(lifeline.receive().await?.map(|word| match word {
+    Ok(lifeline.receive().await?.map(|reply| match reply {
         FromWorker::Ready { ready } => Ok(ready),
         FromWorker::Failed { failed: StartFailure::AddressInUse, .. } => {
             Err(LaunchError::AddressInUse(port))
@@ -236,9 +224,9 @@ pub struct Worker {
 
 impl Worker {
     async fn wait_until_bound(mut self, port: u16) -> Result<Self, LaunchError> {
-        match first_word(&self.child.lifeline, port).await? {
-            Some(word) => {
-                self.info = word?;
+        match startup_reply(&self.child.lifeline, port).await? {
+            Some(reply) => {
+                self.info = reply?;
                 Ok(self)
             }
             None => {
@@ -282,7 +270,8 @@ impl Worker {
         exit
     }
 
-    /// Measures what the worker and its runners cost in memory, in MiB. The measurement outlives the worker; `None` when it is gone.
+    /// Measures what the worker and its runners cost in memory, in MiB. The measurement outlives
+    /// the worker; `None` when it is gone.
     pub fn memory(&self) -> impl Future<Output = Option<f64>> + Send + 'static {
         let process = Arc::clone(&self.child.process);
         async move {

@@ -1,7 +1,8 @@
-//! What a Python process writes to its standard output and error goes to the server's log, line by line, with the session's id.
+//! What a Python process writes to its standard output and error goes to the server's log, line by
+//! line, with the session's id.
 //!
-//! A process may write as much and as fast as it likes: the pipe is always drained, long lines are cut, and beyond a rate lines are
-//! counted instead of logged.
+//! A process may write as much and as fast as it likes: the pipe is always drained, long lines are
+//! cut, and beyond a rate lines are counted instead of logged.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,19 +18,26 @@ use tracing::{info, warn};
 const LINE_MAXIMUM: usize = 2048;
 /// Lines a second that one process may log.
 const LINES_PER_SECOND: u32 = 100;
-/// Bytes that it may log at once, and those that it earns again each second: in the long run 100 MB a day.
+/// Bytes that it may log at once, and those that it earns again each second: in the long run 100 MB
+/// a day.
 const BYTES_AT_ONCE: usize = 512 * 1024;
 const BYTES_PER_SECOND: usize = 1024;
 /// What the log adds to a line: time, session, and a word on lines that were left out.
 const BYTES_AROUND: usize = 256;
 
-/// Makes a pipe, logs what is written to it, and returns the end to write to. Whose it is may become known later.
+/// Makes a pipe, logs what is written to it, and returns the end to write to. Whose it is may
+/// become known later.
 pub(crate) fn open(source: Arc<OnceLock<String>>) -> io::Result<OwnedFd> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&read, true)?;
     let receiver = pipe::Receiver::from_owned_fd(read)?;
     tokio::spawn(drain(receiver, source));
     Ok(write)
+}
+
+/// The name of a process that never serves a session.
+pub(crate) fn fixed_source(name: &str) -> Arc<OnceLock<String>> {
+    Arc::new(OnceLock::from(name.to_owned()))
 }
 
 async fn drain(mut pipe: pipe::Receiver, source: Arc<OnceLock<String>>) {

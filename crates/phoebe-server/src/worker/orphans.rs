@@ -1,11 +1,12 @@
 //! What an earlier run of the server left behind: found, and ended if it is really ours.
 //!
-//! Every process that the server starts has a record in the data directory while it lives: a file named by its process id and
-//! start time, in a folder that belongs to one boot of the machine. It leads a process group, which none of its descendants can
-//! leave in the sandbox. A process is ours if its environment carries our instance id, or if it is in the sandbox and a record
-//! names it or its group: code of a user's can overwrite its environment, and can end before what it started does. A name
-//! proves nothing. That orphans die by themselves, because their lifeline closes, is not relied upon; one that is about to is
-//! waited for.
+//! Every process that the server starts has a record in the data directory while it lives: a file
+//! named by its process id and start time, in a folder that belongs to one boot of the machine. It
+//! leads a process group, which none of its descendants can leave in the sandbox. A process is ours
+//! if its environment carries our instance id, or if it is in the sandbox and a record names it or
+//! its group: code of a user's can overwrite its environment, and can end before what it started
+//! does. A name proves nothing. That orphans die by themselves, because their lifeline closes, is
+//! not relied upon; one that is about to is waited for.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -22,13 +23,13 @@ use rustix::fs::{AtFlags, unlinkat};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use tracing::{info, warn};
 
-use super::census::{self, Environment, Seen};
+use super::census::{self, Environment, ProcessStat};
 use super::process::Process;
 
 /// How long to wait for killed processes to be gone, and for those that end by themselves.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait before the next look.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Where records are kept.
 #[derive(Debug, Clone)]
@@ -57,7 +58,8 @@ impl Records {
         Ok(Self { folder, opened })
     }
 
-    /// Records a process of ours, with the program that it runs: in the sandbox nobody can start another.
+    /// Records a process of ours, with the program that it runs: in the sandbox nobody can start
+    /// another.
     pub(crate) fn add(&self, process: &Process) -> io::Result<Record> {
         let name = format!("{}-{}", process.pid(), process.start_time());
         let program = census::program(process.pid()).unwrap_or_default();
@@ -68,7 +70,7 @@ impl Records {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        // A record that stays is looked at in the next start, and found to be of a process that is gone.
+        // The next start removes a record that stays.
         let _ = unlinkat(&self.folder, &self.name, AtFlags::empty());
     }
 }
@@ -80,32 +82,33 @@ pub struct Orphan {
     pub pid: i32,
 }
 
-/// Ends what earlier runs on this data directory left, and removes their records. No server may be running on it.
+/// Ends what earlier runs on this data directory left, and removes their records. No server may be
+/// running on it.
 ///
 /// # Errors
 /// When the folder of records cannot be read.
 pub fn clean(run: &Path, instance: &str) -> io::Result<Vec<Orphan>> {
-    clean_within(run, instance, PATIENCE)
+    clean_within(run, instance, TIMEOUT)
 }
 
-fn clean_within(run: &Path, instance: &str, patience: Duration) -> io::Result<Vec<Orphan>> {
+fn clean_within(run: &Path, instance: &str, limit: Duration) -> io::Result<Vec<Orphan>> {
     let this_boot = run.join(boot_id()?);
     let records = entries(&this_boot)?;
     let known: Vec<Recorded> = records.iter().filter_map(|file| Recorded::read(file)).collect();
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + limit;
     let mut ended = BTreeSet::new();
     // Again and again: what is being killed may have started others meanwhile.
     let left = loop {
-        let found = look(&known, instance);
+        let found = find(&known, instance);
         for process in found.iter().filter(|process| process.verdict == Verdict::Ours) {
             process.kill();
-            ended.insert(process.seen.pid);
+            ended.insert(process.stat.pid);
         }
         let Some(waited_for) = found.first() else { break found };
         if Instant::now() >= deadline {
             break found;
         }
-        waited_for.is_gone_within(LOOK_AGAIN);
+        waited_for.is_gone_within(POLL_INTERVAL);
     };
     report(&ended, &left);
     for file in records {
@@ -114,8 +117,8 @@ fn clean_within(run: &Path, instance: &str, patience: Duration) -> io::Result<Ve
         }
     }
     for folder in entries(run)?.into_iter().filter(|folder| *folder != this_boot) {
-        // Of an earlier boot: its processes are gone, and their ids belong to others now. Or scratch
-        // of workers, which are gone.
+        // Of an earlier boot: its processes are gone, and their ids belong to others now. Or
+        // scratch of workers, which are gone.
         fs::remove_dir_all(&folder)?;
     }
     Ok(ended.into_iter().map(|pid| Orphan { pid }).collect())
@@ -128,16 +131,16 @@ fn report(ended: &BTreeSet<i32>, left: &[Found]) {
     }
     let those = |verdict| -> Vec<i32> {
         let found = left.iter().filter(|process| process.verdict == verdict);
-        found.map(|process| process.seen.pid).collect()
+        found.map(|process| process.stat.pid).collect()
     };
-    let (stubborn, unclear) = (those(Verdict::Ours), those(Verdict::Unclear));
-    if !stubborn.is_empty() {
-        warn!(processes = ?stubborn, "killed processes do not go away");
+    let (surviving, unclear) = (those(Verdict::Ours), those(Verdict::Unclear));
+    if !surviving.is_empty() {
+        warn!(processes = ?surviving, "killed processes did not end in time");
     }
     if !unclear.is_empty() {
         warn!(
             processes = ?unclear,
-            "these look like ours but cannot be examined; they are left alone"
+            "processes that may be this server's cannot be examined; they are left running"
         );
     }
 }
@@ -171,13 +174,13 @@ impl Recorded {
         })
     }
 
-    fn names(&self, process: &Seen) -> bool {
+    fn names(&self, process: &ProcessStat) -> bool {
         self.pid == process.pid && self.started == process.started
     }
 
-    /// Whether a process is in the group that the recorded one led. `leader` is who has its id now: if that is another process,
-    /// the group is that one's.
-    fn led(&self, process: &Seen, leader: Option<&Seen>) -> bool {
+    /// Whether a process is in the group that the recorded one led. `leader` is who has its id now:
+    /// if that is another process, the group is that one's.
+    fn led(&self, process: &ProcessStat, leader: Option<&ProcessStat>) -> bool {
         self.pid == process.group
             && self.started <= process.started
             && leader.is_none_or(|leader| leader.started == self.started)
@@ -206,7 +209,8 @@ struct Evidence {
     runs_the_program: Option<bool>,
 }
 
-/// In the sandbox the environment decides nothing, for code of a user's may have overwritten it. Outside, it decides all.
+/// In the sandbox the environment decides nothing, for code of a user's may have overwritten it.
+/// Outside, it decides all.
 fn judge(evidence: &Evidence) -> Verdict {
     let is_recorded = evidence.is_named || evidence.is_in_group;
     match evidence {
@@ -220,9 +224,10 @@ fn judge(evidence: &Evidence) -> Verdict {
     }
 }
 
-/// A living process that is ours or may be, held so that its id cannot be mistaken for a later process's.
+/// A living process that is ours or may be, held so that its id cannot be mistaken for a later
+/// process's.
 struct Found {
-    seen: Seen,
+    stat: ProcessStat,
     verdict: Verdict,
     /// The record that speaks for it.
     record: Option<PathBuf>,
@@ -232,10 +237,11 @@ struct Found {
 }
 
 /// All living processes that are ours or may be.
-fn look(known: &[Recorded], instance: &str) -> Vec<Found> {
+fn find(known: &[Recorded], instance: &str) -> Vec<Found> {
     let own = std::process::id().cast_signed();
-    let all = census::all();
-    let by_id: HashMap<i32, &Seen> = all.iter().map(|process| (process.pid, process)).collect();
+    let all = census::processes();
+    let by_id: HashMap<i32, &ProcessStat> =
+        all.iter().map(|process| (process.pid, process)).collect();
     let others = all.iter().filter(|process| process.pid != own);
     others
         .filter_map(|process| {
@@ -248,7 +254,7 @@ fn look(known: &[Recorded], instance: &str) -> Vec<Found> {
 }
 
 impl Found {
-    fn examine(process: &Seen, record: Option<&Recorded>, instance: &str) -> Option<Self> {
+    fn examine(process: &ProcessStat, record: Option<&Recorded>, instance: &str) -> Option<Self> {
         let environment = census::environment(process.pid, instance);
         if record.is_none() && environment != Environment::Ours {
             return None;
@@ -266,19 +272,20 @@ impl Found {
         };
         let verdict = judge(&evidence);
         let descriptor = pidfd_open(Pid::from_raw(process.pid)?, PidfdFlags::empty()).ok()?;
-        // Looked at once more, now that it is held: what was read is of this very process.
-        let now = Seen::look(process.pid)?;
+        // Read again, now that a pidfd holds it: what was read is of this very process.
+        let now = ProcessStat::read(process.pid)?;
         let is_it = now.started == process.started && now.group == process.group;
         let group = record.filter(|record| record.pid == process.group).map(|record| record.pid);
         let record = record.map(|record| record.file.clone());
-        let found = Self { seen: *process, verdict, record, group, descriptor };
+        let found = Self { stat: *process, verdict, record, group, descriptor };
         let lives = verdict != Verdict::NotOurs && is_it && !found.is_gone_within(Duration::ZERO);
         lives.then_some(found)
     }
 
-    /// Kills it, and the group that is ours with it: all at once, so that nothing in that can start others in time.
+    /// Kills it, and the group that is ours with it: all at once, so that nothing in that can start
+    /// others in time.
     fn kill(&self) {
-        // Gone between the look and the blow: as good.
+        // The processes may have ended meanwhile.
         if let Some(group) = self.group.and_then(Pid::from_raw) {
             let _ = kill_process_group(group, Signal::KILL);
         }
@@ -286,8 +293,8 @@ impl Found {
     }
 
     /// Waits so long for its end, and returns whether it came. One that nobody has reaped is gone.
-    fn is_gone_within(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
+    fn is_gone_within(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let mut waits = [PollFd::new(&self.descriptor, PollFlags::IN)];
@@ -315,15 +322,15 @@ mod tests {
     use std::os::unix::process::CommandExt;
     use std::process::{Child, Command, Stdio};
 
-    use super::super::interpreter::INSTANCE_VARIABLE;
+    use super::super::census::INSTANCE_VARIABLE;
     use super::super::process::start_time;
     use super::*;
 
     /// Longer than anything takes; no test waits for it to pass.
-    const A_MINUTE: Duration = Duration::from_secs(60);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
     #[test]
-    fn a_name_proves_nothing_and_an_overwritten_environment_saves_nobody() {
+    fn the_verdict_follows_from_record_sandbox_and_environment() {
         let evidence = |environment, is_sandboxed, is_named, is_in_group, runs_the_program| {
             judge(&Evidence { environment, is_sandboxed, is_named, is_in_group, runs_the_program })
         };
@@ -415,7 +422,7 @@ mod tests {
 
     /// A process that has no environment, as in the moment before its end. It goes on until its
     /// input ends.
-    fn unexaminable() -> Child {
+    fn process_without_environment() -> Child {
         let mut program = Command::new("cat");
         program.env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
         let child = program.spawn().unwrap();
@@ -439,12 +446,12 @@ mod tests {
     #[test]
     fn a_process_that_ends_by_itself_is_waited_for() {
         let run = tempfile::tempdir().unwrap();
-        let mut ending = unexaminable();
+        let mut ending = process_without_environment();
         record(run.path(), ending.id(), started(&ending));
         let input = ending.stdin.take();
         let folder = run.path().to_owned();
         let cleaning =
-            std::thread::spawn(move || clean_within(&folder, &instance("ends"), A_MINUTE));
+            std::thread::spawn(move || clean_within(&folder, &instance("ends"), TEST_TIMEOUT));
         while !cleaning.is_finished() && !is_held(ending.id()) {
             std::thread::yield_now();
         }
@@ -458,18 +465,18 @@ mod tests {
 
     #[test]
     fn a_process_that_cannot_be_examined_is_left_alone_and_looked_at_again_later() {
-        let (run, this) = (tempfile::tempdir().unwrap(), instance("stuck"));
-        let mut stuck = unexaminable();
-        record(run.path(), stuck.id(), started(&stuck));
+        let (run, this) = (tempfile::tempdir().unwrap(), instance("unreadable"));
+        let mut unreadable = process_without_environment();
+        record(run.path(), unreadable.id(), started(&unreadable));
         let records = Records::open(run.path()).unwrap().folder;
 
         assert_eq!(clean_within(run.path(), &this, Duration::ZERO).unwrap(), []);
 
-        assert!(stuck.try_wait().unwrap().is_none(), "it was ended");
+        assert!(unreadable.try_wait().unwrap().is_none(), "it was ended");
         assert_eq!(entries(&records).unwrap().len(), 1);
-        drop(stuck.stdin.take());
-        assert_eq!(clean_within(run.path(), &this, A_MINUTE).unwrap(), []);
+        drop(unreadable.stdin.take());
+        assert_eq!(clean_within(run.path(), &this, TEST_TIMEOUT).unwrap(), []);
         assert!(entries(&records).unwrap().is_empty());
-        stuck.wait().unwrap();
+        unreadable.wait().unwrap();
     }
 }

@@ -1,4 +1,5 @@
-//! A Unix `SOCK_SEQPACKET` pair: whole packets of JSON, descriptors beside them, and the peer's death seen at once.
+//! A Unix `SOCK_SEQPACKET` pair: whole packets of JSON, descriptors beside them, and the peer's
+//! death seen at once.
 //!
 //! It carries bytes and descriptors; what they mean is `phoebe_protocol::packet`'s.
 
@@ -23,7 +24,8 @@ pub(crate) struct PacketSocket {
     socket: AsyncFd<OwnedFd>,
 }
 
-/// A new pair: our end, ready for the runtime, and the end for another process, as a plain blocking descriptor.
+/// A new pair: our end, ready for the runtime, and the end for another process, as a plain blocking
+/// descriptor.
 pub(crate) fn pair() -> io::Result<(PacketSocket, OwnedFd)> {
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
@@ -65,7 +67,8 @@ impl PacketSocket {
         let length = self
             .socket
             .async_io(Interest::READABLE, |socket| {
-                // No space for descriptors: the peer has none to give, and the kernel drops what it sends anyway.
+                // No space for descriptors: the peer has none to give, and the kernel drops what it
+                // sends anyway.
                 let mut control = RecvAncillaryBuffer::default();
                 let slices = &mut [IoSliceMut::new(&mut buffer)];
                 let received = recvmsg(socket, slices, &mut control, RecvFlags::empty())?;

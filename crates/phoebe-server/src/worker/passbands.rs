@@ -13,13 +13,13 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::LaunchError;
+use super::error::LaunchError;
 use super::interpreter::Interpreter;
 use super::sandbox::{Containment, SandboxError};
 use crate::config::Settings;
 
 /// The import of PHOEBE and the reading of files may take so long.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Why nothing could be said of passband files.
 #[derive(Debug, Error)]
@@ -38,7 +38,7 @@ pub enum PassbandError {
     )]
     NoAnswer,
     /// No answer in time.
-    #[error("PHOEBE did not read the file within {} s", PATIENCE.as_secs())]
+    #[error("PHOEBE did not read the file within {} s", TIMEOUT.as_secs())]
     TooSlow,
 }
 
@@ -47,7 +47,7 @@ pub enum PassbandError {
 ///
 /// # Errors
 /// When PHOEBE says nothing.
-pub async fn look_at_passbands(
+pub async fn inspect_passbands(
     interpreter: &Interpreter,
     settings: &Settings,
     file: Option<&Path>,
@@ -66,7 +66,7 @@ pub async fn look_at_passbands(
     };
     let mut _scratch = None;
     if let Some(containment) = &containment {
-        let (sandbox, scratch) = containment.for_one()?;
+        let (sandbox, scratch) = containment.for_worker()?;
         start.limits = Limits { memory_mb, ..containment.limits() };
         start.sandbox = Some(sandbox);
         _scratch = Some(scratch);
@@ -74,7 +74,7 @@ pub async fn look_at_passbands(
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let folder = interpreter.passband_dir.as_deref().map(text);
     let request = PassbandRequest { start, folder, check: file.map(text) };
-    match timeout(PATIENCE, interpreter.look_at_passbands(&request)).await {
+    match timeout(TIMEOUT, interpreter.inspect_passbands(&request)).await {
         Ok(answer) => answer?.ok_or(PassbandError::NoAnswer),
         Err(_) => Err(PassbandError::TooSlow),
     }

@@ -1,4 +1,5 @@
-//! One process of ours, held so that its id cannot be mistaken for a later process's: by a pidfd and its start time.
+//! One process of ours, held so that its id cannot be mistaken for a later process's: by a pidfd
+//! and its start time.
 //!
 //! It signals and waits; it does not know what the process is for.
 
@@ -11,12 +12,12 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, p
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::census::Seen;
+use super::census::ProcessStat;
 use super::descriptor;
 use super::exits::{self, Bound, Exit};
 
-/// How long to wait for the word on how a process ended, once it is known to be gone.
-const EXIT_REPORT: Duration = Duration::from_millis(500);
+/// How long to wait for the exit status of a process that has ended.
+const EXIT_REPORT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A process that leads its own process group (or is about to).
 #[derive(Debug)]
@@ -24,11 +25,11 @@ pub(crate) struct Process {
     pid: Pid,
     start_time: u64,
     descriptor: AsyncFd<OwnedFd>,
-    overstepped: OnceLock<Bound>,
+    exceeded: OnceLock<Bound>,
 }
 
 impl Process {
-    /// Takes hold of the living process `pid`.
+    /// Opens a pidfd of the living process `pid`.
     ///
     /// # Errors
     /// When it is gone already.
@@ -38,49 +39,51 @@ impl Process {
         let descriptor = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
         let start_time = start_time(pid.as_raw_nonzero().get()).ok_or_else(gone)?;
         let descriptor = descriptor::watch(descriptor, Interest::READABLE)?;
-        Ok(Self { pid, start_time, descriptor, overstepped: OnceLock::new() })
+        Ok(Self { pid, start_time, descriptor, exceeded: OnceLock::new() })
     }
 
     pub(crate) fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// Clock ticks between the machine's start and the process's; with the id it names one process for ever.
+    /// Clock ticks between the machine's start and the process's; with the id it names one process
+    /// for ever.
     pub(crate) fn start_time(&self) -> u64 {
         self.start_time
     }
 
-    /// Waits until the process is gone and says how it ended.
+    /// Waits until the process has ended and returns how.
     pub(crate) async fn ended(&self) -> Exit {
-        // A pidfd is readable from the process's end on; an error would mean the descriptor itself is broken.
-        let _ready = self.descriptor.readable().await;
-        let exit = tokio::time::timeout(EXIT_REPORT, exits::claim(self.pid())).await;
-        match self.overstepped.get() {
-            Some(bound) => Exit::Overstepped(*bound),
+        // A pidfd is readable from the process's end on; an error would mean the descriptor itself
+        // is broken.
+        let _ = self.descriptor.readable().await;
+        let exit = tokio::time::timeout(EXIT_REPORT_TIMEOUT, exits::claim(self.pid())).await;
+        match self.exceeded.get() {
+            Some(bound) => Exit::Exceeded(*bound),
             None => exit.unwrap_or(Exit::Unknown),
         }
     }
 
-    /// Notes why it is about to be killed.
-    pub(crate) fn overstepped(&self, bound: Bound) {
+    /// Records which bound the process exceeded, before it is killed.
+    pub(crate) fn set_exceeded(&self, bound: Bound) {
         // The first bound is the reason.
-        let _noted = self.overstepped.set(bound);
+        let _ = self.exceeded.set(bound);
     }
 
     /// Signals the process and the group it leads. What is gone already is no error.
     pub(crate) fn signal(&self, signal: Signal) {
-        // The pidfd cannot hit a stranger. The group can be signalled by number only: so only while the number still
-        // belongs to this very process.
-        let _gone = pidfd_send_signal(&self.descriptor, signal);
+        // The pidfd cannot hit a stranger. The group can be signalled by number only: so only while
+        // the number still belongs to this very process.
+        let _ = pidfd_send_signal(&self.descriptor, signal);
         if start_time(self.pid()) == Some(self.start_time) {
-            let _no_group_yet = kill_process_group(self.pid, signal);
+            let _ = kill_process_group(self.pid, signal);
         }
     }
 }
 
 /// When process `pid` started, in clock ticks since the machine did. `None` when it is gone.
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
-    Seen::look(pid).map(|seen| seen.started)
+    ProcessStat::read(pid).map(|stat| stat.started)
 }
 
 #[cfg(test)]
@@ -88,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn start_time_is_that_of_this_process_and_none_of_nobody() {
+    fn start_time_is_known_for_living_processes_only() {
         let own = i32::try_from(std::process::id()).unwrap();
         assert!(start_time(own).unwrap() > 0);
         assert_eq!(start_time(i32::MAX), None);

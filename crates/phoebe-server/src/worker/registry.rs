@@ -1,5 +1,5 @@
-//! Where every process of ours is entered as long as it lives: with a record on disk, by which the next start knows it, and with a
-//! cgroup where the system lets the server make some.
+//! Where every process of ours is entered as long as it lives: with a record on disk, by which the
+//! next start knows it, and with a cgroup where the system lets the server make some.
 
 use std::io;
 
@@ -14,7 +14,8 @@ pub struct Registry {
     cgroups: Option<Cgroups>,
 }
 
-/// The entry of a living worker. Dropped, it ends what is in the worker's cgroup and removes the record.
+/// The entry of a living worker. Dropped, it ends what is in the worker's cgroup and removes the
+/// record.
 #[derive(Debug)]
 pub(super) struct Entry {
     _cgroup: Option<Cgroup>,

@@ -1,5 +1,6 @@
-//! Workers that are forked before anybody asks for them, so that no start waits for its fork. A spare knows no session, key or port
-//! and runs nothing of a user's. This keeps so many ready as are wanted and gives them away.
+//! Workers that are forked before anybody asks for them, so that no start waits for its fork. A
+//! spare knows no session, key or port and runs nothing of a user's. This keeps so many ready as
+//! are wanted and gives them away.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,9 +17,9 @@ use super::registry::Registry;
 use super::zygote::Zygote;
 
 /// Nobody has started for so long: there is time to fork.
-const CALM: Duration = Duration::from_millis(25);
+const QUIET_TIME: Duration = Duration::from_millis(25);
 /// After a fork that failed.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The spare workers of a launcher.
 pub(super) struct Spares {
@@ -34,7 +35,7 @@ struct Shared {
 
 impl Spares {
     /// Keeps `count` of them until `closing`.
-    pub(super) fn keep(
+    pub(super) fn start(
         count: usize,
         zygote: Zygote,
         registry: Registry,
@@ -53,7 +54,8 @@ impl Spares {
         self.shared.ready().pop()
     }
 
-    /// Makes up for those that were taken. To be called when that takes nothing from whoever took them.
+    /// Makes up for those that were taken. To be called when that takes nothing from whoever took
+    /// them.
     pub(super) fn refill(&self) {
         self.shared.wanted.notify_one();
     }
@@ -83,13 +85,13 @@ async fn fill(shared: Arc<Shared>, zygote: Zygote, registry: Registry) {
                 Ok(child) => shared.ready().push(child),
                 Err(error) => {
                     debug!(%error, "no spare worker");
-                    sleep(PAUSE).await;
+                    sleep(RETRY_PAUSE).await;
                     break;
                 }
             }
         }
         shared.wanted.notified().await;
         // A fork beside a start would only slow that.
-        while timeout(CALM, shared.wanted.notified()).await.is_ok() {}
+        while timeout(QUIET_TIME, shared.wanted.notified()).await.is_ok() {}
     }
 }

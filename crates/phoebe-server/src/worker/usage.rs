@@ -2,8 +2,9 @@
 
 use std::fs;
 
-/// MiB of memory that process `pid` and all its descendants really cost: the sum of their proportional set sizes, in which a page
-/// shared by n processes counts 1/n for each (`proc_pid_smaps_rollup(5)`). `None` when the process is gone.
+/// MiB of memory that process `pid` and all its descendants really cost: the sum of their
+/// proportional set sizes, in which a page shared by n processes counts 1/n for each
+/// (`proc_pid_smaps_rollup(5)`). `None` when the process is gone.
 ///
 /// Walks page tables: some milliseconds for a worker. Not for an asynchronous thread.
 pub(crate) fn proportional_set_size(pid: i32) -> Option<f64> {
@@ -13,7 +14,8 @@ pub(crate) fn proportional_set_size(pid: i32) -> Option<f64> {
     Some(own + children)
 }
 
-/// MiB of memory of process `pid` that belongs to no file (`proc_pid_status(5)`, `RssAnon`). `None` when the process is gone.
+/// MiB of memory of process `pid` that belongs to no file (`proc_pid_status(5)`, `RssAnon`). `None`
+/// when the process is gone.
 pub(crate) fn anonymous_memory(pid: i32) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     kib_of(&status, "RssAnon:").map(|kib| kib / 1024.0)

@@ -1,11 +1,13 @@
-//! The zygote and who looks after it: one Python process that has imported PHOEBE and is asked to fork workers.
+//! The zygote and its supervisor: one Python process that has imported PHOEBE and is asked to
+//! fork workers.
 //!
 //! ```text
-//!   started ──ready──► serving ──died, or silent too long──► replaced (started again, with a growing pause after failures)
+//!   started ──ready──► serving ──died or silent──► replaced (growing pause after failures)
 //! ```
 //!
-//! The supervisor task owns the process and its control channel. A request that was under way when the zygote died fails with
-//! [`ForkError::Lost`]; whoever asked may ask again. The zygote's death ends no worker.
+//! The supervisor task owns the process and its control channel. A request that was under way when
+//! the zygote died fails with [`ForkError::Lost`]; the caller may ask again. The zygote's death
+//! ends no worker.
 
 use std::collections::HashMap;
 use std::io;
@@ -24,27 +26,27 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use super::child;
 use super::exits::{self, Exit};
 use super::interpreter::Interpreter;
 use super::log_pipe;
 use super::packet_socket::{self, PacketSocket};
 use super::process::Process;
-use super::readiness::{IMPORT_LIMIT, PAUSE, PAUSE_MAXIMUM, Readiness};
+use super::readiness::{IMPORT_TIMEOUT, RETRY_PAUSE, RETRY_PAUSE_MAXIMUM, Readiness};
 use super::registry::Registry;
 use super::sandbox;
 use super::usage;
 
-/// Forks asked for and not answered at once; the others wait in the server, where they can still be given up.
+/// Forks that the zygote works on at a time; the others wait in the server, where they can still be
+/// given up.
 const IN_FLIGHT: usize = 8;
 /// Forks that may wait; beyond, a rush is turned away at once instead of after its patience.
 const QUEUE: usize = 512;
 /// A zygote runs nothing of a user's. One that grows by so many MiB all the same is replaced.
 const GROWTH_MAXIMUM: f64 = 64.0;
 /// How often its size is looked at.
-const SIZE_INTERVAL: Duration = Duration::from_secs(10);
+const SIZE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// A zygote that has forks to do and says nothing for so long is wedged.
-const SILENCE: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why there is no worker.
 #[derive(Debug, Error)]
@@ -63,22 +65,22 @@ pub(crate) enum ForkError {
     Refused(String),
 }
 
-/// A wish, and where its answer goes.
-enum Wish {
+/// A request to the zygote, with the channel for its answer.
+enum Request {
     Worker { lifeline: OwnedFd, log: OwnedFd, answer: Answer<Process> },
     Passbands { answer: Answer<Vec<String>> },
 }
 
 type Answer<T> = oneshot::Sender<Result<T, ForkError>>;
 
-/// A wish that the zygote was told of.
-enum Asked {
+/// A request that was sent to the zygote.
+enum PendingRequest {
     Worker(Answer<Process>),
     Passbands(Answer<Vec<String>>),
 }
 
-impl Wish {
-    fn is_given_up(&self) -> bool {
+impl Request {
+    fn is_abandoned(&self) -> bool {
         match self {
             Self::Worker { answer, .. } => answer.is_closed(),
             Self::Passbands { answer } => answer.is_closed(),
@@ -87,16 +89,16 @@ impl Wish {
 
     fn refuse(self, reason: String) {
         match self {
-            Self::Worker { answer, .. } => Asked::Worker(answer),
-            Self::Passbands { answer } => Asked::Passbands(answer),
+            Self::Worker { answer, .. } => PendingRequest::Worker(answer),
+            Self::Passbands { answer } => PendingRequest::Passbands(answer),
         }
         .refuse(reason);
     }
 }
 
-impl Asked {
+impl PendingRequest {
     fn refuse(self, reason: String) {
-        // Whoever asked may have given up.
+        // The caller may have given up.
         match self {
             Self::Worker(answer) => drop(answer.send(Err(ForkError::Refused(reason)))),
             Self::Passbands(answer) => drop(answer.send(Err(ForkError::Refused(reason)))),
@@ -107,7 +109,7 @@ impl Asked {
 /// Handle to the zygote, whichever generation lives.
 #[derive(Clone)]
 pub(crate) struct Zygote {
-    wishes: mpsc::Sender<Wish>,
+    requests: mpsc::Sender<Request>,
     readiness: watch::Receiver<Readiness>,
     supervisor: TaskTracker,
 }
@@ -119,13 +121,13 @@ impl Zygote {
         registry: Registry,
         closing: CancellationToken,
     ) -> Self {
-        let (wishes, waiting) = mpsc::channel(QUEUE);
+        let (requests, waiting) = mpsc::channel(QUEUE);
         let (publish, readiness) = watch::channel(Readiness::Starting);
         let supervisor = TaskTracker::new();
         let work = Supervisor { interpreter, registry, waiting, publish, closing }.run();
         supervisor.spawn(work);
         supervisor.close();
-        Self { wishes, readiness, supervisor }
+        Self { requests, readiness, supervisor }
     }
 
     /// Whether forks are served, and a way to wait for a change of it.
@@ -140,17 +142,17 @@ impl Zygote {
 
     /// Asks for a worker that gets these two descriptors, and waits for its start in the lifeline.
     pub(crate) async fn fork(&self, lifeline: OwnedFd, log: OwnedFd) -> Result<Process, ForkError> {
-        self.ask(|answer| Wish::Worker { lifeline, log, answer }).await
+        self.ask(|answer| Request::Worker { lifeline, log, answer }).await
     }
 
     /// Asks which passbands there are now.
     pub(crate) async fn passbands(&self) -> Result<Vec<String>, ForkError> {
-        self.ask(|answer| Wish::Passbands { answer }).await
+        self.ask(|answer| Request::Passbands { answer }).await
     }
 
-    async fn ask<T>(&self, wish: impl FnOnce(Answer<T>) -> Wish) -> Result<T, ForkError> {
+    async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, ForkError> {
         let (answer, answered) = oneshot::channel();
-        self.wishes.try_send(wish(answer)).map_err(|error| match error {
+        self.requests.try_send(request(answer)).map_err(|error| match error {
             TrySendError::Full(_) => ForkError::Overloaded,
             TrySendError::Closed(_) => ForkError::Refused("the server is stopping".to_owned()),
         })?;
@@ -161,15 +163,15 @@ impl Zygote {
 struct Supervisor {
     interpreter: Interpreter,
     registry: Registry,
-    waiting: mpsc::Receiver<Wish>,
+    waiting: mpsc::Receiver<Request>,
     publish: watch::Sender<Readiness>,
     closing: CancellationToken,
 }
 
-/// Why a generation is over.
-enum Over {
+/// Why a process of the zygote ended.
+enum GenerationEnd {
     /// Nobody needs a zygote any more.
-    NotNeeded,
+    Closed,
     /// It never became ready.
     NeverReady(String),
     /// It served, and died or was ended.
@@ -178,17 +180,17 @@ enum Over {
 
 impl Supervisor {
     async fn run(mut self) {
-        let mut pause = PAUSE;
+        let mut pause = RETRY_PAUSE;
         loop {
             self.publish.send_replace(Readiness::Starting);
-            match self.generation().await {
-                Ok(Over::NotNeeded) => return,
-                Ok(Over::Died(reason)) => {
+            match self.run_generation().await {
+                Ok(GenerationEnd::Closed) => return,
+                Ok(GenerationEnd::Died(reason)) => {
                     warn!(reason, "the zygote is replaced");
-                    pause = PAUSE;
+                    pause = RETRY_PAUSE;
                     continue;
                 }
-                Ok(Over::NeverReady(reason)) => {
+                Ok(GenerationEnd::NeverReady(reason)) => {
                     self.publish.send_replace(Readiness::Failed(reason))
                 }
                 Err(error) => self.publish.send_replace(Readiness::Failed(error.to_string())),
@@ -196,15 +198,16 @@ impl Supervisor {
             if let Readiness::Failed(reason) = &*self.publish.borrow() {
                 error!(reason, retry_in_seconds = pause.as_secs_f64(), "no zygote");
             }
-            if self.refuse_for(pause).await.is_none() {
+            if self.refuse_requests_for(pause).await.is_none() {
                 return;
             }
-            pause = (pause * 2).min(PAUSE_MAXIMUM);
+            pause = (pause * 2).min(RETRY_PAUSE_MAXIMUM);
         }
     }
 
-    /// Answers every wish with the failure until the pause is over. `None` when nobody can wish any more.
-    async fn refuse_for(&mut self, pause: Duration) -> Option<()> {
+    /// Answers every request with the failure until the pause is over. `None` when nobody can ask
+    /// any more.
+    async fn refuse_requests_for(&mut self, pause: Duration) -> Option<()> {
         let Readiness::Failed(reason) = self.publish.borrow().clone() else { return Some(()) };
         let end = sleep(pause);
         tokio::pin!(end);
@@ -212,34 +215,35 @@ impl Supervisor {
             tokio::select! {
                 () = &mut end => return Some(()),
                 () = self.closing.cancelled() => return None,
-                wish = self.waiting.recv() => wish?.refuse(reason.clone()),
+                request = self.waiting.recv() => request?.refuse(reason.clone()),
             }
         }
     }
 
-    async fn generation(&mut self) -> io::Result<Over> {
+    async fn run_generation(&mut self) -> io::Result<GenerationEnd> {
         let (control, theirs) = packet_socket::pair()?;
-        let output = log_pipe::open(child::always("zygote"))?;
+        let output = log_pipe::open(log_pipe::fixed_source("zygote"))?;
         let error = output.try_clone()?;
         let process = self.interpreter.start("zygote", Stdio::from(theirs), output, error)?;
         let record = self.registry.record(&process)?;
         let closing = self.closing.clone();
-        let over = tokio::select! {
-            over = self.life(&control, &process) => over,
-            () = closing.cancelled() => Over::NotNeeded,
+        let end = tokio::select! {
+            end = self.load_and_serve(&control, &process) => end,
+            () = closing.cancelled() => GenerationEnd::Closed,
         };
         // It ends by itself when its channel closes; it is not waited for longer than a moment.
         drop(control);
         if timeout(Duration::from_millis(500), process.ended()).await.is_err() {
             process.signal(Signal::KILL);
-            let _exit = timeout(Duration::from_secs(2), process.ended()).await;
+            // The next start ends a process that is left.
+            let _ = timeout(Duration::from_secs(2), process.ended()).await;
         }
         drop(record);
-        Ok(over)
+        Ok(end)
     }
 
     /// From its start to its end.
-    async fn life(&mut self, control: &PacketSocket, process: &Process) -> Over {
+    async fn load_and_serve(&mut self, control: &PacketSocket, process: &Process) -> GenerationEnd {
         let started = Instant::now();
         info!(pid = process.pid(), "loading PHOEBE; sessions that are asked for meanwhile wait");
         match self.wait_until_ready(control, process).await {
@@ -255,7 +259,7 @@ impl Supervisor {
                 self.publish.send_replace(Readiness::Ready(Arc::new(info)));
                 self.serve(control, process).await
             }
-            Err(reason) => Over::NeverReady(reason),
+            Err(reason) => GenerationEnd::NeverReady(reason),
         }
     }
 
@@ -264,8 +268,8 @@ impl Supervisor {
         control: &PacketSocket,
         process: &Process,
     ) -> Result<Info, String> {
-        match timeout(IMPORT_LIMIT, control.receive()).await {
-            Err(_) => Err(format!("PHOEBE was not imported within {} s", IMPORT_LIMIT.as_secs())),
+        match timeout(IMPORT_TIMEOUT, control.receive()).await {
+            Err(_) => Err(format!("PHOEBE was not imported within {} s", IMPORT_TIMEOUT.as_secs())),
             Ok(Ok(Some(FromZygote::Ready { ready }))) => Ok(ready),
             Ok(Ok(Some(FromZygote::Fatal { fatal }))) => Err(fatal),
             Ok(Ok(Some(other))) => Err(format!("it sent {other:?} before it was ready")),
@@ -276,78 +280,86 @@ impl Supervisor {
         }
     }
 
-    async fn serve(&mut self, control: &PacketSocket, process: &Process) -> Over {
+    async fn serve(&mut self, control: &PacketSocket, process: &Process) -> GenerationEnd {
         let mut number = 0;
-        let mut asked: HashMap<u64, Asked> = HashMap::new();
-        let mut heard = Instant::now();
+        let mut pending: HashMap<u64, PendingRequest> = HashMap::new();
+        let mut last_packet = Instant::now();
         let size = usage::anonymous_memory(process.pid()).unwrap_or_default();
-        let mut look = interval(SIZE_INTERVAL);
+        let mut size_check = interval(SIZE_CHECK_INTERVAL);
         loop {
             tokio::select! {
-                wish = self.waiting.recv(), if asked.len() < IN_FLIGHT => {
-                    let Some(wish) = wish else { return Over::NotNeeded };
-                    if wish.is_given_up() {
+                request = self.waiting.recv(), if pending.len() < IN_FLIGHT => {
+                    let Some(request) = request else { return GenerationEnd::Closed };
+                    if request.is_abandoned() {
                         continue;
                     }
-                    if asked.is_empty() {
-                        heard = Instant::now();
+                    if pending.is_empty() {
+                        last_packet = Instant::now();
                     }
                     number += 1;
-                    let sent = match wish {
-                        Wish::Worker { lifeline, log, answer } => {
-                            asked.insert(number, Asked::Worker(answer));
+                    let sent = match request {
+                        Request::Worker { lifeline, log, answer } => {
+                            pending.insert(number, PendingRequest::Worker(answer));
                             let descriptors = [lifeline.as_fd(), log.as_fd()];
                             control.send(&ToZygote::Fork { fork: number }, &descriptors).await
                         }
-                        Wish::Passbands { answer } => {
-                            asked.insert(number, Asked::Passbands(answer));
+                        Request::Passbands { answer } => {
+                            pending.insert(number, PendingRequest::Passbands(answer));
                             control.send(&ToZygote::Passbands { passbands: number }, &[]).await
                         }
                     };
                     if let Err(error) = sent {
-                        return Over::Died(format!("its control channel broke: {error}"));
+                        return GenerationEnd::Died(format!("its control channel broke: {error}"));
                     }
                 }
                 packet = control.receive() => {
-                    heard = Instant::now();
+                    last_packet = Instant::now();
                     match packet {
-                        Ok(Some(packet)) => Self::note(packet, &mut asked),
-                        Ok(None) => return Over::Died(format!("it ended ({})", process.ended().await)),
-                        Err(error) => return Over::Died(format!("its control channel broke: {error}")),
+                        Ok(Some(packet)) => Self::handle_packet(packet, &mut pending),
+                        Ok(None) => {
+                            let exit = process.ended().await;
+                            return GenerationEnd::Died(format!("it ended ({exit})"));
+                        }
+                        Err(error) => {
+                            let reason = format!("its control channel broke: {error}");
+                            return GenerationEnd::Died(reason);
+                        }
                     }
                 }
-                _ = look.tick(), if asked.is_empty() => {
+                _ = size_check.tick(), if pending.is_empty() => {
                     let grown = usage::anonymous_memory(process.pid()).unwrap_or_default() - size;
                     if grown > GROWTH_MAXIMUM {
-                        return Over::Died(format!("it grew by {grown:.0} MiB"));
+                        return GenerationEnd::Died(format!("it grew by {grown:.0} MiB"));
                     }
                 }
-                () = sleep_until(heard + SILENCE), if !asked.is_empty() => {
+                () = sleep_until(last_packet + RESPONSE_TIMEOUT), if !pending.is_empty() => {
                     process.signal(Signal::KILL);
-                    return Over::Died(format!("it forked nothing for {} s", SILENCE.as_secs()));
+                    let seconds = RESPONSE_TIMEOUT.as_secs();
+                    return GenerationEnd::Died(format!("it forked nothing for {seconds} s"));
                 }
             }
         }
     }
 
-    fn note(packet: FromZygote, asked: &mut HashMap<u64, Asked>) {
-        // Whoever asked may have given up; then the worker's lifeline is closed and it dies of that.
+    fn handle_packet(packet: FromZygote, pending: &mut HashMap<u64, PendingRequest>) {
+        // The caller may have given up; then the worker's lifeline is closed and it dies of
+        // that.
         match packet {
             FromZygote::Forked { forked, pid } => {
                 exits::forget(pid);
                 let watched = Process::watch(pid);
-                if let Some(Asked::Worker(answer)) = asked.remove(&forked) {
+                if let Some(PendingRequest::Worker(answer)) = pending.remove(&forked) {
                     drop(answer.send(watched.map_err(|_| ForkError::Ended)));
                 }
             }
             FromZygote::Passbands { passbands, names } => {
-                if let Some(Asked::Passbands(answer)) = asked.remove(&passbands) {
+                if let Some(PendingRequest::Passbands(answer)) = pending.remove(&passbands) {
                     drop(answer.send(Ok(names)));
                 }
             }
             FromZygote::Failed { failed, error } => {
-                if let Some(wish) = asked.remove(&failed) {
-                    wish.refuse(error);
+                if let Some(request) = pending.remove(&failed) {
+                    request.refuse(error);
                 }
             }
             FromZygote::Exited { exited, code, signal } => {

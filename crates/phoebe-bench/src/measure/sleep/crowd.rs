@@ -1,4 +1,5 @@
-//! Many sessions on few ports, nearly all asleep, woken at random by many clients at once; and whether anything grows meanwhile.
+//! Many sessions on few ports, nearly all asleep, woken at random by many clients at once; and
+//! whether anything grows meanwhile.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -88,8 +89,9 @@ pub(crate) struct Footprint {
 
 /// Measures them.
 ///
-/// A sample is the time from asking a session for one value, seen asleep just before, to the whole answer, while the other clients
-/// do the same: it includes the wait for the cores that all share and, as all ports are taken, another session's falling asleep.
+/// A sample is the time from asking a session for one value, seen asleep just before, to the whole
+/// answer, while the other clients do the same: it includes the wait for the cores that all share
+/// and, as all ports are taken, another session's falling asleep.
 pub(super) async fn measure(settings: &Settings, plan: &Plan) -> Result<Crowd> {
     ensure!(plan.sleepers_awake >= CLIENTS, "each client needs a port");
     let settings = Settings { ports: plan.sleepers_awake, ..settings.clone() };
@@ -99,7 +101,8 @@ pub(super) async fn measure(settings: &Settings, plan: &Plan) -> Result<Crowd> {
         let share = (number..plan.sleepers).step_by(CLIENTS).count();
         clients.push(Client::start(&server, number, share).await?);
     }
-    // Afterwards all that are awake have been woken, as after the cycles, and the server has grown as large as it needs to be.
+    // Afterwards all that are awake have been woken, as after the cycles, and the server has grown
+    // as large as it needs to be.
     let warm_up = wakes(&mut clients, plan.spell(plan.sleepers)).await?;
     let before = footprint(&server, &mut clients[0].connection).await?;
     let began = Instant::now();

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::auth::{AuthError, Credential, Identity, Role};
+use crate::auth::error::AuthError;
+use crate::auth::identity::{Credential, Identity};
+use crate::auth::role::Role;
 
 /// Longer ids and names are no ids and names.
 const MAX_TEXT: usize = 255;
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn only_known_roles_raise_anybody() {
+    fn only_known_roles_are_granted() {
         for (claims, claim, role) in [
             (json!({"role": "admin"}), "role", "admin"),
             (json!({"role": "Admin"}), "role", "student"),
@@ -125,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_has_an_id() {
+    fn the_sub_claim_is_required() {
         let long = "x".repeat(256);
         for sub in [json!(""), json!(7), json!(null), json!(["x"]), json!(long)] {
             let claims = json!({"sub": sub});

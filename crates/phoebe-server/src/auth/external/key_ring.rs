@@ -1,5 +1,6 @@
-//! The newest keys of a source, kept fresh by one task: it looks at regular times, at SIGHUP, and when a token names a key that is not
-//! there, though not more often than every ten seconds. What cannot be renewed stays as it was.
+//! The newest keys of a source, kept fresh by one task: it looks at regular times, at SIGHUP, and
+//! when a token names a key that is not there, though not more often than every ten seconds. What
+//! cannot be renewed stays as it was.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::source::{Source, SourceError};
 
 /// How often a source is looked at.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(super) struct RefreshIntervals {
     /// The shortest time between two looks.
     pub(super) pause: Duration,
     /// The time between two looks that nobody asked for.
@@ -26,14 +27,14 @@ pub(super) struct Pace {
 /// How long a token waits for the keys to be looked at.
 const WAIT: Duration = Duration::from_secs(12);
 
-impl Pace {
-    /// The pace for a file: to look costs nothing.
+impl RefreshIntervals {
+    /// The intervals for a file: to look costs nothing.
     pub(super) const FILE: Self = Self {
         pause: Duration::from_secs(10),
         period: Duration::from_secs(60),
         again: Duration::from_secs(60),
     };
-    /// The pace for a URL, whose server others ask too.
+    /// The intervals for a URL, whose server others ask too.
     pub(super) const URL: Self = Self {
         pause: Duration::from_secs(10),
         period: Duration::from_secs(15 * 60),
@@ -44,7 +45,7 @@ impl Pace {
 /// Keys, and a way to ask for newer ones.
 pub(super) struct KeyRing {
     states: watch::Receiver<State>,
-    wishes: mpsc::Sender<()>,
+    requests: mpsc::Sender<()>,
     pause: Duration,
 }
 
@@ -59,13 +60,16 @@ impl KeyRing {
     /// Keys that stay as they are.
     pub(super) fn fixed(keys: Keys) -> Self {
         let state = State { keys: Some(Arc::new(keys)), looked: None };
-        let (wishes, _) = mpsc::channel(1);
-        Self { states: watch::channel(state).1, wishes, pause: Duration::ZERO }
+        let (requests, _) = mpsc::channel(1);
+        Self { states: watch::channel(state).1, requests, pause: Duration::ZERO }
     }
 
     /// The keys of a source. Those of a file must be there now; a URL is asked in the background.
-    pub(super) fn of_source(source: Source, pace: Pace) -> Result<Self, SourceError> {
-        let (wishes, wished) = mpsc::channel(1);
+    pub(super) fn of_source(
+        source: Source,
+        intervals: RefreshIntervals,
+    ) -> Result<Self, SourceError> {
+        let (requests, requested) = mpsc::channel(1);
         let (mut state, mut read) = (State::default(), None);
         if source.is_local() {
             let bytes = source.read_file()?;
@@ -73,9 +77,9 @@ impl KeyRing {
             read = Some(bytes);
         }
         let (sender, states) = watch::channel(state);
-        let keeper = Keeper { source, pace, states: sender, read, reported: None };
-        tokio::spawn(keeper.keep_fresh(wished));
-        Ok(Self { states, wishes, pause: pace.pause })
+        let refresher = Refresher { source, intervals, states: sender, read, reported: None };
+        tokio::spawn(refresher.run(requested));
+        Ok(Self { states, requests, pause: intervals.pause })
     }
 
     /// The keys there are; none until a URL has answered for the first time.
@@ -88,9 +92,11 @@ impl KeyRing {
         let mut states = self.states.clone();
         let looked = states.borrow_and_update().looked;
         let is_recent = looked.is_some_and(|looked| looked.elapsed() < self.pause);
-        // A wish that waits already is enough for all; nobody hears one where keys stay as they are.
-        if !is_recent && !matches!(self.wishes.try_send(()), Err(TrySendError::Closed(()))) {
-            let _too_late = timeout(WAIT, states.changed()).await;
+        // A request that waits already is enough for all; nobody hears one where keys stay as they
+        // are.
+        if !is_recent && !matches!(self.requests.try_send(()), Err(TrySendError::Closed(()))) {
+            // After the timeout the token is checked with the keys that are there.
+            let _ = timeout(WAIT, states.changed()).await;
         }
         let state = states.borrow();
         state.keys.clone()
@@ -98,33 +104,34 @@ impl KeyRing {
 }
 
 /// The task behind a [`KeyRing`]; it ends with it.
-struct Keeper {
+struct Refresher {
     source: Source,
-    pace: Pace,
+    intervals: RefreshIntervals,
     states: watch::Sender<State>,
     /// What the keys were made of.
     read: Option<Vec<u8>>,
     reported: Option<String>,
 }
 
-impl Keeper {
-    async fn keep_fresh(mut self, mut wished: mpsc::Receiver<()>) {
-        let mut hang_up = signal(SignalKind::hangup()).ok();
+impl Refresher {
+    async fn run(mut self, mut requested: mpsc::Receiver<()>) {
+        let mut hangup = signal(SignalKind::hangup()).ok();
         loop {
-            let looked = self.look().await;
-            // Whoever wished for this look has it.
-            while wished.try_recv().is_ok() {}
-            let again = Instant::now() + if looked { self.pace.period } else { self.pace.again };
-            // Not sooner, whatever is wished meanwhile.
+            let looked = self.refresh().await;
+            // Whoever requested for this look has it.
+            while requested.try_recv().is_ok() {}
+            let again =
+                Instant::now() + if looked { self.intervals.period } else { self.intervals.again };
+            // Not sooner, whatever is requested meanwhile.
             tokio::select! {
-                () = sleep(self.pace.pause) => {}
+                () = sleep(self.intervals.pause) => {}
                 () = self.states.closed() => return,
             }
             tokio::select! {
                 () = sleep_until(again) => {}
-                wish = wished.recv() => if wish.is_none() { return },
+                request = requested.recv() => if request.is_none() { return },
                 () = async {
-                    match &mut hang_up {
+                    match &mut hangup {
                         Some(signal) => { signal.recv().await; }
                         None => std::future::pending().await,
                     }
@@ -135,7 +142,7 @@ impl Keeper {
     }
 
     /// Looks at the source and publishes its keys. Returns whether they are what it has now.
-    async fn look(&mut self) -> bool {
+    async fn refresh(&mut self) -> bool {
         let found = match self.source.read().await {
             Ok(bytes) if self.read.as_ref() == Some(&bytes) => Ok(None),
             Ok(bytes) => self.source.parse(&bytes).map(|keys| Some((keys, bytes))),

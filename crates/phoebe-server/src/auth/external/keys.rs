@@ -1,5 +1,6 @@
-//! The keys that verify tokens: what a secret, a PEM file or a JSON Web Key Set (JWKS) holds, each with the algorithms it may be used
-//! with. A public key never becomes a shared secret: the algorithms follow from the key's type, never from a token.
+//! The keys that verify tokens: what a secret, a PEM file or a JSON Web Key Set (JWKS) holds, each
+//! with the algorithms it may be used with. A public key never becomes a shared secret: the
+//! algorithms follow from the key's type, never from a token.
 
 use std::str::FromStr as _;
 
@@ -44,7 +45,8 @@ pub(super) enum KeyError {
     NotASet(String),
     /// A key set without a key that can verify a token.
     #[error(
-        "the key set has no key that can verify a signature: RSA of 2048 bits or more, EC on P-256 or P-384, or Ed25519"
+        "the key set has no key that can verify a signature: RSA of 2048 bits or \
+         more, EC on P-256 or P-384, or Ed25519"
     )]
     NoUsableKey,
     /// Keys that the settings do not let be used.

@@ -1,4 +1,5 @@
-//! Where keys come from: a file, or a URL that is asked with bounds on time and size. It caches nothing.
+//! Where keys come from: a file, or a URL that is asked with bounds on time and size. It caches
+//! nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -171,7 +172,7 @@ async fn fetch(
     http: &Client<HttpsConnector<HttpConnector>, Body>,
 ) -> Result<Vec<u8>, String> {
     let fetched = async {
-        let answer = http.get(url.clone()).await.map_err(|error| in_words(&error))?;
+        let answer = http.get(url.clone()).await.map_err(|error| with_causes(&error))?;
         match answer.status() {
             StatusCode::OK => {}
             status if status.is_redirection() => {
@@ -191,7 +192,7 @@ async fn fetch(
 }
 
 /// An error with its causes: the first says only that a connection failed.
-fn in_words(error: &dyn std::error::Error) -> String {
+fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -206,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_come_from_where_nobody_between_can_change_them() {
+    fn only_https_and_loopback_urls_are_accepted() {
         for good in [
             "https://x.org/keys",
             "https://x.org:8443/a?b=c",

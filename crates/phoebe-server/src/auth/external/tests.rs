@@ -1,5 +1,5 @@
-//! Tokens of another service: every algorithm, every way to forge one, and keys that change while the server runs, fetched from a real
-//! HTTP server.
+//! Tokens of another service: every algorithm, every way to forge one, and keys that change while
+//! the server runs, fetched from a real HTTP server.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -231,7 +231,7 @@ async fn what_is_not_signed_is_refused() {
 }
 
 #[tokio::test]
-async fn claims_are_held_to_the_settings() {
+async fn claims_are_checked_against_the_settings() {
     let signer = Signer::p256();
     let settings = AuthSettings {
         jwt_issuer: "https://issuer.org".to_owned(),
@@ -278,7 +278,7 @@ async fn claims_are_held_to_the_settings() {
 }
 
 #[test]
-fn what_holds_no_usable_key_is_told() {
+fn sources_without_a_usable_key_are_refused() {
     let pem = |text: &str| Keys::of_pem(text.as_bytes(), &[]).map(|_| ()).unwrap_err();
     let private = KeyPair::generate().unwrap().serialize_pem();
     assert_eq!(pem(&private), KeyError::Private);
@@ -349,7 +349,7 @@ struct KeyServer {
     task: JoinHandle<()>,
 }
 
-const QUICK: Pace = Pace {
+const QUICK: RefreshIntervals = RefreshIntervals {
     pause: Duration::from_millis(200),
     period: Duration::from_secs(600),
     again: Duration::from_millis(250),
@@ -401,9 +401,9 @@ impl Drop for KeyServer {
     }
 }
 
-fn fetching(url: &Uri, pace: Pace) -> ExternalTokens {
+fn fetching(url: &Uri, intervals: RefreshIntervals) -> ExternalTokens {
     let source = Source::set(&url.to_string(), Vec::new()).unwrap();
-    ExternalTokens::new(KeyRing::of_source(source, pace).unwrap(), &AuthSettings::default())
+    ExternalTokens::new(KeyRing::of_source(source, intervals).unwrap(), &AuthSettings::default())
 }
 
 #[tokio::test]
@@ -448,8 +448,8 @@ async fn unknown_names_do_not_flood_the_service() {
     let signer = Signer::p256();
     let server = KeyServer::start().await;
     server.gives(&[signer.jwk("k", json!({}))]);
-    let pace = Pace { pause: Duration::from_secs(600), ..QUICK };
-    let tokens = Arc::new(fetching(&server.url, pace));
+    let intervals = RefreshIntervals { pause: Duration::from_secs(600), ..QUICK };
+    let tokens = Arc::new(fetching(&server.url, intervals));
     tokens.verify(&signer.sign(Algorithm::ES256, "k", json!({}))).await.unwrap();
     let mut tries = Vec::new();
     for number in 0..200 {
@@ -492,7 +492,7 @@ async fn a_service_that_fails_leaves_the_last_keys_in_use() {
 }
 
 #[tokio::test]
-async fn until_the_service_is_there_nobody_is_let_in_and_then_everybody_is() {
+async fn tokens_are_refused_until_the_service_has_answered() {
     let signer = Signer::p256();
     let good = signer.sign(Algorithm::ES256, "k", json!({}));
     let reserved = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -516,8 +516,8 @@ async fn a_renewed_file_is_read_and_a_broken_one_ignored() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("key.pem");
     fs::write(&file, &old.public_pem).unwrap();
-    let pace = Pace { period: QUICK.pause, ..QUICK };
-    let ring = KeyRing::of_source(Source::public_key(file.clone(), Vec::new()), pace).unwrap();
+    let intervals = RefreshIntervals { period: QUICK.pause, ..QUICK };
+    let ring = KeyRing::of_source(Source::public_key(file.clone(), Vec::new()), intervals).unwrap();
     let tokens = ExternalTokens::new(ring, &AuthSettings::default());
     let (by_old, by_new) =
         (old.sign(Algorithm::ES256, "", json!({})), new.sign(Algorithm::ES256, "any", json!({})));
@@ -536,7 +536,7 @@ async fn a_renewed_file_is_read_and_a_broken_one_ignored() {
 }
 
 #[tokio::test]
-async fn keys_come_over_https_from_whom_this_machine_trusts() {
+async fn https_sources_need_a_trusted_certificate() {
     use rcgen::generate_simple_self_signed;
     use rustls::crypto::ring;
     use rustls::{ClientConfig, RootCertStore};

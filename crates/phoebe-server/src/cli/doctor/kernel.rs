@@ -34,7 +34,8 @@ fn pidfd() -> Finding {
 fn sandbox(settings: &Settings) -> Finding {
     let subject = "sandbox";
     if settings.worker.sandbox == Sandbox::Off {
-        let advice = "set [worker] sandbox to \"enforce\", unless you trust everybody who may have a session with this account";
+        let advice = "set [worker] sandbox to \"enforce\", unless you trust everybody who \
+                      may have a session with this account";
         return Finding::warning(subject, "off: workers are not contained", advice);
     }
     let missing = missing();
@@ -51,14 +52,16 @@ fn sandbox(settings: &Settings) -> Finding {
     let advice = "use Linux 6.12 or newer with Landlock switched on (`lsm=landlock,…`)";
     if settings.worker.sandbox == Sandbox::Enforce {
         let advice = format!(
-            "{advice}, or set [worker] sandbox = \"best-effort\" and give sessions to people you trust"
+            "{advice}, or set [worker] sandbox = \"best-effort\" and give sessions to \
+             people you trust"
         );
         return Finding::failed(subject, text, advice);
     }
     Finding::warning(subject, text, format!("{advice}; else give sessions to people you trust"))
 }
 
-/// What bounds memory and processes of a session. A service may have a cgroup that this shell has not.
+/// What bounds memory and processes of a session. A service may have a cgroup that this shell has
+/// not.
 fn bounds(settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
     let place = match Place::find(&settings.worker.cgroup) {
@@ -96,10 +99,10 @@ fn memory_bound(memory: MemoryBound) -> Finding {
 fn process_bound(processes: ProcessBound) -> Finding {
     let text = format!("bound: {processes}");
     let advice = match processes {
-        ProcessBound::Looks(_, Counting::Refused(_)) => {
+        ProcessBound::Polling(_, Counting::Refused(_)) => {
             "allow user namespaces, or give the server a cgroup (`Delegate=` in a systemd unit)"
         }
-        ProcessBound::Looks(..) => {
+        ProcessBound::Polling(..) => {
             "name a [worker] user, or give the server a cgroup (`Delegate=` in a systemd unit)"
         }
         ProcessBound::None => "set [worker] sandbox to \"enforce\", or give the server a cgroup",
@@ -149,7 +152,7 @@ mod tests {
         assert_eq!(level(ProcessBound::Cgroup(66)), Level::Ok);
         assert_eq!(level(ProcessBound::Namespace(66)), Level::Ok);
         for reason in [Counting::Root, Counting::Refused(1)] {
-            assert_eq!(level(ProcessBound::Looks(66, reason)), Level::Warning);
+            assert_eq!(level(ProcessBound::Polling(66, reason)), Level::Warning);
         }
         assert_eq!(level(ProcessBound::None), Level::Warning);
         assert_eq!(memory_bound(MemoryBound::None).level, Level::Warning);

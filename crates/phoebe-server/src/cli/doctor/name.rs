@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_program_of_that_name_is_told() {
+    fn another_program_of_that_name_is_a_warning() {
         let folder = tempfile::tempdir().expect("a folder");
         let (own, other) = (folder.path().join("own"), folder.path().join("other"));
         std::fs::write(&own, "").expect("written");

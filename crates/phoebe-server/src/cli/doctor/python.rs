@@ -127,7 +127,8 @@ fn counted(names: &[String]) -> Finding {
         return Finding::failed(
             "passbands",
             "PHOEBE finds none",
-            "`phoebe-server passbands install FILE` adds some; docs/passbands.md says where they are",
+            "`phoebe-server passbands install FILE` adds some; docs/passbands.md says where \
+             they are",
         );
     }
     let shown = names.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ");

@@ -18,7 +18,8 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
         Err(error) => Finding::failed(
             SUBJECT,
             error.to_string(),
-            "correct [server] tls_cert and tls_key, or remove both and put a proxy that ends TLS in front",
+            "correct [server] tls_cert and tls_key, or remove both and put a proxy that \
+             ends TLS in front",
         ),
     }]
 }

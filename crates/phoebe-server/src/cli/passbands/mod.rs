@@ -13,7 +13,7 @@ use phoebe_protocol::packet::{PassbandAnswer, PassbandFile};
 
 use super::Failure;
 use crate::config::Settings;
-use crate::worker::{Interpreter, PassbandError, look_at_passbands, reap_children};
+use crate::worker::{Interpreter, PassbandError, inspect_passbands, reap_children};
 use crate::{environment, logging, passbands};
 
 /// Arguments of `passbands`.
@@ -118,7 +118,7 @@ impl<'a> Phoebe<'a> {
     }
 
     fn ask(&self, file: Option<&Path>) -> Result<PassbandAnswer, PassbandError> {
-        self.runtime.block_on(look_at_passbands(&self.interpreter, self.settings, file))
+        self.runtime.block_on(inspect_passbands(&self.interpreter, self.settings, file))
     }
 
     /// Whether a file is one of those that were installed.

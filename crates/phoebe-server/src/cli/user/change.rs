@@ -134,7 +134,8 @@ pub(super) fn leave(group: &str, emails: &[String], settings: &Settings) -> Resu
     emails.iter().try_for_each(|email| print(&format!("{email} is not in {group}.\n")))
 }
 
-/// A password that was made, if that is wanted, and the hash of it or of the one that the user gave.
+/// A password that was made, if that is wanted, and the hash of it or of the one that the user
+/// gave.
 fn new_password(generate: bool, settings: &Settings) -> Result<(Option<String>, String), Failure> {
     let rules = Rules::of(&settings.auth);
     let generated = generate.then(|| passwords::generate(&rules));

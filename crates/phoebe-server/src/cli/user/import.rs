@@ -88,7 +88,8 @@ fn plan(
                 let role = Role::or_student(&user.role);
                 if let Some(wanted) = person.role.filter(|wanted| *wanted != role) {
                     problems.push(format!(
-                        "line {}: {} has an account as {role}, not {wanted}; change it with `user set-role`",
+                        "line {}: {} has an account as {role}, not {wanted}; change it with \
+                         `user set-role`",
                         person.line, person.email
                     ));
                 }

@@ -1,5 +1,5 @@
-//! `phoebe-server user`: accounts, also while a server runs, which follows within seconds. What is done is written to the
-//! audit log with it.
+//! `phoebe-server user`: accounts, also while a server runs, which follows within seconds. What is
+//! done is written to the audit log with it.
 
 mod change;
 mod import;
@@ -29,7 +29,8 @@ pub(super) struct Arguments {
 enum Command {
     /// Make an account
     ///
-    /// Asks for the password, or reads it from the first line of standard input where that is no terminal.
+    /// Asks for the password, or reads it from the first line of standard input where that is no
+    /// terminal.
     #[command(after_help = "Examples:
   phoebe-server user add ada@uni.edu --first-name Ada --last-name Lovelace --group stars2026
   phoebe-server user add prof@uni.edu --role instructor --group stars2026 --generate-password")]
@@ -57,8 +58,8 @@ enum Command {
     },
     /// Change an account's password
     ///
-    /// Asks for it, or reads it from the first line of standard input where that is no terminal. Tokens that were given
-    /// before stay good until they expire; `user disable` ends them at once.
+    /// Asks for it, or reads it from the first line of standard input where that is no terminal.
+    /// Tokens that were given before stay good until they expire; `user disable` ends them at once.
     SetPassword {
         /// E-mail address of the account
         email: String,
@@ -84,9 +85,9 @@ enum Command {
     },
     /// Make the accounts of a class from a CSV file: all or none
     ///
-    /// The first line names the columns: `email`, and any of `first_name`, `last_name`, `role`, `group` (several are
-    /// separated by `|`) and `password`. Passwords that are not given are made. Accounts that are there already keep
-    /// their password, and join the groups.
+    /// The first line names the columns: `email`, and any of `first_name`, `last_name`, `role`,
+    /// `group` (several are separated by `|`) and `password`. Passwords that are not given are
+    /// made. Accounts that are there already keep their password, and join the groups.
     #[command(after_help = "Examples:
   phoebe-server user import roster.csv --dry-run
   phoebe-server user import roster.csv --group stars2026 --passwords passwords.csv")]
@@ -129,7 +130,8 @@ struct Import {
     /// A group for all of them; may be given more than once
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<String>,
-    /// Write passwords that are made to this new file, for you alone to read, and not to standard output
+    /// Write passwords that are made to this new file, for you alone to read, and not to standard
+    /// output
     #[arg(long, value_name = "FILE")]
     passwords: Option<PathBuf>,
     /// Say what would be done, and do nothing

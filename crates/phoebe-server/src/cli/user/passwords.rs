@@ -1,5 +1,5 @@
-//! Where passwords come from: typed without echo, read from standard input, or made. Never from an argument, which other
-//! users of the machine can read.
+//! Where passwords come from: typed without echo, read from standard input, or made. Never from an
+//! argument, which other users of the machine can read.
 
 use std::io::{BufRead as _, IsTerminal as _};
 

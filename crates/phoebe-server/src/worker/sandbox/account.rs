@@ -10,7 +10,8 @@ use uzers::{get_user_by_name, get_user_by_uid};
 pub enum AccountError {
     /// Nobody is called so.
     #[error(
-        "[worker] user = \"{0}\": there is no such user. Make one, for example with `useradd --system {0}`"
+        "[worker] user = \"{0}\": there is no such user. Make one, for example \
+         with `useradd --system {0}`"
     )]
     Unknown(String),
     /// Workers would be root.
@@ -20,7 +21,8 @@ pub enum AccountError {
     Root(String),
     /// The server is not root.
     #[error(
-        "[worker] user = \"{0}\": only root can change to another user. Start the server as root, or as that user and with user = \"\""
+        "[worker] user = \"{0}\": only root can change to another user. Start the \
+         server as root, or as that user and with user = \"\""
     )]
     NotPermitted(String),
 }
@@ -50,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_asked_for_where_nobody_is_named() {
+    fn an_empty_setting_names_no_account() {
         assert_eq!(find(""), Ok(None));
     }
 

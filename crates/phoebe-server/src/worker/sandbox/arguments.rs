@@ -1,7 +1,8 @@
-//! Which arguments the calls of a worker may have, where not all of them may be allowed. `docs/threat-model.md` lists the same calls,
-//! with the reasons.
+//! Which arguments the calls of a worker may have, where not all of them may be allowed.
+//! `docs/threat-model.md` lists the same calls, with the reasons.
 //!
-//! A filter sees numbers only, not what a pointer leads to: a call whose flags are in memory is not for here.
+//! A filter sees numbers only, not what a pointer leads to: a call whose flags are in memory is not
+//! for here.
 
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
@@ -17,7 +18,7 @@ pub(super) fn rules() -> Result<Vec<Conditional>, BackendError> {
         ("clone", libc::SYS_clone, vec![rule(&[long_bits(0, NEW_NAMESPACE | SIBLING, 0)?])?]),
         ("mmap", libc::SYS_mmap, mmap()?),
         // A file that never has a name is nowhere to be counted.
-        ("openat", libc::SYS_openat, flag_is_off(2, NAMELESS)?),
+        ("openat", libc::SYS_openat, flag_is_off(2, TMPFILE)?),
         // Blocks behind a file's end do not show in its length.
         ("fallocate", libc::SYS_fallocate, any_of(1, &[0])?),
         // TCP Fast Open would connect without `connect`.
@@ -31,7 +32,8 @@ pub(super) fn rules() -> Result<Vec<Conditional>, BackendError> {
         // Its own limits and niceness only, not those of another process of the same user.
         ("prlimit64", libc::SYS_prlimit64, any_of(0, &[0])?),
         ("setpriority", libc::SYS_setpriority, vec![rule(&[is(0, 0)?, is(1, 0)?])?]),
-        // ZeroMQ's threads insist on confirming the policy that every process has; no other can be set, for nobody.
+        // ZeroMQ's threads insist on confirming the policy that every process has; no other can be
+        // set, for nobody.
         ("sched_setscheduler", libc::SYS_sched_setscheduler, any_of(1, &[libc::SCHED_OTHER])?),
         // For the programs that follow the first: whoever adds one can only forbid himself more.
         ("seccomp", libc::SYS_seccomp, any_of(0, &[libc::SECCOMP_SET_MODE_FILTER.cast_signed()])?),
@@ -42,7 +44,7 @@ pub(super) fn rules() -> Result<Vec<Conditional>, BackendError> {
         ("ioctl", libc::SYS_ioctl, any_of(1, IOCTL)?),
     ];
     #[cfg(target_arch = "x86_64")]
-    all.push(("open", libc::SYS_open, flag_is_off(1, NAMELESS)?));
+    all.push(("open", libc::SYS_open, flag_is_off(1, TMPFILE)?));
     all.sort_by_key(|(name, ..)| *name);
     Ok(all)
 }
@@ -52,7 +54,7 @@ const NEW_NAMESPACE: u64 = 0x7e02_0000;
 /// `CLONE_PARENT`: the zygote would be told of it, and the worker would not.
 const SIBLING: u64 = 0x8000;
 /// The bit by which `O_TMPFILE` differs from `O_DIRECTORY`.
-const NAMELESS: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
+const TMPFILE: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
 /// `PR_SET_VMA`, with which the C library names its memory.
 const PR_SET_VMA: i32 = 0x5356_4d41;
 
@@ -86,7 +88,8 @@ const FCNTL: &[i32] = &[
     libc::F_SETPIPE_SZ,
 ];
 
-/// `TCGETS`, `TIOCGWINSZ`, `FIONREAD`, `FIONBIO`, `FIONCLEX` and `FIOCLEX`, by their numbers: their type differs between C libraries.
+/// `TCGETS`, `TIOCGWINSZ`, `FIONREAD`, `FIONBIO`, `FIONCLEX` and `FIOCLEX`, by their numbers: their
+/// type differs between C libraries.
 const IOCTL: &[i32] = &[0x5401, 0x5413, 0x541b, 0x5421, 0x5450, 0x5451];
 
 /// Two kinds are not counted by the limit of memory: what is shared and of no file, and what grows

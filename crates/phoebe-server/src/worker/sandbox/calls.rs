@@ -1,8 +1,10 @@
-//! Which system calls a worker may make, as seccomp programs. Landlock decides *what* may be opened and signalled; this closes
-//! what Landlock leaves open: it knows nothing of UDP, of a file's mode and owner, of other processes' limits.
+//! Which system calls a worker may make, as seccomp programs. Landlock decides *what* may be opened
+//! and signalled; this closes what Landlock leaves open: it knows nothing of UDP, of a file's mode
+//! and owner, of other processes' limits.
 //!
-//! A call that is not in the list fails with EPERM, so that Python says what it was; nothing is killed. New calls of future kernels
-//! are not in the list. The programs are compiled here and installed by the worker itself.
+//! A call that is not in the list fails with EPERM, so that Python says what it was; nothing is
+//! killed. New calls of future kernels are not in the list. The programs are compiled here and
+//! installed by the worker itself.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +17,8 @@ use super::arguments;
 const EPERM: u32 = libc::EPERM.cast_unsigned();
 const ENOSYS: u32 = libc::ENOSYS.cast_unsigned();
 
-/// The programs for this processor, in the order of installation, in the form in which a worker is told them.
+/// The programs for this processor, in the order of installation, in the form in which a worker is
+/// told them.
 pub(super) fn programs() -> Result<Vec<String>, BackendError> {
     Ok(vec![encode(&only_what_computing_needs()?), encode(&no_hidden_arguments()?)])
 }
@@ -47,17 +50,21 @@ fn only_what_computing_needs() -> Result<BpfProgram, BackendError> {
     compile(rules, SeccompAction::Errno(EPERM), SeccompAction::Allow)
 }
 
-/// These hide their flags in memory, where no filter sees them. A C library that is told that there is none takes `clone` and `openat`.
+/// These hide their flags in memory, where no filter sees them. A C library that is told that there
+/// is none takes `clone` and `openat`.
 fn no_hidden_arguments() -> Result<BpfProgram, BackendError> {
     let rules = [libc::SYS_clone3, libc::SYS_openat2].map(|call| (call, Vec::new())).into();
     compile(rules, SeccompAction::Allow, SeccompAction::Errno(ENOSYS))
 }
 
-/// Calls that every processor has. Not in the list, and why it matters: `socket`, `bind`, `connect`, `execve`, `ptrace`, `process_vm_*`, `setsid` and
-/// `setpgid` (all of a worker's processes stay in its group, which is what the server ends), `chmod`, `chown`, `utime` and extended
-/// attributes (Landlock does not see them), `socketpair` (a datagram pair can send to any Unix socket), `memfd_create`, System V
-/// memory, `sendmsg` (it can send descriptors, which count while they are on their way, and nobody receives), `shutdown` (a deaf socket
-/// keeps its peer waiting), `inotify`, `unshare`, `mount`, `bpf`, `io_uring`, `userfaultfd`, `perf_event_open`, keys, `personality`, clocks, modules.
+/// Calls that every processor has. Not in the list, and why it matters: `socket`, `bind`,
+/// `connect`, `execve`, `ptrace`, `process_vm_*`, `setsid` and `setpgid` (all of a worker's
+/// processes stay in its group, which is what the server ends), `chmod`, `chown`, `utime` and
+/// extended attributes (Landlock does not see them), `socketpair` (a datagram pair can send to any
+/// Unix socket), `memfd_create`, System V memory, `sendmsg` (it can send descriptors, which count
+/// while they are on their way, and nobody receives), `shutdown` (a deaf socket keeps its peer
+/// waiting), `inotify`, `unshare`, `mount`, `bpf`, `io_uring`, `userfaultfd`, `perf_event_open`,
+/// keys, `personality`, clocks, modules.
 const ALWAYS: &[i64] = &[
     // Files: Landlock decides which.
     libc::SYS_read,

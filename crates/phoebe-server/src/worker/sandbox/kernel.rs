@@ -98,7 +98,8 @@ impl fmt::Display for Counting {
     }
 }
 
-/// Whether the kernel counts the processes of a worker that runs as this account, the server's own where there is none. A child tries it.
+/// Whether the kernel counts the processes of a worker that runs as this account, the server's own
+/// where there is none. A child tries it.
 #[must_use]
 pub(super) fn counting(account: Option<Account>) -> Counting {
     let uid = account.map_or_else(|| rustix::process::geteuid().as_raw(), |account| account.uid);
@@ -112,7 +113,7 @@ pub(super) fn counting(account: Option<Account>) -> Counting {
     }
     make_a_user_namespace_in(&mut child);
     // A child that fails is reaped by whoever started it.
-    let _until_it_is_reaped = pause_reaping();
+    let _guard = pause_reaping();
     match child.spawn().map_err(|error| error.raw_os_error()) {
         Err(Some(libc::ENOTDIR)) | Ok(_) => Counting::Offered,
         Err(number) => Counting::Refused(number.unwrap_or_default()),
@@ -122,7 +123,8 @@ pub(super) fn counting(account: Option<Account>) -> Counting {
 /// Lets the child of a program's start make a user namespace before it looks for the program.
 #[allow(unsafe_code, reason = "between fork and exec a child may call few functions")]
 fn make_a_user_namespace_in(program: &mut Command) {
-    // SAFETY: the closure makes one system call and reads `errno`: it allocates nothing and takes no lock.
+    // SAFETY: the closure makes one system call and reads `errno`: it allocates nothing and takes
+    // no lock.
     unsafe {
         program.pre_exec(|| match libc::unshare(libc::CLONE_NEWUSER) {
             0 => Ok(()),

@@ -1,16 +1,18 @@
-//! What workers are told to shut themselves in with: the plan of the sandbox, made once at the server's start.
+//! What workers are told to shut themselves in with: the plan of the sandbox, made once at the
+//! server's start.
 //!
-//! A Bundle can run code, so a worker is hostile by assumption. It applies the plan to itself, after its fork and before it reads a
-//! byte of a user's (`worker/phoebe_worker/sandbox.py`); nothing here is in force for the server. `docs/threat-model.md` says what
-//! holds whom.
+//! A Bundle can run code, so a worker is hostile by assumption. It applies the plan to itself,
+//! after its fork and before it reads a byte of a user's (`worker/phoebe_worker/sandbox.py`);
+//! nothing here is in force for the server. `docs/threat-model.md` says what holds whom.
 
 mod account;
 mod arguments;
 mod calls;
+mod deleted_files;
 mod kernel;
-mod nameless;
+mod limits;
+mod monitor;
 mod scratch;
-mod watch;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,13 +23,17 @@ use tracing::{info, warn};
 
 pub use account::AccountError;
 pub use kernel::{Counting, Part, missing};
+pub(in crate::worker) use limits::most_processes;
+pub(super) use monitor::UsageMonitor;
 pub(super) use scratch::Scratch;
+
+use limits::{OPEN_FILES, SCRATCH_MB};
 use scratch::ScratchSpace;
-pub(super) use watch::Watch;
 
 use crate::config;
 
-/// What any program needs: libraries, the time zone, random numbers. The interpreter's own folders the worker knows itself.
+/// What any program needs: libraries, the time zone, random numbers. The interpreter's own folders
+/// the worker knows itself.
 const READABLE: [&str; 9] = [
     "/lib",
     "/lib64",
@@ -39,21 +45,16 @@ const READABLE: [&str; 9] = [
     "/etc/localtime",
     "/dev/urandom",
 ];
-/// What a scratch directory may hold, in MiB.
-const SCRATCH_MB: u64 = 256;
-/// Files that each process of a worker may hold open.
-const OPEN_FILES: u64 = 1024;
-/// Processes and threads of a worker besides one a core.
-const PROCESSES: u64 = 64;
 
 /// Why workers cannot be contained as the settings ask.
 #[derive(Debug, Error)]
 pub enum SandboxError {
     /// The kernel lacks parts.
     #[error(
-        "this kernel cannot contain workers as [worker] sandbox = \"enforce\" asks: {} missing. Use Linux 6.12 or newer with Landlock \
-         switched on (`lsm=landlock,…`) and a container runtime that lets it through; or, if you trust everybody who may have a \
-         session with this account, set sandbox = \"best-effort\" or \"off\"",
+        "this kernel cannot contain workers as [worker] sandbox = \"enforce\" asks: {} missing. \
+         Use Linux 6.12 or newer with Landlock switched on (`lsm=landlock,…`) and a container \
+         runtime that lets it through; or, if you trust everybody who may have a session with this \
+         account, set sandbox = \"best-effort\" or \"off\"",
         needs(.0)
     )]
     Missing(Vec<Part>),
@@ -88,7 +89,8 @@ pub struct Containment {
 }
 
 impl Containment {
-    /// The plan that the settings ask for; `None` where they ask for none. `run` is the data directory's folder for what is running.
+    /// The plan that the settings ask for; `None` where they ask for none. `run` is the data
+    /// directory's folder for what is running.
     ///
     /// # Errors
     /// What keeps workers from being contained so.
@@ -127,7 +129,7 @@ impl Containment {
     }
 
     /// What one worker is told, and its scratch directory.
-    pub(super) fn for_one(&self) -> io::Result<(Sandbox, Scratch)> {
+    pub(super) fn for_worker(&self) -> io::Result<(Sandbox, Scratch)> {
         let scratch = self.scratch.make(self.account)?;
         let sandbox = Sandbox {
             level: self.level,
@@ -165,13 +167,8 @@ fn readable() -> Vec<String> {
     READABLE.map(str::to_owned).into()
 }
 
-/// How many processes and threads a worker may have: itself, ZeroMQ's threads, a runner, a helper for each core, and some.
-pub(in crate::worker) fn most_processes() -> u64 {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-    cores + PROCESSES
-}
-
-/// Whether the kernel counts the processes of each worker by itself, for the account to which workers change.
+/// Whether the kernel counts the processes of each worker by itself, for the account to which
+/// workers change.
 #[must_use]
 pub fn counting(settings: &config::WorkerSettings) -> Counting {
     // An account that is not there is told where it is needed.
@@ -182,7 +179,8 @@ pub fn counting(settings: &config::WorkerSettings) -> Counting {
 pub fn announce(containment: Option<&Containment>) {
     let Some(containment) = containment else {
         return warn!(
-            "workers are not contained ([worker] sandbox = \"off\"): whoever has a session can do what this account can"
+            "workers are not contained ([worker] sandbox = \"off\"): whoever has a \
+             session can do what this account can"
         );
     };
     let missing = missing();
@@ -232,8 +230,8 @@ mod tests {
             ..config::WorkerSettings::default()
         };
         let plan = Containment::plan(&settings, run.path(), "instance").unwrap().unwrap();
-        let (first, first_scratch) = plan.for_one().unwrap();
-        let (second, _second_scratch) = plan.for_one().unwrap();
+        let (first, first_scratch) = plan.for_worker().unwrap();
+        let (second, _second_scratch) = plan.for_worker().unwrap();
         assert_ne!(first.scratch, second.scratch);
         assert!(Path::new(&first.scratch).is_dir());
         drop(first_scratch);
@@ -242,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn off_is_off() {
+    fn no_plan_is_made_where_the_sandbox_is_off() {
         let run = tempfile::tempdir().unwrap();
         let settings = config::WorkerSettings {
             sandbox: config::Sandbox::Off,

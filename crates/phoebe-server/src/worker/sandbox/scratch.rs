@@ -1,4 +1,5 @@
-//! A worker's scratch directory: the one place where it may write. Made empty at its start, removed with what is in it at its end.
+//! A worker's scratch directory: the one place where it may write. Made empty at its start, removed
+//! with what is in it at its end.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -28,8 +29,8 @@ impl ScratchSpace {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        // Scratch directories may belong to another account, which must be able to pass through. That it did not exist a moment ago
-        // and does now is an error: somebody else made it.
+        // Scratch directories may belong to another account, which must be able to pass through.
+        // That it did not exist a moment ago and does now is an error: somebody else made it.
         DirBuilder::new().mode(0o711).create(folder)?;
         Ok(Self { folder: fs::canonicalize(folder)? })
     }
@@ -57,7 +58,8 @@ impl Scratch {
 
     /// Removes it, which takes its time where much was written. Its worker must be gone.
     pub(crate) async fn remove(self) {
-        let _panicked = tokio::task::spawn_blocking(move || drop(self)).await;
+        // The removal logs its own errors.
+        let _ = tokio::task::spawn_blocking(move || drop(self)).await;
     }
 }
 
@@ -83,17 +85,17 @@ mod tests {
     #[test]
     fn a_scratch_directory_goes_with_what_is_in_it_and_follows_no_link() {
         let root = tempfile::tempdir().unwrap();
-        let precious = root.path().join("precious");
-        fs::create_dir(&precious).unwrap();
-        fs::write(precious.join("file"), "kept").unwrap();
+        let outside = root.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("file"), "kept").unwrap();
         let space = ScratchSpace::open(&root.path().join("scratch")).unwrap();
         let scratch = space.make(None).unwrap();
         let path = scratch.path().to_owned();
         fs::create_dir(path.join("folder")).unwrap();
         fs::write(path.join("folder/file"), "gone").unwrap();
-        std::os::unix::fs::symlink(&precious, path.join("link")).unwrap();
+        std::os::unix::fs::symlink(&outside, path.join("link")).unwrap();
         drop(scratch);
         assert!(!path.exists());
-        assert!(precious.join("file").exists());
+        assert!(outside.join("file").exists());
     }
 }

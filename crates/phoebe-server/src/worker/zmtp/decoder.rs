@@ -1,13 +1,14 @@
-//! Bytes from a worker become messages, within bounds. Pure: it reads no socket and takes no memory for
-//! what is only announced.
+//! Bytes from a worker become messages, within bounds. Pure: it reads no socket and takes no memory
+//! for what is only announced.
 //!
 //! ```text
 //!             header, length                     all of its bytes
-//!  Header ──────────────────► Frame (announced) ──────────────────► Header … │ last frame: a message
+//!  Header ─────────────────► Frame (announced) ─────────────────► Header │ last frame: a message
 //! ```
 //!
 //! A frame's length is checked when it is announced, before a byte of it is waited for: against the
-//! bound of its place in the message, and with all frames before it against the bound of the message.
+//! bound of its place in the message, and with all frames before it against the bound of the
+//! message.
 
 use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
@@ -86,14 +87,14 @@ pub struct Decoder {
     state: State,
     frames: Vec<Bytes>,
     /// Bytes in `frames`.
-    held: usize,
+    message_length: usize,
 }
 
 impl Decoder {
     /// At the beginning of a message.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, state: State::Header, frames: Vec::new(), held: 0 }
+        Self { bounds, state: State::Header, frames: Vec::new(), message_length: 0 }
     }
 
     /// Whether a message has begun and is not whole.
@@ -106,8 +107,8 @@ impl Decoder {
     #[must_use]
     pub fn announced(&self) -> usize {
         match self.state {
-            State::Frame { length, .. } => self.held + length,
-            State::Header => self.held,
+            State::Frame { length, .. } => self.message_length + length,
+            State::Header => self.message_length,
         }
     }
 
@@ -123,7 +124,7 @@ impl Decoder {
                         let missing = header_length(buffer) - buffer.len();
                         return Ok(Step::NeedsBytes { missing, in_frame: false });
                     };
-                    let length = self.admit(flags, length)?;
+                    let length = self.check_length(flags, length)?;
                     buffer.advance(header_length(buffer));
                     let (more, command) = (flags & MORE != 0, flags & COMMAND != 0);
                     self.state = State::Frame { length, more, command };
@@ -139,10 +140,10 @@ impl Decoder {
                     if command {
                         return Ok(Step::Command(frame));
                     }
-                    self.held += length;
+                    self.message_length += length;
                     self.frames.push(frame);
                     if !more {
-                        self.held = 0;
+                        self.message_length = 0;
                         return Ok(Step::Message(std::mem::take(&mut self.frames)));
                     }
                 }
@@ -151,7 +152,7 @@ impl Decoder {
     }
 
     /// The length of the frame that begins, if it is within its bounds.
-    fn admit(&self, flags: u8, length: u64) -> Result<usize, Violation> {
+    fn check_length(&self, flags: u8, length: u64) -> Result<usize, Violation> {
         if flags & COMMAND != 0 {
             if flags & MORE != 0 || !self.frames.is_empty() {
                 return Err(Violation::BadFlags(flags));
@@ -163,7 +164,7 @@ impl Decoder {
         if place >= self.bounds.frames {
             return Err(Violation::TooManyFrames(self.bounds.frames));
         }
-        let left = self.bounds.message_bytes - self.held;
+        let left = self.bounds.message_bytes - self.message_length;
         let bound = self.bounds.first_frames.get(place).map_or(left, |own| left.min(*own));
         let fits = usize::try_from(length).ok().filter(|it| *it <= bound);
         fits.ok_or(Violation::FrameTooLong { place, length, bound })
@@ -225,12 +226,12 @@ mod tests {
     }
 
     /// Feeds `bytes` in pieces, as a reader does that reads no more than is needed; what came of
-    /// it, and the most that was held at a time.
+    /// it, and the most that was message_length at a time.
     fn read(bytes: &[u8], piece: usize) -> (Vec<Step>, Option<Violation>, usize) {
         let (mut decoder, mut buffer) = (Decoder::new(BOUNDS), BytesMut::new());
         let (mut rest, mut steps, mut most) = (bytes, Vec::new(), 0);
         loop {
-            most = most.max(buffer.len() + decoder.held);
+            most = most.max(buffer.len() + decoder.message_length);
             match decoder.step(&mut buffer) {
                 Ok(Step::NeedsBytes { missing, .. }) => {
                     assert!(missing > 0);
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_announced_beyond_its_bound_is_refused_before_it_comes() {
+    fn a_frame_beyond_its_bound_is_refused_when_announced() {
         let mut long = vec![LONG];
         long.extend_from_slice(&(1_u64 << 40).to_be_bytes());
         let refused = read(&long, 100).1;
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_bounded_and_stand_between_messages() {
+    fn commands_are_bounded_and_not_allowed_inside_messages() {
         assert_eq!(read(&[COMMAND, 101], 9).1, Some(Violation::CommandTooLong(101)));
         assert_eq!(read(&[COMMAND | MORE, 1], 9).1, Some(Violation::BadFlags(5)));
         assert_eq!(read(&[MORE, 0, COMMAND, 0], 9).1, Some(Violation::BadFlags(4)));
@@ -288,7 +289,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_comes_no_more_is_held_than_the_bound(
+        fn the_decoder_never_holds_more_than_the_bound(
             bytes in prop::collection::vec(prop_oneof![0..=7_u8, any::<u8>()], 0..20_000),
             piece in 1..5000_usize,
         ) {

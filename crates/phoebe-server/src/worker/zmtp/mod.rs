@@ -1,7 +1,8 @@
 //! The transport of ZeroMQ (ZMTP 3.0, no security mechanism) as one DEALER speaks it to one ROUTER.
 //!
-//! A worker is hostile by assumption, so what it sends is bounded before memory is taken for it: see
-//! [`decoder`]. Large messages take turns, see [`Memory`]. It does not know what a message means.
+//! A worker is hostile by assumption, so what it sends is bounded before memory is taken for it:
+//! see [`decoder`]. Large messages take turns, see [`Memory`]. It does not know what a message
+//! means.
 
 pub mod decoder;
 
@@ -178,7 +179,8 @@ impl Dealer {
         loop {
             match self.next_step().await? {
                 Step::Message(frames) => return Ok(frames),
-                // Of those that may follow READY there is none that a DEALER must answer in ZMTP 3.0.
+                // Of those that may follow READY there is none that a DEALER must answer in ZMTP
+                // 3.0.
                 Step::Command(_) | Step::Announced(_) | Step::NeedsBytes { .. } => {}
             }
         }
@@ -195,7 +197,7 @@ impl Dealer {
                     self.read(missing, in_frame).await?;
                 }
                 step @ (Step::Command(_) | Step::Message(_)) => {
-                    self.forget_large_buffer();
+                    self.release_large_buffer();
                     return Ok(step);
                 }
             }
@@ -207,7 +209,7 @@ impl Dealer {
         self.largest_frame = self.largest_frame.max(length);
         self.is_large |= self.decoder.announced() > SMALL_MESSAGE;
         if let Some(turn) = &mut self.turn {
-            turn.until += time_for(length);
+            turn.until += transfer_time(length);
         }
     }
 
@@ -218,13 +220,13 @@ impl Dealer {
         }
         // The semaphore is never closed.
         if let Some(permit) = poll_fn(|context| self.turns.poll_acquire(context)).await {
-            let until = Instant::now() + TURN_LIMIT + time_for(self.decoder.announced());
+            let until = Instant::now() + TURN_LIMIT + transfer_time(self.decoder.announced());
             self.turn = Some(Turn { _permit: permit, until });
         }
     }
 
     /// After a large frame: its memory must not stay with the connection as the next buffer.
-    fn forget_large_buffer(&mut self) {
+    fn release_large_buffer(&mut self) {
         if std::mem::take(&mut self.largest_frame) > READ_BYTES {
             let mut fresh = BytesMut::with_capacity(READ_BYTES);
             fresh.extend_from_slice(&self.buffer);
@@ -278,7 +280,7 @@ impl Dealer {
     }
 }
 
-fn time_for(length: usize) -> Duration {
+fn transfer_time(length: usize) -> Duration {
     Duration::from_secs(length as u64 / BYTES_PER_SECOND)
 }
 

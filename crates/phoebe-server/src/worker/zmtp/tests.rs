@@ -52,7 +52,7 @@ async fn messages_small_and_large_are_received_and_their_memory_is_given_back() 
 }
 
 #[tokio::test]
-async fn what_is_beyond_its_bounds_ends_the_connection() {
+async fn a_frame_beyond_its_bounds_ends_the_connection() {
     let mut tebibyte = vec![2];
     tebibyte.extend_from_slice(&(1_u64 << 40).to_be_bytes());
     let (address, _peer) = peer(tebibyte).await;
@@ -79,7 +79,7 @@ async fn a_message_that_does_not_end_is_given_up() {
 }
 
 #[tokio::test]
-async fn what_is_only_announced_holds_up_nobody_for_long() {
+async fn an_announced_message_blocks_others_for_a_bounded_time() {
     let memory = Memory::new(BOUNDS.message_bytes);
     let connect = async |says| {
         let (address, peer) = peer(says).await;
@@ -125,7 +125,7 @@ async fn a_large_message_of_several_frames_takes_one_turn() {
 }
 
 #[tokio::test]
-async fn whoever_is_no_router_is_told() {
+async fn a_peer_that_is_no_router_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let task = tokio::spawn(async move {

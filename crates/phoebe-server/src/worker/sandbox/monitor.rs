@@ -1,8 +1,10 @@
-//! The bounds that no kernel keeps for everybody: how many processes one worker has, and how much its scratch directory holds.
+//! The bounds that no kernel keeps for everybody: how many processes one worker has, and how much
+//! its scratch directory holds.
 //!
-//! The kernel counts processes by user, and root's not at all; a folder without a quota has no bound. So the server looks: at two
-//! numbers of the whole machine four times a second, and at each worker where one of them jumped, or a few seconds have passed.
-//! Who oversteps is killed with all its processes, which cannot leave its process group.
+//! The kernel counts processes by user, and root's not at all; a folder without a quota has no
+//! bound. So the server looks: at two numbers of the whole machine four times a second, and at each
+//! worker where one of them jumped, or a few seconds have passed. A worker that exceeds a limit is
+//! killed with all its processes, which cannot leave its process group.
 
 use std::collections::HashMap;
 use std::fs;
@@ -16,13 +18,14 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{SCRATCH_MB, most_processes, nameless};
+use super::deleted_files;
+use super::limits::{SCRATCH_MB, most_processes};
 use crate::worker::census::{self, Group};
 use crate::worker::exits::Bound;
 use crate::worker::process::Process;
 
-const GLANCE: Duration = Duration::from_millis(250);
-const LOOK: Duration = Duration::from_secs(5);
+const MACHINE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+const WORKER_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// A look is due when the machine has so many threads more than at the last one.
 const THREADS_JUMP: u64 = 32;
 /// A look is due when the disk has so many bytes less than at the last one.
@@ -32,102 +35,107 @@ const FILES_MAXIMUM: u64 = 10_000;
 
 const MEBIBYTE: u64 = 1024 * 1024;
 
-/// The workers that are looked after.
+/// The workers that are monitored.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Watch {
-    watched: Arc<Mutex<Vec<Watched>>>,
+pub(crate) struct UsageMonitor {
+    workers: Arc<Mutex<Vec<MonitoredWorker>>>,
 }
 
 #[derive(Debug, Clone)]
-struct Watched {
+struct MonitoredWorker {
     process: Weak<Process>,
     session: String,
     scratch: PathBuf,
-    /// The processor time that its processes had used when its disk was last looked at.
-    used: Arc<AtomicU64>,
+    /// The processor time that its processes had used at the last check of its disk.
+    processor_ticks: Arc<AtomicU64>,
 }
 
-impl Watch {
+impl UsageMonitor {
     /// Begins to look, until `closing`.
     pub(crate) fn start(closing: CancellationToken) -> Self {
-        let watch = Self::default();
-        let work = watch.clone();
+        let monitor = Self::default();
+        let work = monitor.clone();
         tokio::spawn(async move {
             closing.run_until_cancelled(work.run()).await;
         });
-        watch
+        monitor
     }
 
     /// Looks after a worker from now on, as long as somebody holds it.
     pub(crate) fn add(&self, process: &Arc<Process>, session: &str, scratch: &Path) {
-        let watched = Watched {
+        let worker = MonitoredWorker {
             process: Arc::downgrade(process),
             session: session.to_owned(),
             scratch: scratch.to_owned(),
-            used: Arc::default(),
+            processor_ticks: Arc::default(),
         };
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
     }
 
     async fn run(self) {
-        let mut ticks = interval(GLANCE);
+        let mut ticks = interval(MACHINE_CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = None;
         loop {
             ticks.tick().await;
-            let watch = self.clone();
-            let looked = tokio::task::spawn_blocking(move || watch.glance(last)).await;
-            last = looked.unwrap_or(last);
+            let monitor = self.clone();
+            let checked = tokio::task::spawn_blocking(move || monitor.check_all(last)).await;
+            last = checked.unwrap_or(last);
         }
     }
 
     /// Looks at all workers where that is due. Returns what the machine was like at the last look.
-    fn glance(&self, last: Option<Machine>) -> Option<Machine> {
-        let watched = {
-            let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-            watched.retain(|one| one.process.strong_count() > 0);
-            watched.clone()
+    fn check_all(&self, last: Option<Machine>) -> Option<Machine> {
+        let workers = {
+            let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+            workers.retain(|worker| worker.process.strong_count() > 0);
+            workers.clone()
         };
-        let now = Machine::look(&watched.first()?.scratch);
-        if last.is_some_and(|last| !now.is_worth_a_look_since(&last)) {
+        let now = Machine::measure(&workers.first()?.scratch);
+        if last.is_some_and(|last| !now.needs_check_since(&last)) {
             return last;
         }
         let groups = census::groups();
-        let disk_filled = last.is_none_or(|last| now.lost_space_since(&last));
-        for one in watched {
-            one.look(&groups, disk_filled);
+        let disk_filled = last.is_none_or(|last| now.filled_disk_since(&last));
+        for worker in workers {
+            worker.check(&groups, disk_filled);
         }
         Some(now)
     }
 }
 
-impl Watched {
-    /// Looks at it, where all processes are in these groups, and somebody may have taken much of the disk.
-    fn look(&self, groups: &HashMap<i32, Group>, disk_filled: bool) {
+impl MonitoredWorker {
+    /// Looks at it, where all processes are in these groups, and somebody may have taken much of
+    /// the disk.
+    fn check(&self, groups: &HashMap<i32, Group>, disk_filled: bool) {
         let Some(process) = self.process.upgrade() else { return };
         let most = most_processes();
         let Some(group) = groups.get(&process.pid()) else { return };
         let bound = if group.threads > most {
             Bound::Processes(most)
-        } else if self.takes_too_much(group, disk_filled) {
+        } else if self.exceeds_scratch_limit(group, disk_filled) {
             Bound::Scratch(SCRATCH_MB)
         } else {
             return;
         };
-        warn!(session = self.session, %bound, "a worker oversteps its bounds; it is killed");
-        process.overstepped(bound);
+        warn!(session = self.session, %bound, "a worker exceeds a limit; the server kills it");
+        process.set_exceeded(bound);
         process.signal(Signal::KILL);
     }
 
-    /// Whether it takes more of the disk than it may. Who has used no processor since the last look has taken little: `fallocate` takes
-    /// much in less than a clock tick, but then the disk has lost that.
-    fn takes_too_much(&self, group: &Group, disk_filled: bool) -> bool {
-        if self.used.swap(group.used, Ordering::Relaxed) == group.used && !disk_filled {
+    /// Whether it takes more of the disk than it may. A worker that has used no processor since the
+    /// last look has taken little: `fallocate` takes much in less than a clock tick, but then the
+    /// disk has lost that.
+    fn exceeds_scratch_limit(&self, group: &Group, disk_filled: bool) -> bool {
+        if self.processor_ticks.swap(group.processor_ticks, Ordering::Relaxed)
+            == group.processor_ticks
+            && !disk_filled
+        {
             return false;
         }
         let most = SCRATCH_MB * MEBIBYTE;
         named_bytes(&self.scratch).is_none_or(|named| {
-            named.saturating_add(nameless::bytes(&group.processes, &self.scratch, most)) > most
+            named.saturating_add(deleted_files::bytes(&group.processes, &self.scratch, most)) > most
         })
     }
 }
@@ -141,18 +149,18 @@ struct Machine {
 }
 
 impl Machine {
-    fn look(folder: &Path) -> Self {
+    fn measure(folder: &Path) -> Self {
         let space = rustix::fs::statvfs(folder).map_or(0, |fs| fs.f_bavail * fs.f_frsize);
         Self { at: Instant::now(), threads: threads().unwrap_or(0), space }
     }
 
-    fn is_worth_a_look_since(&self, last: &Self) -> bool {
-        self.at.duration_since(last.at) >= LOOK
+    fn needs_check_since(&self, last: &Self) -> bool {
+        self.at.duration_since(last.at) >= WORKER_CHECK_INTERVAL
             || self.threads > last.threads + THREADS_JUMP
-            || self.lost_space_since(last)
+            || self.filled_disk_since(last)
     }
 
-    fn lost_space_since(&self, last: &Self) -> bool {
+    fn filled_disk_since(&self, last: &Self) -> bool {
         self.space + SPACE_DROP < last.space
     }
 }
@@ -163,7 +171,8 @@ fn threads() -> Option<u64> {
     load.split_ascii_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
 }
 
-/// The bytes on disk of the files in a scratch directory, which has no folders in it; `None` where they are too many files.
+/// The bytes on disk of the files in a scratch directory, which has no folders in it; `None` where
+/// they are too many files.
 fn named_bytes(scratch: &Path) -> Option<u64> {
     let (mut files, mut bytes) = (0, 0_u64);
     for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {
@@ -171,7 +180,8 @@ fn named_bytes(scratch: &Path) -> Option<u64> {
         if files > FILES_MAXIMUM {
             return None;
         }
-        bytes = bytes.saturating_add(entry.metadata().map_or(0, |file| nameless::on_disk(&file)));
+        bytes =
+            bytes.saturating_add(entry.metadata().map_or(0, |file| deleted_files::on_disk(&file)));
     }
     Some(bytes)
 }
@@ -183,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_files_take_on_disk_is_counted_whatever_their_length() {
+    fn counts_blocks_on_disk_not_file_lengths() {
         let scratch = tempfile::tempdir().unwrap();
         let create = |name| fs::File::create(scratch.path().join(name)).unwrap();
         create("sparse").set_len(1 << 30).unwrap();
@@ -193,14 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn a_look_is_due_after_a_jump_or_some_time() {
+    fn a_check_is_due_after_a_jump_or_an_interval() {
         let last = Machine { at: Instant::now(), threads: 100, space: 1 << 40 };
-        assert!(!last.is_worth_a_look_since(&last));
-        assert!(Machine { threads: 200, ..last }.is_worth_a_look_since(&last));
+        assert!(!last.needs_check_since(&last));
+        assert!(Machine { threads: 200, ..last }.needs_check_since(&last));
         let filled = Machine { space: 1 << 39, ..last };
-        assert!(filled.is_worth_a_look_since(&last) && filled.lost_space_since(&last));
-        assert!(!last.lost_space_since(&last));
-        assert!(Machine { at: last.at + LOOK, ..last }.is_worth_a_look_since(&last));
+        assert!(filled.needs_check_since(&last) && filled.filled_disk_since(&last));
+        assert!(!last.filled_disk_since(&last));
+        assert!(Machine { at: last.at + WORKER_CHECK_INTERVAL, ..last }.needs_check_since(&last));
         assert!(threads().unwrap() > 1);
     }
 }

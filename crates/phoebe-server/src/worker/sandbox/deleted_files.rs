@@ -1,16 +1,17 @@
-//! Files of a scratch directory that have lost their name, and are kept by who holds them open or mapped: they fill the disk, and no
-//! folder shows them. It looks, and decides nothing.
+//! Files of a scratch directory that have lost their name, and are kept by who holds them open or
+//! mapped: they fill the disk, and no folder shows them. It looks, and decides nothing.
 
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What the kernel appends to the name of a mapped file that has none any more (`proc_pid_maps(5)`).
+/// What the kernel appends to the name of a mapped file that has none any more
+/// (`proc_pid_maps(5)`).
 const DELETED: &str = " (deleted)";
 
-/// Bytes on disk of the nameless files of `scratch` that these processes hold, or `unknown` for each that is only mapped: who sees a
-/// mapping does not see how much is behind it.
+/// Bytes on disk of the nameless files of `scratch` that these processes hold, or `unknown` for
+/// each that is only mapped: who sees a mapping does not see how much is behind it.
 pub(super) fn bytes(processes: &[i32], scratch: &Path, unknown: u64) -> u64 {
     let Ok(folder) = fs::metadata(scratch) else { return 0 };
     let mut files = HashMap::new();
@@ -26,7 +27,8 @@ pub(super) fn bytes(processes: &[i32], scratch: &Path, unknown: u64) -> u64 {
     files.into_values().fold(0, u64::saturating_add)
 }
 
-/// Notes the nameless files on a device that a process has open, by inode, with their bytes on disk.
+/// Notes the nameless files on a device that a process has open, by inode, with their bytes on
+/// disk.
 fn open(process: i32, device: u64, files: &mut HashMap<u64, u64>) {
     let descriptors = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
     for descriptor in descriptors {
@@ -64,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn open_files_without_a_name_are_counted_once_with_all_their_blocks() {
+    fn open_deleted_files_are_counted_once_with_all_their_blocks() {
         let folder = tempfile::tempdir().unwrap();
         let own = [std::process::id().cast_signed()];
         let path = folder.path().join("file");
@@ -72,13 +74,13 @@ mod tests {
         fallocate(&file, FallocateFlags::KEEP_SIZE, 0, 1 << 20).unwrap();
         assert_eq!(bytes(&own, folder.path(), 7), 0, "it has a name");
         fs::remove_file(&path).unwrap();
-        let _again = file.try_clone().unwrap();
+        let _second_descriptor = file.try_clone().unwrap();
         assert!(bytes(&own, folder.path(), 7) >= 1 << 20);
         assert!(bytes(&own, folder.path(), 7) < 2 << 20);
     }
 
     #[test]
-    fn mapped_files_without_a_name_are_found_and_others_are_not() {
+    fn only_deleted_mapped_files_are_found() {
         let maps = "\
             7f00-7f01 rw-s 00000000 08:01 42                 /run/scratch/one/a (deleted)\n\
             7f02-7f03 rw-s 00000000 08:01 42                 /run/scratch/one/a (deleted)\n\
