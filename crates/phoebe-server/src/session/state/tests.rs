@@ -44,6 +44,10 @@ struct World {
     save_failed: bool,
     /// The log was told that changes are lost.
     changes_lost: bool,
+    /// A change was given up, and the worker may still be at it.
+    change_given_up: bool,
+    stray_replies: usize,
+    shut_down_at: Option<Instant>,
     files_wanted: usize,
     sleep_wanted: bool,
     started: Option<bool>,
@@ -124,7 +128,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Cores),
         14 => (any::<usize>(), 0u8..8).prop_map(|(index, how)| Step::Reply { index, how }),
         1 => any::<usize>().prop_map(Step::Refuse),
-        1 => Just(Step::Stray),
+        2 => Just(Step::Stray),
         14 => (0u8..8).prop_map(|number| Step::Write { works: number > 0 }),
         1 => Just(Step::Dies),
         4 => Just(Step::Stops),
@@ -180,6 +184,9 @@ impl World {
             save_began: Instant::now(),
             save_failed: false,
             changes_lost: false,
+            change_given_up: false,
+            stray_replies: 0,
+            shut_down_at: None,
             files_wanted: 0,
             sleep_wanted: false,
             started: None,
@@ -221,6 +228,9 @@ impl World {
         assert!(counted <= WRITES_MAX + 4 + self.rules.queue_depth, "the disk has a bound");
         let running = self.worker == Place::Running;
         assert!(!self.machine.has_worker() || running, "it listens to a worker that it has");
+        assert!(self.stray_replies <= 3 || !self.machine.has_worker(), "it listens to nonsense");
+        let queued = self.tasks.values().filter(|task| !task.replied && task.answers == 0).count();
+        assert!(queued <= self.rules.queue_depth, "the queue has a bound");
         if self.machine.is_over() {
             assert_eq!(self.worker, Place::None, "a worker outlives its session");
             assert!(self.is_forgotten);
@@ -269,6 +279,7 @@ impl World {
             Action::AskForBundle(format) => {
                 let waits = |asked: &Asked| matches!(asked, Asked::Bundle(_));
                 assert!(has_worker && !self.asked.iter().any(waits) && self.given.is_none());
+                assert!(!self.change_given_up, "it saves a Bundle that is being changed");
                 self.asked.push(Asked::Bundle(format));
                 self.unsaved_beginning &= format != SnapshotFormat::Pickle;
             }
@@ -382,7 +393,14 @@ impl World {
                 let has_worker = matches!(self.worker, Place::Running | Place::Lost);
                 assert!(self.tasks[&id].began && has_worker);
             }
-            Outcome::Failed { .. } => assert!(!self.tasks[&id].replied),
+            Outcome::Failed { message, .. } => {
+                assert!(!self.tasks[&id].replied);
+                if self.tasks[&id].kind == Change && message.contains("server is stopping") {
+                    let waited = self.shut_down_at.map(|at| self.now - at);
+                    assert!(waited >= Some(Duration::from_secs(2)), "a change gets no time");
+                }
+                self.change_given_up |= self.tasks[&id].runs() && self.tasks[&id].kind == Change;
+            }
         }
         let task = self.tasks.get_mut(&id).unwrap();
         task.answers += 1;
@@ -412,7 +430,7 @@ impl World {
             Step::Ready { portable, beginning } if self.worker == Place::Starting => {
                 self.worker = Place::Running;
                 self.changes = self.changes_on_disk;
-                self.lost = false;
+                (self.lost, self.stray_replies, self.change_given_up) = (false, 0, false);
                 let beginning = match beginning {
                     0 if self.is_kept() => Beginning::NotKept,
                     1 if self.is_kept() => Beginning::Failed("disk full".to_owned()),
@@ -453,6 +471,7 @@ impl World {
                 }
             }
             Step::Stray if self.worker == Place::Running => {
+                self.stray_replies += 1;
                 self.tell(Event::StrayReply);
             }
             Step::Write { works } => self.write(*works),
@@ -473,7 +492,13 @@ impl World {
                 self.tell(Event::SleepWanted);
             }
             Step::Look { idle, expired } if !self.is_starting() => {
+                let status = self.machine.status();
+                let is_at_rest = self.tasks.values().all(|task| task.answers > 0);
                 self.tell(Event::Looked { idle: *idle, expired: *expired });
+                if self.machine.status() == Status::Ended && status != Status::Ended {
+                    assert!(is_at_rest, "a session with work ends");
+                    assert!(if status == Status::Asleep { *expired } else { *idle });
+                }
             }
             Step::End => {
                 self.told_of_end = true;
@@ -482,6 +507,7 @@ impl World {
             }
             Step::ShutDown => {
                 self.shuts_down = true;
+                self.shut_down_at.get_or_insert(self.now);
                 self.tell(Event::ShutDown);
             }
             Step::Wait(milliseconds) => {
