@@ -25,7 +25,12 @@ pub(crate) struct Arguments {
     pub(crate) server: Option<PathBuf>,
     /// Numbers of sessions at which latency and memory are measured [default: 1,10,30,100,300;
     /// quick: 1,10,30]
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=4000))]
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(u16).range(1..=4000)
+    )]
     pub(crate) sessions: Vec<u16>,
     /// Folder for results.md, results.json and the pictures
     #[arg(long, value_name = "FOLDER", default_value = "docs/benchmarks")]
@@ -39,7 +44,7 @@ pub(crate) struct Plan {
     pub(crate) quick: bool,
     /// Where one measurement has taken so long, it takes no more samples than it has: a busy
     /// machine must not make a run endless.
-    pub(crate) spell: Duration,
+    pub(crate) budget: Duration,
     /// Sessions started and ended one after the other.
     pub(crate) starts: usize,
     /// Cold interpreters, and sessions with a fresh interpreter each.
@@ -92,7 +97,7 @@ impl Plan {
     fn full() -> Self {
         Self {
             quick: false,
-            spell: Duration::from_secs(90),
+            budget: Duration::from_secs(90),
             starts: 200,
             cold_starts: 5,
             rush: 300,
@@ -116,7 +121,7 @@ impl Plan {
     fn quick() -> Self {
         Self {
             quick: true,
-            spell: Duration::from_secs(8),
+            budget: Duration::from_secs(8),
             starts: 20,
             cold_starts: 1,
             rush: 50,
@@ -138,8 +143,8 @@ impl Plan {
     }
 
     /// A measurement of `wanted` samples begins.
-    pub(crate) fn spell(&self, wanted: usize) -> Spell {
-        Spell { wanted, end: Instant::now() + self.spell }
+    pub(crate) fn budget(&self, wanted: usize) -> SampleBudget {
+        SampleBudget { wanted, end: Instant::now() + self.budget }
     }
 
     /// The most sessions that are alive at once.
@@ -151,17 +156,17 @@ impl Plan {
 
 /// One measurement's samples, bounded in number and in time.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Spell {
+pub(crate) struct SampleBudget {
     wanted: usize,
     end: Instant,
 }
 
-impl Spell {
+impl SampleBudget {
     /// Fewer say nothing, however long they take.
     const LEAST: usize = 2;
 
     /// Whether one more is to be taken after `taken`.
-    pub(crate) fn goes_on(&self, taken: usize) -> bool {
+    pub(crate) fn needs_more(&self, taken: usize) -> bool {
         taken < self.wanted && (taken < Self::LEAST || Instant::now() < self.end)
     }
 }
@@ -171,11 +176,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spell_ends_with_its_samples_or_its_time_but_never_with_too_few() {
-        let with_time = Spell { wanted: 3, end: Instant::now() + Duration::from_secs(3600) };
-        assert!(with_time.goes_on(2) && !with_time.goes_on(3));
-        let over = Spell { wanted: 30, end: Instant::now() };
-        assert!(over.goes_on(1) && !over.goes_on(2));
-        assert!(!Spell { wanted: 1, ..over }.goes_on(1));
+    fn a_budget_ends_by_samples_or_time_but_not_below_the_minimum() {
+        let with_time = SampleBudget { wanted: 3, end: Instant::now() + Duration::from_secs(3600) };
+        assert!(with_time.needs_more(2) && !with_time.needs_more(3));
+        let over = SampleBudget { wanted: 30, end: Instant::now() };
+        assert!(over.needs_more(1) && !over.needs_more(2));
+        assert!(!SampleBudget { wanted: 1, ..over }.needs_more(1));
     }
 }

@@ -34,7 +34,8 @@ async fn main() -> ExitCode {
 async fn run(arguments: &Arguments) -> Result<()> {
     if cfg!(debug_assertions) {
         bail!(
-            "figures of an unoptimised build say nothing; run it with `cargo run --release -p phoebe-bench`"
+            "figures of an unoptimised build say nothing; run it with \
+             `cargo run --release -p phoebe-bench`"
         );
     }
     let mut terminate = signal(SignalKind::terminate())?;

@@ -237,7 +237,7 @@ async fn serve(socket: RouterSocket, key: Key, session: String) -> Outcome {
     });
     let (queue, requests) = mpsc::unbounded_channel();
     tokio::select! {
-        outcome = receive_all(receiver, sender, key, session, queue, Arc::clone(&shared)) => outcome,
+        outcome = receive_all(receiver, sender, key, session, queue, shared.clone()) => outcome,
         outcome = execute_all(requests, shared) => outcome,
     }
 }

@@ -18,15 +18,15 @@ pub struct Info {
     pub phoebe: String,
     /// Version of NumPy.
     pub numpy: String,
-    /// Versions of the packages that some of PHOEBE's solvers, features and backends need, by name;
-    /// none of those that are absent.
+    /// Versions of the packages that some of PHOEBE's solvers, features and backends need, by
+    /// name; none of those that are absent.
     pub optional_packages: BTreeMap<String, Option<String>>,
     /// Installed passbands, sorted by name.
     pub passbands: Vec<String>,
     /// SHA-256, in hexadecimal, of the pickled Bundle that a fresh session begins with.
     pub template: String,
-    /// Why code in workers can see the metadata (size, owner, times) of files that it may not read;
-    /// none where it cannot, or where nobody asked.
+    /// Why code in workers can see the metadata (size, owner, times) of files that it may not
+    /// read; none where it cannot, or where nobody asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata_problem: Option<String>,
 }

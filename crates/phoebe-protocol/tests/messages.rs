@@ -95,7 +95,11 @@ proptest! {
     }
 
     #[test]
-    fn another_key_or_session_is_refused(header in header(), body in body(), other in any::<[u8; 32]>()) {
+    fn another_key_or_session_is_refused(
+        header in header(),
+        body in body(),
+        other in any::<[u8; 32]>(),
+    ) {
         let key = Key::new([1; 32]);
         prop_assume!(other != [1; 32]);
         let frames = encode(&key, &header, body, &[]);

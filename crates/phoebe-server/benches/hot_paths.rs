@@ -1,5 +1,5 @@
-//! What every command passes through in the server, each alone: the name in its body, the session's queue, the signed message to
-//! the worker and back, the log. `cargo bench -p phoebe-server`.
+//! What every command passes through in the server, each alone: the name in its body, the session's
+//! queue, the signed message to the worker and back, the log. `cargo bench -p phoebe-server`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -78,7 +78,8 @@ fn queue_commands(criterion: &mut Criterion) {
     });
 }
 
-/// What a request waits for. The writer, which is slower, gets time to catch up that is not counted: a full queue is another path.
+/// What a request waits for. The writer, which is slower, gets time to catch up that is not
+/// counted: a full queue is another path.
 fn log_commands(criterion: &mut Criterion) {
     const AT_ONCE: u64 = 1000;
     let runtime = Builder::new_current_thread().build().expect("a runtime");

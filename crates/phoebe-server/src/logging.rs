@@ -2,8 +2,8 @@
 //!
 //! Rules for whoever logs:
 //!
-//! - A message is a constant text; what varies goes into fields:
-//!   `info!(session = %id, duration_ms, "session started")`.
+//! - A message is a constant text; what varies goes into fields: `info!(session = %id, duration_ms,
+//!   "session started")`.
 //! - Names of fields are the same everywhere (`session`, `user`, `pid`, `port`, `command`, `error`,
 //!   `path`) and end in their unit (`duration_ms`, `memory_mb`, `size_bytes`).
 //! - Never log bodies, tokens, keys, passwords, query strings or the settings' secrets.

@@ -1,6 +1,6 @@
-//! What SIGHUP does while the server serves: settings are read again; what a running server can take
-//! is applied, and the rest is named. Certificates and the keys of other services have watches of
-//! their own, which look at SIGHUP too.
+//! What SIGHUP does while the server serves: settings are read again; what a running server can
+//! take is applied, and the rest is named. Certificates and the keys of other services have watches
+//! of their own, which look at SIGHUP too.
 
 use std::path::PathBuf;
 

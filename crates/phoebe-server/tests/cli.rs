@@ -210,7 +210,8 @@ fn a_missing_secret_stops_only_what_needs_it() {
     }
 }
 
-/// The repository's folder is where people start the server: what lies there must not hide their settings.
+/// The repository's folder is where people start the server: what lies there must not hide their
+/// settings.
 #[test]
 fn in_a_clone_the_users_own_settings_count() {
     let home = folder();

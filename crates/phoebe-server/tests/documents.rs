@@ -1,6 +1,6 @@
-//! The documents tell the truth where a program can see it: every test that SPECIFICATION.md names exists, every relative link leads
-//! somewhere, and every worker command is described. No web address
-//! is invented.
+//! The documents tell the truth where a program can see it: every test that SPECIFICATION.md names
+//! exists, every relative link leads somewhere, and every worker command is described. No web
+//! address is invented.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::turns::in_turns;
 use super::{fluxes, requests};
-use crate::arguments::{Plan, Spell};
+use crate::arguments::{Plan, SampleBudget};
 use crate::samples::Summary;
 use crate::subject::{Server, Settings, Stock, Subject};
 
@@ -76,13 +76,13 @@ pub(crate) async fn measure(
     }
 
     let all = &mut subjects;
-    let get_value = repeating(all, plan.spell(plan.values), |_| requests::get_value()).await?;
-    let set_value = repeating(all, plan.spell(plan.values), requests::set_value).await?;
+    let get_value = repeating(all, plan.budget(plan.values), |_| requests::get_value()).await?;
+    let set_value = repeating(all, plan.budget(plan.values), requests::set_value).await?;
     let set_constraining_value =
-        repeating(all, plan.spell(plan.bundles), requests::set_constraining_value).await?;
-    let add_dataset = adding_datasets(all, plan.spell(plan.bundles)).await?;
-    let get_bundle = repeating(all, plan.spell(plan.bundles), |_| requests::get_bundle()).await?;
-    let (run_compute, light_curves) = computing(all, plan.spell(plan.computes)).await?;
+        repeating(all, plan.budget(plan.bundles), requests::set_constraining_value).await?;
+    let add_dataset = adding_datasets(all, plan.budget(plan.bundles)).await?;
+    let get_bundle = repeating(all, plan.budget(plan.bundles), |_| requests::get_bundle()).await?;
+    let (run_compute, light_curves) = computing(all, plan.budget(plan.computes)).await?;
     let [session, unaccelerated, stock] = &light_curves;
     for subject in subjects {
         match subject {
@@ -106,26 +106,29 @@ pub(crate) async fn measure(
 /// The same command again and again.
 async fn repeating(
     subjects: &mut Subjects,
-    spell: Spell,
+    budget: SampleBudget,
     command: impl Fn(usize) -> Value,
 ) -> Result<Times> {
     let step = async |turn, subject: &mut Subject| Ok(subject.send(&command(turn)).await?.elapsed);
-    Ok(in_turns(subjects, spell, step).await?.into())
+    Ok(in_turns(subjects, budget, step).await?.into())
 }
 
 /// Adds the light curve again and again; each but the last is removed again, which is not counted.
-async fn adding_datasets(subjects: &mut Subjects, spell: Spell) -> Result<Times> {
+async fn adding_datasets(subjects: &mut Subjects, budget: SampleBudget) -> Result<Times> {
     let step = async |turn, subject: &mut Subject| {
         if turn > 0 {
             subject.send(&requests::remove_dataset()).await?;
         }
         Ok(subject.send(&requests::add_dataset()).await?.elapsed)
     };
-    Ok(in_turns(subjects, spell, step).await?.into())
+    Ok(in_turns(subjects, budget, step).await?.into())
 }
 
 /// Computes of another binary in each turn, and all fluxes of each subject.
-async fn computing(subjects: &mut Subjects, spell: Spell) -> Result<(Times, [Vec<f64>; 3])> {
+async fn computing(
+    subjects: &mut Subjects,
+    budget: SampleBudget,
+) -> Result<(Times, [Vec<f64>; 3])> {
     let mut computing = subjects.each_mut().map(|subject| (subject, Vec::new()));
     let step = async |turn, (subject, light_curves): &mut (&mut Subject, Vec<f64>)| {
         subject.send(&requests::set_constraining_value(turn)).await?;
@@ -136,6 +139,6 @@ async fn computing(subjects: &mut Subjects, spell: Spell) -> Result<(Times, [Vec
         });
         Ok(answer.elapsed)
     };
-    let times = in_turns(&mut computing, spell, step).await?;
+    let times = in_turns(&mut computing, budget, step).await?;
     Ok((times.into(), computing.map(|(_, light_curves)| light_curves)))
 }

@@ -29,8 +29,8 @@ pub(crate) async fn measure(settings: &Settings, plan: &Plan) -> Result<Vec<Core
         session.send(&requests::add_dataset()).await?;
         session.send(&requests::run_compute()).await?;
         let mut times = Samples::of_time();
-        let spell = plan.spell(plan.computes);
-        while spell.goes_on(times.len()) {
+        let budget = plan.budget(plan.computes);
+        while budget.needs_more(times.len()) {
             times.push_time(session.send(&requests::run_compute()).await?.elapsed);
         }
         session.end().await?;

@@ -65,7 +65,7 @@ async fn cost(sessions: &mut [Session; 3], durable: &Server, plan: &Plan) -> Res
     let step = async |turn, session: &mut Session| {
         Ok(session.send(&requests::set_value(turn)).await?.elapsed)
     };
-    let [off, command, fsync] = in_turns(sessions, plan.spell(plan.values), step).await?;
+    let [off, command, fsync] = in_turns(sessions, plan.budget(plan.values), step).await?;
     let snapshot = latest_snapshot(&durable.folder_of(&sessions[1]))?;
     Ok(Cost { off, command, fsync, snapshot_mib: snapshot as f64 / f64::from(1 << 20) })
 }

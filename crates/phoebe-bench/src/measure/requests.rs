@@ -24,12 +24,16 @@ pub(crate) fn set_value(round: usize) -> Value {
 
 /// Sets one parameter, on which constraints depend, to another value each time.
 pub(crate) fn set_constraining_value(round: usize) -> Value {
-    json!({"command": "set_value", "twig": "period@binary", "value": 1.0 + 1e-3 * (round % 100) as f64})
+    let value = 1.0 + 1e-3 * (round % 100) as f64;
+    json!({"command": "set_value", "twig": "period@binary", "value": value})
 }
 
 /// Adds a light curve of [`PHASES`] phases over one orbit.
 pub(crate) fn add_dataset() -> Value {
-    json!({"command": "add_dataset", "kind": "lc", "dataset": DATASET, "passband": "Johnson:V", "compute_phases": orbit(PHASES)})
+    json!({
+        "command": "add_dataset", "kind": "lc", "dataset": DATASET, "passband": "Johnson:V",
+        "compute_phases": orbit(PHASES)
+    })
 }
 
 /// Adds a light curve that was observed at [`OBSERVATIONS`] times, of which a model is computed at

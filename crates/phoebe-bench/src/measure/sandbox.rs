@@ -44,7 +44,7 @@ pub(crate) async fn measure(settings: &Settings, plan: &Plan) -> Result<Sandbox>
         light_curves.extend(fluxes::of_result(&answer.result)?);
         Ok(answer.elapsed)
     };
-    let [off, enforce] = in_turns(&mut computing, plan.spell(plan.sandbox_computes), step).await?;
+    let [off, enforce] = in_turns(&mut computing, plan.budget(plan.sandbox_computes), step).await?;
     let [(_, free), (_, contained)] = &computing;
     Ok(Sandbox {
         off,

@@ -54,7 +54,7 @@ async fn one_by_one(settings: &Settings, plan: &Plan) -> Result<[Summary; 2]> {
         until_asleep(session).await?;
         Ok(session.send(&requests::get_value()).await?.elapsed)
     };
-    in_turns(&mut [fresh, observed], plan.spell(plan.wakes), step).await
+    in_turns(&mut [fresh, observed], plan.budget(plan.wakes), step).await
 }
 
 async fn until_asleep(session: &mut Session) -> Result<()> {

@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::arguments::Spell;
+use crate::arguments::SampleBudget;
 use crate::samples::{Samples, Summary};
 
 /// The same step again and again, by each of the subjects once in each turn; it tells how long what
 /// is measured of it took. Turn 0 is there to warm up, and not counted.
 pub(super) async fn in_turns<S, const N: usize>(
     subjects: &mut [S; N],
-    spell: Spell,
+    budget: SampleBudget,
     step: impl AsyncFn(usize, &mut S) -> Result<Duration>,
 ) -> Result<[Summary; N]> {
     let mut samples = [(); N].map(|()| Samples::of_time());
-    for turn in turns(spell) {
+    for turn in turns(budget) {
         for subject in order(turn, N) {
             let elapsed = step(turn, &mut subjects[subject]).await?;
             if turn > 0 {
@@ -27,8 +27,8 @@ pub(super) async fn in_turns<S, const N: usize>(
     summaries(&samples)
 }
 
-fn turns(spell: Spell) -> impl Iterator<Item = usize> {
-    std::iter::once(0).chain((1..).take_while(move |turn| spell.goes_on(turn - 1)))
+fn turns(budget: SampleBudget) -> impl Iterator<Item = usize> {
+    std::iter::once(0).chain((1..).take_while(move |turn| budget.needs_more(turn - 1)))
 }
 
 /// The order of `count` subjects in a turn: the next one begins.

@@ -268,7 +268,8 @@ fn growth(crowd: &Crowd) -> Line {
     let growth = crowd.growth();
     Line {
         what: format!(
-            "grown over {} wakes: ports by {}, descriptors by {}, memory of all processes by {:.1} MiB",
+            "grown over {} wakes: ports by {}, descriptors by {}, memory of all \
+             processes by {:.1} MiB",
             crowd.cycles, growth.ports, growth.descriptors, growth.total_mib
         ),
         promise: format!("0, 0, ≤ {MEMORY_GROWTH_MIB} MiB"),
@@ -294,7 +295,8 @@ fn contained(sandbox: &Sandbox) -> Line {
     let factor = sandbox.factor();
     Line {
         what: format!(
-            "`run_compute` in a contained worker: {factor:.3} × the time; greatest difference of a flux {:.1e}",
+            "`run_compute` in a contained worker: {factor:.3} × the time; greatest \
+             difference of a flux {:.1e}",
             sandbox.flux_difference
         ),
         promise: format!("≤ {CONTAINMENT_FACTOR} ×, 0"),

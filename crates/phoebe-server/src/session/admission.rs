@@ -1,5 +1,5 @@
-//! Decides whether a session may still write what its next work needs. It uses the counted bytes and
-//! decides before the work begins, so that refused work changes nothing.
+//! Decides whether a session may still write what its next work needs. It uses the counted bytes
+//! and decides before the work begins, so that refused work changes nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Shares the machine's cores between all long commands: which may compute now, and on how many
 //! cores.
 //!
-//! A long command gets all free cores, and at least one: where all are busy, commands share them, up to
-//! a bound of commands. Further commands wait in their order. It knows no sessions.
+//! A long command gets all free cores, and at least one: where all are busy, commands share them,
+//! up to a bound of commands. Further commands wait in their order. It knows no sessions.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Chooses idle sessions to evict when ports or memory run out, or when a user has too many awake. It
-//! asks them to sleep; each session's driver decides.
+//! Chooses idle sessions to evict when ports or memory run out, or when a user has too many awake.
+//! It asks them to sleep; each session's driver decides.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -18,8 +18,8 @@ use super::view::{Owner, SessionView, Status};
 const EVICTIONS_AT_ONCE: usize = 8;
 
 impl Session {
-    /// Asks it to sleep. Returns whether it went to sleep; `false` where another request to do so is
-    /// under way.
+    /// Asks it to sleep. Returns whether it went to sleep; `false` where another request to do so
+    /// is under way.
     async fn evict(self) -> bool {
         let Ok(_eviction) = self.eviction.try_acquire() else { return false };
         let (done, slept) = oneshot::channel();
@@ -49,8 +49,8 @@ impl Shared {
         });
     }
 
-    /// Evicts `count` of the sessions that `may` sleep, the longest idle first. Returns how many went
-    /// to sleep.
+    /// Evicts `count` of the sessions that `may` sleep, the longest idle first. Returns how many
+    /// went to sleep.
     async fn evict(&self, count: usize, may: impl Fn(&SessionView) -> bool) -> usize {
         let mut candidates: Vec<(f64, Session)> = Vec::new();
         for session in self.sessions() {
@@ -75,8 +75,8 @@ impl Shared {
         }
     }
 
-    /// Evicts what must sleep before one more session of this owner wakes: sessions of anybody where
-    /// memory is short, sessions of the owner where too many are awake.
+    /// Evicts what must sleep before one more session of this owner wakes: sessions of anybody
+    /// where memory is short, sessions of the owner where too many are awake.
     pub(super) async fn evict_before_waking(&self, owner: Option<&Owner>) {
         self.evict_for_memory().await;
         let limit = self.settings.resources.max_workers_per_user;

@@ -1,5 +1,5 @@
-//! A session's files: every read and write of them, one after the other and off the driver's thread.
-//! The queue is bounded; it decides nothing.
+//! A session's files: every read and write of them, one after the other and off the driver's
+//! thread. The queue is bounded; it decides nothing.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -292,8 +292,8 @@ impl SessionManager {
         }
     }
 
-    /// Starts no more sessions, keeps or ends those that there are, and waits until every process is
-    /// gone.
+    /// Starts no more sessions, keeps or ends those that there are, and waits until every process
+    /// is gone.
     pub async fn shut_down(&self) {
         self.shared.lock().closed = true;
         self.shared.closing.cancel();

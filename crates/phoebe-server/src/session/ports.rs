@@ -1,8 +1,8 @@
 //! The pool of loopback ports for workers. A lease frees its port when it is dropped, whatever the
 //! reason. Ports are given in the order of the requests.
 //!
-//! The kernel is asked each time whether another program holds a port. The pool remembers the answer
-//! only to log it once.
+//! The kernel is asked each time whether another program holds a port. The pool remembers the
+//! answer only to log it once.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, TcpListener};

@@ -24,8 +24,8 @@ pub(super) fn problem_of(reply: &Message) -> String {
 /// The log's bound on a worker's word on why a command failed.
 const REASON_CHARACTERS_MAX: usize = 100;
 
-/// Why a command failed, for the log: a class of exceptions or a fixed text. A worker may be made to send anything else, which is
-/// not logged.
+/// Why a command failed, for the log: a class of exceptions or a fixed text. A worker may be made
+/// to send anything else, which is not logged.
 pub(super) fn logged_reason(header: &Header) -> String {
     let is_plain =
         |character: char| character.is_ascii_alphanumeric() || " _.,()-".contains(character);

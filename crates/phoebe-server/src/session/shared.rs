@@ -114,8 +114,8 @@ impl Shared {
         }
     }
 
-    /// The turn of work that holds a session's journal and the Bundle that it begins with in memory.
-    /// `None` where both are small.
+    /// The turn of work that holds a session's journal and the Bundle that it begins with in
+    /// memory. `None` where both are small.
     pub(super) async fn turn(
         &self,
         id: &str,

@@ -1,5 +1,5 @@
-//! From a session's id to a worker that answers: port, process, connection, Bundle. A failure leaves
-//! nothing behind.
+//! From a session's id to a worker that answers: port, process, connection, Bundle. A failure
+//! leaves nothing behind.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -172,7 +172,8 @@ impl Expected {
             Self::LetThrough => {
                 let is_answer = ![401, 403, 405, 500].contains(&reply.status);
                 assert!(is_answer, "{case}: {} {}", reply.status, reply.body);
-                // Behind the session there may be other things that do not exist, as in a path of two ids.
+                // Behind the session there may be other things that do not exist, as in a path of
+                // two ids.
                 let no_session = ["Session not found", "Invalid session ID", "Not Found"];
                 assert!(!no_session.map(Value::from).contains(&reply.body["detail"]), "{case}");
             }

@@ -24,7 +24,8 @@ async fn value(session: &Session) -> i64 {
     answer.as_i64().unwrap()
 }
 
-/// A session whose value counts up until it is told to stop, and the last value that was acknowledged.
+/// A session whose value counts up until it is told to stop, and the last value that was
+/// acknowledged.
 fn count_up(session: Session, stop: Arc<AtomicBool>) -> (Arc<AtomicI64>, impl Future<Output = ()>) {
     let acknowledged = Arc::new(AtomicI64::new(0));
     let seen = Arc::clone(&acknowledged);

@@ -1,8 +1,9 @@
-//! Both recordings of the server that existing clients were written for, replayed in order with real PHOEBE. What differs is in
-//! [`WANTED`], each difference with its reason, and nowhere else.
+//! Both recordings of the server that existing clients were written for, replayed in order with
+//! real PHOEBE. What differs is in [`WANTED`], each difference with its reason, and nowhere else.
 //!
-//! The numbers that PHOEBE computes are held against PHOEBE alone on the same machine: the recorded binary is seen exactly
-//! edge-on, and which triangles at the rim are visible then hangs on the last bit of a sine, which differs between processors.
+//! The numbers that PHOEBE computes are held against PHOEBE alone on the same machine: the recorded
+//! binary is seen exactly edge-on, and which triangles at the rim are visible then hangs on the
+//! last bit of a sine, which differs between processors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,7 +38,8 @@ struct Response {
     body: Value,
 }
 
-/// A wanted difference: in which exchanges of which mode, why, and what it does to the expected answer.
+/// A wanted difference: in which exchanges of which mode, why, and what it does to the expected
+/// answer.
 struct Difference {
     mode: Option<&'static str>,
     exchanges: &'static [&'static str],
@@ -185,8 +187,9 @@ async fn replay(mode: &'static str, server: TestServer) {
     server.finish().await;
 }
 
-/// How far numbers of light curves and radial velocities may be from the recorded ones because of the rim: in flux, and in km/s. It
-/// shows that PHOEBE alone was asked for the same as the recorded server.
+/// How far numbers of light curves and radial velocities may be from the recorded ones because of
+/// the rim: in flux, and in km/s. It shows that PHOEBE alone was asked for the same as the recorded
+/// server.
 const RIM: [(&str, f64); 3] = [("fluxes", 2e-3), ("rvs_primary", 2.0), ("rvs_secondary", 0.05)];
 
 /// Puts what PHOEBE alone computes on this machine in the place of what it computed on another.

@@ -1,5 +1,5 @@
-//! Ends of the server, of the zygote and of workers, from outside and in the middle of work: nothing survives that should not,
-//! and nothing dies that should not.
+//! Ends of the server, of the zygote and of workers, from outside and in the middle of work:
+//! nothing survives that should not, and nothing dies that should not.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -73,7 +73,8 @@ async fn sigterm_amid_thirty_sessions_and_a_computation() {
     }
     commands.join_all().await;
     begin_a_computation(&sessions[7]).await;
-    // Server, zygote, workers; the computation is under way when there is one process more: its runner.
+    // Server, zygote, workers; the computation is under way when there is one process more: its
+    // runner.
     until("the computation runs", SOON, async || (server.workers().len() >= 32).then_some(()))
         .await;
 
@@ -219,7 +220,8 @@ async fn no_stubborn_worker_survives_kill_nine() {
     }
 }
 
-/// A process that is none of ours, but whose command line looks like a worker's. It ends with its holder.
+/// A process that is none of ours, but whose command line looks like a worker's. It ends with its
+/// holder.
 struct Stranger(Child);
 
 impl Stranger {
@@ -257,7 +259,8 @@ async fn a_process_that_only_looks_like_a_worker_is_not_touched() {
     let arguments: Vec<_> =
         worker.command_line.split_ascii_whitespace().map(str::to_owned).collect();
     let mut stranger = Stranger::new(&arguments);
-    // A record of an earlier run that now speaks of the stranger's process id, as after a wrap-around of ids.
+    // A record of an earlier run that now speaks of the stranger's process id, as after a
+    // wrap-around of ids.
     let record = fs::read_dir(server.data().join("run"))
         .unwrap()
         .map(|boot| boot.unwrap().path())
@@ -389,8 +392,8 @@ async fn a_zygote_with_another_phoebe_is_told_and_its_snapshots_name_it() {
     server.finish().await;
 }
 
-/// Fifty sessions are asked for at once, and the zygote is killed when some of them are there: each start succeeds or says clearly
-/// to come again, and the next is warm.
+/// Fifty sessions are asked for at once, and the zygote is killed when some of them are there: each
+/// start succeeds or says clearly to come again, and the next is warm.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zygote_killed_amid_a_rush_loses_no_start() {
     const RUSH: u16 = 50;

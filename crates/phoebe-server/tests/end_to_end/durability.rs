@@ -1,4 +1,5 @@
-//! Sessions outlive idleness, their workers and the server, and say so where something cannot be kept.
+//! Sessions outlive idleness, their workers and the server, and say so where something cannot be
+//! kept.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -275,7 +276,8 @@ async fn what_cannot_be_saved_is_said_and_saved_when_it_can_be() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_memory_is_short_sessions_that_do_nothing_sleep() {
-    // More than any machine has: memory is always short. Looks are frequent, and idleness alone is far off.
+    // More than any machine has: memory is always short. Looks are frequent, and idleness alone is
+    // far off.
     let builder = TestServer::builder().fake().set("resources.memory_reserve_mb", 16_777_216);
     let server = builder.set("session.idle_timeout_seconds", 60.0).start().await;
     let session = server.start_session().await;

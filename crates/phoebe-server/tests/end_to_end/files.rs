@@ -127,7 +127,8 @@ fn numbers(list: &Value) -> Vec<f64> {
     list.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
-/// With PHOEBE: what is undone, kept, copied and taken away has the same values and unique ids, and stock PHOEBE reads it.
+/// With PHOEBE: what is undone, kept, copied and taken away has the same values and unique ids, and
+/// stock PHOEBE reads it.
 #[tokio::test(flavor = "multi_thread")]
 async fn phoebes_bundles_go_through_undo_checkpoints_copies_and_files() {
     let server = TestServer::builder().python().start().await;

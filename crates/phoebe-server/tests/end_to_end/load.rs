@@ -1,5 +1,5 @@
-//! What a server must bear: bodies that are too big, connections that say nothing, clients that go away. `/health` answers all the
-//! while, and memory stays bounded.
+//! What a server must bear: bodies that are too big, connections that say nothing, clients that go
+//! away. `/health` answers all the while, and memory stays bounded.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -99,7 +99,8 @@ fn send_chunks(address: SocketAddr, path: &str) -> String {
 fn silent_connections(address: SocketAddr, wanted: usize) -> Vec<TcpStream> {
     let mut connections = Vec::with_capacity(wanted);
     for number in 0..wanted {
-        // The system has too few ports for so many connections between two addresses at once; loopback has more addresses.
+        // The system has too few ports for so many connections between two addresses at once;
+        // loopback has more addresses.
         match TcpStream::connect_timeout(&address, Duration::from_secs(10)) {
             Ok(stream) => connections.push(stream),
             // A server at its limit may refuse; one that is not must not.
@@ -159,7 +160,8 @@ async fn a_client_that_goes_away_leaves_its_command_and_its_session_in_order() {
     );
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(body.as_bytes()).unwrap();
-    // Long enough for the command to be with the worker; if it is not, the test shows the same of the queue.
+    // Long enough for the command to be with the worker; if it is not, the test shows the same of
+    // the queue.
     tokio::time::sleep(Duration::from_millis(300)).await;
     stream.shutdown(Shutdown::Both).unwrap();
     drop(stream);

@@ -1,5 +1,6 @@
-//! The whole server from outside: real processes, real sockets, real signals, real SQLite; with the fake worker where PHOEBE does
-//! not matter, and with real PHOEBE where it does (`PHOEBE_TEST_PYTHON`, or what the server sets up by itself).
+//! The whole server from outside: real processes, real sockets, real signals, real SQLite; with the
+//! fake worker where PHOEBE does not matter, and with real PHOEBE where it does
+//! (`PHOEBE_TEST_PYTHON`, or what the server sets up by itself).
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -17,7 +17,8 @@ fn in_silence(how: &str) -> Value {
     json!({"command": "set_value", "misbehave": how, "answer": false})
 }
 
-/// Sends `command` to `session` and meanwhile, until it is answered, pings another session and asks for `/health`. Returns the answer.
+/// Sends `command` to `session` and meanwhile, until it is answered, pings another session and asks
+/// for `/health`. Returns the answer.
 async fn while_others_go_on(server: &TestServer, session: &Session, command: Value) -> Value {
     let other = server.start_session().await;
     let answer = async {
@@ -125,7 +126,8 @@ async fn an_answer_that_is_no_json_becomes_a_failure() {
     server.finish().await;
 }
 
-/// The session is over because of its worker: nobody finds it, its port is free, the database says why.
+/// The session is over because of its worker: nobody finds it, its port is free, the database says
+/// why.
 async fn is_gone(server: &TestServer, session: &Session) {
     port_is_free(server).await;
     assert_eq!(server.sessions().await, json!({}));
@@ -163,8 +165,8 @@ async fn an_answer_to_another_request_runs_into_the_time_limit() {
     runs_out_of_time("wrong-seq").await;
 }
 
-/// The worker dies: the waiting client learns how, and the port is free. The session goes on as it was before, or is over where
-/// nothing is kept.
+/// The worker dies: the waiting client learns how, and the port is free. The session goes on as it
+/// was before, or is over where nothing is kept.
 async fn is_noticed(how: &str, cause: &str) {
     for durability in ["command", "off"] {
         let server =

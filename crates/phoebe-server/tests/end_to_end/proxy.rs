@@ -171,8 +171,8 @@ fn documented(substitutes: &Substitutes) -> String {
     text
 }
 
-/// A whole configuration around the documented part. Its own bounds are like nginx's, but so small that
-/// whatever the documented part does not set is noticed at once.
+/// A whole configuration around the documented part. Its own bounds are like nginx's, but so small
+/// that whatever the documented part does not set is noticed at once.
 fn configuration(folder: &Path, server: &str) -> String {
     let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
     let folders = kinds.map(|kind| format!("{kind}_temp_path {}/{kind};\n", folder.display()));

@@ -1,4 +1,5 @@
-//! Secrets appear nowhere: with the most talkative log, in `config`, in errors, in the process list.
+//! Secrets appear nowhere: with the most talkative log, in `config`, in errors, in the process
+//! list.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -157,7 +158,8 @@ async fn files_that_others_can_read_are_told() {
 
 /// In every text and name that a user sends.
 const MARKER: &str = "marker-of-a-user";
-/// Where the database is to hold what users sent of themselves and their sessions, and the names of commands.
+/// Where the database is to hold what users sent of themselves and their sessions, and the names of
+/// commands.
 const DOCUMENTED: [(&str, &str); 8] = [
     ("sessions", "project_name"),
     ("sessions", "user_agent"),

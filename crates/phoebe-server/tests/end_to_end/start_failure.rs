@@ -1,4 +1,5 @@
-//! Workers and zygotes that do not come up: the client gets a clear 503 in time, and everything is undone.
+//! Workers and zygotes that do not come up: the client gets a clear 503 in time, and everything is
+//! undone.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use crate::support::{Builder, TestServer, processes_of_instance, until};
 /// Sooner than the default of `start_timeout_seconds`: a failure that is known is not waited for.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A start that fails this way is answered 503 with a clear text, its `cause` is in the log, and it leaves nothing.
+/// A start that fails this way is answered 503 with a clear text, its `cause` is in the log, and it
+/// leaves nothing.
 async fn is_undone(builder: Builder, cause: &str) {
     let server = builder.start().await;
     let started = Instant::now();

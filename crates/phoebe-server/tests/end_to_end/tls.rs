@@ -1,4 +1,5 @@
-//! HTTPS with the real server: a session inside TLS, and certificates that are renewed while requests run.
+//! HTTPS with the real server: a session inside TLS, and certificates that are renewed while
+//! requests run.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,5 +1,6 @@
-//! Random deaths amid work: worker, runner, zygote and server are killed again and again while clients change and compute.
-//! After each, every acknowledged change is there, and nothing is half there.
+//! Random deaths amid work: worker, runner, zygote and server are killed again and again while
+//! clients change and compute. After each, every acknowledged change is there, and nothing is half
+//! there.
 //!
 //! `PHOEBE_TEST_KILLS` sets how many deaths there are, `PHOEBE_TEST_SEED` repeats a run's choices.
 
@@ -68,7 +69,8 @@ async fn no_acknowledged_change_is_lost_over_random_deaths() {
         session.result(dataset).await;
         session.result(set("ntriangles@primary", 200.0)).await;
         session.result(set("ntriangles@secondary", 200.0)).await;
-        // The first compute fills in what belongs to the system, as limb darkening; later ones make a model only.
+        // The first compute fills in what belongs to the system, as limb darkening; later ones make
+        // a model only.
         session.result(json!({"command": "run_compute"})).await;
         let parameters = parameters(&session).await;
         clients.push(Arc::new(Mutex::new(Known { session: session.id, parameters, open: None })));
@@ -114,7 +116,8 @@ fn set(twig: &str, value: f64) -> Value {
     json!({"command": "set_value", "twig": twig, "value": value})
 }
 
-/// Changes the session until an answer is missing, and a few times at most. Returns how many changes were acknowledged.
+/// Changes the session until an answer is missing, and a few times at most. Returns how many
+/// changes were acknowledged.
 async fn change_until_something_breaks(
     api: Client,
     client: Arc<Mutex<Known>>,

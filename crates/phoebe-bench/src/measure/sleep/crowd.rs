@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
-use crate::arguments::{Plan, Spell};
+use crate::arguments::{Plan, SampleBudget};
 use crate::measure::requests;
 use crate::samples::{Samples, Summary};
 use crate::subject::http::Connection;
@@ -103,10 +103,10 @@ pub(super) async fn measure(settings: &Settings, plan: &Plan) -> Result<Crowd> {
     }
     // Afterwards all that are awake have been woken, as after the cycles, and the server has grown
     // as large as it needs to be.
-    let warm_up = wakes(&mut clients, plan.spell(plan.sleepers)).await?;
+    let warm_up = wakes(&mut clients, plan.budget(plan.sleepers)).await?;
     let before = footprint(&server, &mut clients[0].connection).await?;
     let began = Instant::now();
-    let outcome = wakes(&mut clients, plan.spell(plan.crowd_wakes)).await?;
+    let outcome = wakes(&mut clients, plan.budget(plan.crowd_wakes)).await?;
     let seconds = began.elapsed().as_secs_f64();
     let after = footprint(&server, &mut clients[0].connection).await?;
     let cycles = outcome.first_answers.len() + outcome.failures.len();
@@ -149,9 +149,9 @@ impl Client {
     }
 
     /// Wakes one session after the other, until all clients together have woken enough.
-    async fn wake(&mut self, spell: Spell, taken: &Cell<usize>) -> Result<Outcome> {
+    async fn wake(&mut self, budget: SampleBudget, taken: &Cell<usize>) -> Result<Outcome> {
         let mut outcome = Outcome { first_answers: Samples::of_time(), failures: Vec::new() };
-        while spell.goes_on(taken.get()) {
+        while budget.needs_more(taken.get()) {
             let id = &self.sessions[self.random.random_range(..self.sessions.len())];
             if !session::is_asleep(&mut self.connection, id).await? {
                 continue;
@@ -166,10 +166,10 @@ impl Client {
     }
 }
 
-async fn wakes(clients: &mut [Client], spell: Spell) -> Result<Outcome> {
+async fn wakes(clients: &mut [Client], budget: SampleBudget) -> Result<Outcome> {
     let taken = Cell::new(0);
     let outcomes =
-        try_join_all(clients.iter_mut().map(|client| client.wake(spell, &taken))).await?;
+        try_join_all(clients.iter_mut().map(|client| client.wake(budget, &taken))).await?;
     let mut all = Outcome { first_answers: Samples::of_time(), failures: Vec::new() };
     for outcome in outcomes {
         all.first_answers.extend(outcome.first_answers);

@@ -18,8 +18,8 @@ pub(super) struct History {
     /// Undone changes that can be redone.
     #[schema(example = 1)]
     redo: usize,
-    /// A message about the Bundle that was just loaded, such as values of another version of PHOEBE
-    /// that this version refuses.
+    /// A message about the Bundle that was just loaded, such as values of another version of
+    /// PHOEBE that this version refuses.
     #[serde(skip_serializing_if = "Option::is_none")]
     notice: Option<String>,
 }

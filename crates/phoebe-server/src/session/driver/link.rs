@@ -1,5 +1,5 @@
-//! A session's worker and the connection to it: which request each reply belongs to, whose turn it is
-//! on the machine's cores, when its memory is measured. It decides nothing about the session.
+//! A session's worker and the connection to it: which request each reply belongs to, whose turn it
+//! is on the machine's cores, when its memory is measured. It decides nothing about the session.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -164,8 +164,8 @@ impl WorkerLink {
     }
 }
 
-/// Waits until the worker cannot be used, and returns why. A connection breaks when its worker dies;
-/// how that happened says more.
+/// Waits until the worker cannot be used, and returns why. A connection breaks when its worker
+/// dies; how that happened says more.
 async fn lost(worker: &Worker, broken: Option<&ConnectionError>) -> String {
     let exited = |exit: Exit| format!("its process ended ({exit})");
     match broken {

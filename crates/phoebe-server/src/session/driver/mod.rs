@@ -2,7 +2,8 @@
 //!
 //! It decides nothing about the session's life: it reports what happens to the state machine, and
 //! performs the actions that this returns. Others send it a [`Request`] and read what it publishes.
-//! When the task ends, the worker is gone, the port is free, and everybody who waited has an answer.
+//! When the task ends, the worker is gone, the port is free, and everybody who waited has an
+//! answer.
 
 mod actions;
 mod files;

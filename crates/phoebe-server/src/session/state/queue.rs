@@ -1,7 +1,8 @@
 //! Which command of a session may go to its worker next: a decision without I/O.
 //!
-//! Commands run in the order in which they came. The one exception: reads may pass a long command that works in its runner or waits
-//! for its turn on the machine, and are answered from the last committed state. They never pass a waiting change.
+//! Commands run in the order in which they came. The one exception: reads may pass a long command
+//! that works in its runner or waits for its turn on the machine, and are answered from the last
+//! committed state. They never pass a waiting change.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -30,12 +31,14 @@ impl<T> CommandQueue<T> {
         Ok(())
     }
 
-    /// The kind of the command that may go to the worker now, if one may. A long one may go only if it `may_compute`.
+    /// The kind of the command that may go to the worker now, if one may. A long one may go only if
+    /// it `may_compute`.
     pub fn ready(&self, may_compute: bool) -> Option<CommandKind> {
         self.candidate(may_compute).map(|index| self.waiting[index].0)
     }
 
-    /// Takes the command that may go to the worker now. It must be followed by [`Self::started`] with the number it got.
+    /// Takes the command that may go to the worker now. It must be followed by [`Self::started`]
+    /// with the number it got.
     pub fn next(&mut self, may_compute: bool) -> Option<(CommandKind, T)> {
         self.candidate(may_compute).and_then(|index| self.waiting.remove(index))
     }

@@ -48,6 +48,9 @@ struct World {
     change_given_up: bool,
     stray_replies: usize,
     shut_down_at: Option<Instant>,
+    /// The periodic look once found it without work, and idle or expired.
+    was_idle: bool,
+    was_expired: bool,
     files_wanted: usize,
     sleep_wanted: bool,
     started: Option<bool>,
@@ -187,6 +190,8 @@ impl World {
             change_given_up: false,
             stray_replies: 0,
             shut_down_at: None,
+            was_idle: false,
+            was_expired: false,
             files_wanted: 0,
             sleep_wanted: false,
             started: None,
@@ -339,7 +344,11 @@ impl World {
             }
             Action::Report(Report::ChangesLost) => self.changes_lost = true,
             Action::Report(_) => {}
-            Action::RecordEnd(_) => self.ends_recorded += 1,
+            Action::RecordEnd(ending) => {
+                self.ends_recorded += 1;
+                assert!(ending.reason != EndReason::IdleTimeout || self.was_idle);
+                assert!(ending.reason != EndReason::Expired || self.was_expired);
+            }
         }
     }
 
@@ -492,13 +501,10 @@ impl World {
                 self.tell(Event::SleepWanted);
             }
             Step::Look { idle, expired } if !self.is_starting() => {
-                let status = self.machine.status();
                 let is_at_rest = self.tasks.values().all(|task| task.answers > 0);
+                self.was_idle |= *idle && is_at_rest;
+                self.was_expired |= *expired && is_at_rest;
                 self.tell(Event::Looked { idle: *idle, expired: *expired });
-                if self.machine.status() == Status::Ended && status != Status::Ended {
-                    assert!(is_at_rest, "a session with work ends");
-                    assert!(if status == Status::Asleep { *expired } else { *idle });
-                }
             }
             Step::End => {
                 self.told_of_end = true;

@@ -1,4 +1,5 @@
-//! Where payloads run: a server with an attacker's session and a neighbour's, which computes all the time.
+//! Where payloads run: a server with an attacker's session and a neighbour's, which computes all
+//! the time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -107,7 +108,8 @@ impl Outcome {
     pub(super) fn is_contained(&self, name: &str) -> Result<(), String> {
         const DENIED: [&str; 7] = [
             "PermissionError",
-            // What it may not see is not there. That it is there, the run without the sandbox proves.
+            // What it may not see is not there. That it is there, the run without the sandbox
+            // proves.
             "FileNotFoundError",
             "OSError",
             "BlockingIOError",
@@ -191,7 +193,8 @@ impl Arena {
         outcome
     }
 
-    /// Asks PHOEBE to compute in a job of its own, which is an option of `run_compute`: a script is written and a shell started.
+    /// Asks PHOEBE to compute in a job of its own, which is an option of `run_compute`: a script is
+    /// written and a shell started.
     pub(super) async fn compute_in_a_job(&self) -> Value {
         let session = self.server.start_session().await;
         let dataset = json!({"command": "add_dataset", "kind": "lc", "compute_phases": [0.25]});

@@ -1,5 +1,5 @@
-//! Processes that code in a Bundle leaves behind on purpose: each end of their session, of their worker
-//! or of the server is theirs too.
+//! Processes that code in a Bundle leaves behind on purpose: each end of their session, of their
+//! worker or of the server is theirs too.
 
 use std::fs;
 use std::path::PathBuf;

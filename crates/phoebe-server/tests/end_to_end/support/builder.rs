@@ -71,7 +71,8 @@ impl Builder {
         self
     }
 
-    /// Keeps the data on a disk of its own. Where the test may not mount one, [`TestServer::has_disk`] says so.
+    /// Keeps the data on a disk of its own. Where the test may not mount one,
+    /// [`TestServer::has_disk`] says so.
     pub(crate) fn disk(mut self, kind: disk::Kind) -> Self {
         self.disk = Some(kind);
         self

@@ -1,4 +1,5 @@
-//! A small disk where the server keeps its data, to be filled or to lose its power. Only root can mount one.
+//! A small disk where the server keeps its data, to be filled or to lose its power. Only root can
+//! mount one.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -50,7 +51,8 @@ impl Disk {
     /// From now on nothing reaches the disk, and what the kernel holds back for it is lost.
     #[allow(unsafe_code, reason = "no crate has this call")]
     pub(super) fn cut_power(&self) {
-        // From the kernel's include/uapi/linux/ext4.h: EXT4_IOC_SHUTDOWN, EXT4_GOING_FLAGS_NOLOGFLUSH.
+        // From the kernel's include/uapi/linux/ext4.h: EXT4_IOC_SHUTDOWN,
+        // EXT4_GOING_FLAGS_NOLOGFLUSH.
         const SHUTDOWN: u32 = opcode::read::<u32>(b'X', 125);
         const WITHOUT_ITS_LOG: u32 = 2;
         let root = File::open(&self.folder).unwrap();

@@ -1,4 +1,5 @@
-//! What an ended server must not leave: processes, bound ports, files, `active` rows of sessions that are not kept.
+//! What an ended server must not leave: processes, bound ports, files, `active` rows of sessions
+//! that are not kept.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +23,8 @@ const FILES: [&str; 9] = [
     "templates",
 ];
 
-/// Fails if anything is left. `descendants` are the processes that lived below the server before its end.
+/// Fails if anything is left. `descendants` are the processes that lived below the server before
+/// its end.
 pub(super) async fn assert_none(server: &TestServer, descendants: &[ProcessInfo]) {
     until("no process of the server is left", Duration::from_secs(2), async || {
         let left = server.workers().is_empty() && !descendants.iter().any(still_lives);

@@ -1,4 +1,5 @@
-//! Which tests may run beside each other: most share the machine, a few load it so much that they want it alone.
+//! Which tests may run beside each other: most share the machine, a few load it so much that they
+//! want it alone.
 
 use std::sync::Arc;
 use std::sync::LazyLock;

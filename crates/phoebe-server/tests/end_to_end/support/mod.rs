@@ -1,5 +1,5 @@
-//! The harness: starts the real server on free ports in a temporary data directory and, at the end, fails if anything
-//! is left behind.
+//! The harness: starts the real server on free ports in a temporary data directory and, at the end,
+//! fails if anything is left behind.
 //!
 //! ```ignore
 //! let server = TestServer::builder().fake().set("session.idle_timeout_seconds", 1.0).start().await;
@@ -8,7 +8,8 @@
 //! server.finish().await;
 //! ```
 //!
-//! One test holds at most one [`TestServer`]; [`Builder::alone`] keeps other tests from running beside it.
+//! One test holds at most one [`TestServer`]; [`Builder::alone`] keeps other tests from running
+//! beside it.
 
 mod builder;
 mod client;

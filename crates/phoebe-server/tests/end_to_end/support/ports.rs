@@ -1,4 +1,5 @@
-//! Port ranges for worker pools that no other test uses, in this process or another one on this machine.
+//! Port ranges for worker pools that no other test uses, in this process or another one on this
+//! machine.
 
 use std::fs::{self, File, Permissions};
 use std::io;

@@ -1,4 +1,5 @@
-//! The programs under test: the server's binary, the fake worker's, and the interpreter with PHOEBE.
+//! The programs under test: the server's binary, the fake worker's, and the interpreter with
+//! PHOEBE.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ pub(crate) fn phoebe_python() -> Option<PathBuf> {
     python.map(PathBuf::from)
 }
 
-/// The fake worker's binary, built when it is not up to date: Cargo builds it for the whole workspace only.
+/// The fake worker's binary, built when it is not up to date: Cargo builds it for the whole
+/// workspace only.
 pub(crate) fn fake_worker() -> &'static Path {
     static FAKE_WORKER: LazyLock<PathBuf> = LazyLock::new(|| {
         let folder = Path::new(SERVER).parent().unwrap();
@@ -37,8 +39,8 @@ pub(crate) fn fake_worker() -> &'static Path {
     &FAKE_WORKER
 }
 
-/// Whether `program` is there and newer than what it is made of: a test of the whole workspace has built it already, and
-/// building it alone would build all it needs once more, with other features.
+/// Whether `program` is there and newer than what it is made of: a test of the whole workspace has
+/// built it already, and building it alone would build all it needs once more, with other features.
 fn is_current(program: &Path) -> bool {
     let built = |path: &Path| std::fs::metadata(path).and_then(|found| found.modified()).ok();
     let Some(at) = built(program) else { return false };
@@ -50,7 +52,8 @@ fn is_current(program: &Path) -> bool {
     sources.into_iter().all(|source| built(&source).is_some_and(|changed| changed <= at))
 }
 
-/// Runs a script with PHOEBE alone, in an interpreter in which the server's workers run, and returns what it prints last, as JSON.
+/// Runs a script with PHOEBE alone, in an interpreter in which the server's workers run, and
+/// returns what it prints last, as JSON.
 pub(crate) fn run_stock_phoebe(python: &str, script: &str, argument: &str) -> Value {
     let output = Command::new(python)
         .args(["-I", script, argument])
@@ -147,8 +150,8 @@ impl From<Output> for Finished {
     }
 }
 
-/// The server's binary, in `folder`, with as little of the caller's environment as it needs. The cache stays the caller's: the
-/// private Python environment is made once.
+/// The server's binary, in `folder`, with as little of the caller's environment as it needs. The
+/// cache stays the caller's: the private Python environment is made once.
 pub(crate) fn command(folder: &Path) -> Command {
     surrounded(Command::new(SERVER), folder)
 }

@@ -214,7 +214,8 @@ impl TestServer {
         self.finish().await;
     }
 
-    /// Stops the server in order, if it runs, and asserts that nothing of it is left: no process, port, file or `active` row.
+    /// Stops the server in order, if it runs, and asserts that nothing of it is left: no process,
+    /// port, file or `active` row.
     pub(crate) async fn finish(mut self) {
         let descendants = match &self.process {
             Some(_) => super::process::descendants(self.pid()),

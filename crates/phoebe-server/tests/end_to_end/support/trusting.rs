@@ -52,8 +52,8 @@ impl Trusting {
         &self.address
     }
 
-    /// Over a connection of its own: an answer whose body is still to be read, if the certificate is
-    /// trusted.
+    /// Over a connection of its own: an answer whose body is still to be read, if the certificate
+    /// is trusted.
     pub(crate) async fn open(
         &self,
         method: &str,
