@@ -10,7 +10,8 @@ use tempfile::TempDir;
 
 const OLDEST: &str = "
     CREATE TABLE sessions (
-        session_id TEXT PRIMARY KEY, created_at REAL NOT NULL, destroyed_at REAL, last_activity REAL,
+        session_id TEXT PRIMARY KEY, created_at REAL NOT NULL, destroyed_at REAL, last_activity
+        REAL,
         port INTEGER NOT NULL, client_ip TEXT, user_agent TEXT, termination_reason TEXT,
         status TEXT DEFAULT 'active');
     CREATE TABLE session_metrics (
@@ -18,7 +19,8 @@ const OLDEST: &str = "
         memory_used_mb REAL NOT NULL, FOREIGN KEY (session_id) REFERENCES sessions (session_id));
     CREATE TABLE session_commands (
         id INTEGER PRIMARY KEY AUTOINCREMENT, session_id TEXT NOT NULL, timestamp REAL NOT NULL,
-        command_name TEXT NOT NULL, success INTEGER NOT NULL, execution_time_ms REAL, error_message TEXT,
+        command_name TEXT NOT NULL, success INTEGER NOT NULL, execution_time_ms REAL,
+        error_message TEXT,
         FOREIGN KEY (session_id) REFERENCES sessions (session_id));
     CREATE INDEX idx_sessions_status ON sessions (status);
 ";
@@ -30,10 +32,12 @@ const USER_INFO: &str = "
 ";
 
 const ROWS: &str = "
-    INSERT INTO sessions (session_id, created_at, destroyed_at, last_activity, port, client_ip, user_agent,
+    INSERT INTO sessions (session_id, created_at, destroyed_at, last_activity, port, client_ip,
+    user_agent,
         termination_reason, status)
         VALUES ('old', 1.5, 9.5, 9.0, 6560, '10.0.0.1', 'curl', 'manual', 'terminated');
-    INSERT INTO sessions (session_id, created_at, last_activity, port) VALUES ('left', 2.5, 7.25, 6561);
+    INSERT INTO sessions (session_id, created_at, last_activity, port) VALUES ('left', 2.5,
+    7.25, 6561);
     INSERT INTO session_metrics (session_id, timestamp, memory_used_mb) VALUES ('old', 2.0, 170.5);
     INSERT INTO session_commands (session_id, timestamp, command_name, success, execution_time_ms)
         VALUES ('old', 2.0, 'ping', 1, 15.0);
@@ -51,7 +55,8 @@ const OWNERS_AND_USERS: &str = "
     ALTER TABLE sessions ADD COLUMN user_id TEXT;
     ALTER TABLE sessions ADD COLUMN full_name TEXT;
     CREATE TABLE users (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, email TEXT UNIQUE NOT NULL, hashed_password TEXT NOT NULL,
+        id INTEGER PRIMARY KEY AUTOINCREMENT, email TEXT UNIQUE NOT NULL, hashed_password TEXT
+        NOT NULL,
         first_name TEXT, last_name TEXT, role TEXT DEFAULT 'student', created_at REAL NOT NULL,
         is_active INTEGER DEFAULT 1);
     INSERT INTO users (email, hashed_password, first_name, last_name, created_at)
@@ -124,13 +129,17 @@ async fn use_it(store: &Store) {
 fn assert_used(path: &Path) {
     let count = |query: &str| assert_eq!(one::<i64>(path, query), 1, "{query}");
     count(
-        "SELECT count(*) FROM sessions WHERE session_id = 'new' AND created_at = 100 AND last_activity = 105
-         AND destroyed_at = 106 AND status = 'terminated' AND termination_reason = 'manual' AND port = 6562
-         AND client_ip = '127.0.0.1' AND user_agent IS NULL AND user_id = '7' AND full_name = 'Grace Hopper'
+        "SELECT count(*) FROM sessions WHERE session_id = 'new' AND created_at = 100 AND
+        last_activity = 105
+         AND destroyed_at = 106 AND status = 'terminated' AND termination_reason = 'manual' AND
+         port = 6562
+         AND client_ip = '127.0.0.1' AND user_agent IS NULL AND user_id = '7' AND full_name =
+         'Grace Hopper'
          AND project_name = 'β Lyrae'",
     );
     count(
-        "SELECT count(*) FROM session_commands WHERE session_id = 'new' AND command_name = 'set_value'
+        "SELECT count(*) FROM session_commands WHERE session_id = 'new' AND command_name =
+        'set_value'
          AND success = 0 AND execution_time_ms = 1.25 AND error_message = 'no such twig'",
     );
     count("SELECT count(*) FROM session_metrics WHERE session_id = 'new' AND memory_used_mb = 3.5");
@@ -143,7 +152,8 @@ fn assert_used(path: &Path) {
 fn assert_old_rows(path: &Path) {
     let count = |query: &str| assert_eq!(one::<i64>(path, query), 1, "{query}");
     count(
-        "SELECT count(*) FROM sessions WHERE session_id = 'old' AND created_at = 1.5 AND destroyed_at = 9.5
+        "SELECT count(*) FROM sessions WHERE session_id = 'old' AND created_at = 1.5 AND
+        destroyed_at = 9.5
          AND last_activity = 9 AND port = 6560 AND client_ip = '10.0.0.1' AND user_agent = 'curl'
          AND termination_reason = 'manual' AND status = 'terminated'",
     );

@@ -11,7 +11,8 @@ use crate::samples::Summary;
 /// The whole document.
 pub(super) fn document(results: &Results, lines: &[Line]) -> String {
     [
-        "# Benchmark results\n\nMade by `cargo run --release -p phoebe-bench`; `BENCHMARKS.md` says how to read it.\n"
+        "# Benchmark results\n\nMade by `cargo run --release -p phoebe-bench`; `BENCHMARKS.md` \
+         says how to read it.\n"
             .to_owned(),
         machine(results),
         promises(lines),
@@ -86,7 +87,8 @@ fn promises(lines: &[Line]) -> String {
 fn comparisons(results: &Results) -> String {
     let mut text = String::from(
         "## Side by side\n\nMedian and 99th percentile in ms, taken in turns.\n\n\
-         | command | n | session | p99 | `accelerate = false` | p99 | stock PHOEBE in-process | p99 |\n\
+         | command | n | session | p99 | `accelerate = false` | p99 | stock PHOEBE in-process | \
+         p99 |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     let commands = &results.commands;
@@ -103,7 +105,8 @@ fn comparisons(results: &Results) -> String {
     }
     let _ = writeln!(
         text,
-        "\nGreatest difference of a flux from stock PHOEBE's: {:.1e}; with `accelerate = false`: {:.1e}.\n",
+        "\nGreatest difference of a flux from stock PHOEBE's: {:.1e}; with `accelerate = \
+         false`: {:.1e}.\n",
         commands.flux_difference, commands.unaccelerated_flux_difference
     );
 
@@ -165,7 +168,8 @@ fn comparisons(results: &Results) -> String {
 fn crowd(results: &Results) -> String {
     let mut text = String::from(
         "## Against the number of sessions\n\n\
-         | sessions | start p50, ms | p99 | `ping` p50, ms | p99 | `get_value` p50, ms | p99 | PSS each, MiB | USS each, MiB | server, MiB | all together, MiB |\n\
+         | sessions | start p50, ms | p99 | `ping` p50, ms | p99 | `get_value` p50, ms | p99 | \
+         PSS each, MiB | USS each, MiB | server, MiB | all together, MiB |\n\
          |--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for point in &results.crowd {

@@ -212,7 +212,8 @@ fn a_missing_venv_module_is_an_error() {
 fn a_pip_error_is_reported_with_its_last_lines() {
     let cases = [
         (
-            "NewConnectionError: Failed to establish a new connection: [Errno -3] Temporary failure",
+            "NewConnectionError: Failed to establish a new connection: [Errno -3] Temporary \
+             failure",
             "the package index cannot be reached; connect to the internet",
         ),
         (

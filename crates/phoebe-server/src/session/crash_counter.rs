@@ -49,8 +49,8 @@ impl CrashCounter {
         let suspect = self.suspects.iter().find(|suspect| suspect.command == digest)?;
         (suspect.count >= CRASHES_MAX).then(|| {
             format!(
-                "This command ended the session's worker {CRASHES_MAX} times in a row, so it is not \
-                 run again. {} Change the command; everything before it is kept",
+                "This command ended the session's worker {CRASHES_MAX} times in a row, so it is \
+                 not run again. {} Change the command; everything before it is kept",
                 suspect.reason
             )
         })

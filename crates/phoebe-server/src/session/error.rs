@@ -33,8 +33,8 @@ pub enum SessionError {
     },
     /// A command is longer than a journal line may be.
     #[error(
-        "The command has more than {most_mb} MiB without its blanks, and changes nothing: send data \
-         in parts, or upload a Bundle that holds them (PUT /v1/sessions/{{session_id}}/bundle)"
+        "The command has more than {most_mb} MiB without its blanks, and changes nothing: send \
+         data in parts, or upload a Bundle that holds them (PUT /v1/sessions/{{session_id}}/bundle)"
     )]
     CommandTooLarge {
         /// The bound in MiB.
@@ -58,8 +58,8 @@ pub enum SessionError {
     StartFailed(String),
     /// No form of the session's kept Bundle can be read.
     #[error(
-        "The session's Bundle cannot be read: {0}. Nothing is lost: GET /v1/sessions/{{session_id}}/snapshots/pickle and \
-         …/snapshots/portable give the files"
+        "The session's Bundle cannot be read: {0}. Nothing is lost: GET \
+         /v1/sessions/{{session_id}}/snapshots/pickle and …/snapshots/portable give the files"
     )]
     Unreadable(String),
     /// The request does not fit the session's state.
@@ -84,9 +84,9 @@ fn disk_full(DiskLimitExceeded { of_user, taken, bound }: &DiskLimitExceeded) ->
     let mebibytes = |bytes: &u64| (*bytes as f64 / f64::from(1 << 20) * 10.0).round() / 10.0;
     format!(
         "{whose} {} MiB on the server's disk, and this needs more than the rest of {} MiB \
-         ([resources] max_disk_mb_{setting}). Nothing has changed: remove checkpoints, end sessions \
-         that you do not need, or go on in a new session with the downloaded Bundle. Reading, undo \
-         and export still work",
+         ([resources] max_disk_mb_{setting}). Nothing has changed: remove checkpoints, end \
+         sessions that you do not need, or go on in a new session with the downloaded Bundle. \
+         Reading, undo and export still work",
         mebibytes(taken),
         mebibytes(bound)
     )

@@ -215,7 +215,9 @@ mod tests {
         /// No port is leased twice or while another program holds it, and every port that is given
         /// back can be leased again.
         #[test]
-        fn leases_are_exclusive_and_always_come_back(steps in prop::collection::vec(step(), 0..200)) {
+        fn leases_are_exclusive_and_always_come_back(
+            steps in prop::collection::vec(step(), 0..200),
+        ) {
             let pool = PortPool::new(100..108);
             let mut held: Vec<PortLease> = Vec::new();
             let mut strangers: BTreeMap<u16, ()> = BTreeMap::new();
@@ -229,7 +231,8 @@ mod tests {
                         }
                         None => {
                             let ours = held.iter().map(PortLease::port);
-                            let busy: BTreeSet<u16> = ours.chain(strangers.keys().copied()).collect();
+                            let busy = ours.chain(strangers.keys().copied());
+                            let busy: BTreeSet<u16> = busy.collect();
                             prop_assert_eq!(busy.len(), pool.total());
                         }
                     },

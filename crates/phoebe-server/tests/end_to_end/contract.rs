@@ -59,7 +59,8 @@ const WANTED: [Difference; 6] = [
     Difference {
         mode: None,
         exchanges: &["start", "sessions one"],
-        why: "the session object says who the user is, what else was told, and where the session is in its life",
+        why: "the session object says who the user is, what else was told, and where the \
+        session is in its life",
         apply: |expected| {
             let session = session_object(expected);
             for name in ["first_name", "last_name", "email", "display_name"] {

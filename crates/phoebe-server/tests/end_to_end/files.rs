@@ -140,7 +140,8 @@ async fn phoebes_bundles_go_through_undo_checkpoints_copies_and_files() {
         let command = json!({"command": "get_uniqueid", "twig": "period@binary@component"});
         session.result(command).await
     };
-    let set_period = |value: f64| json!({"command": "set_value", "twig": "period@binary@component", "value": value});
+    let twig = "period@binary@component";
+    let set_period = |value: f64| json!({"command": "set_value", "twig": twig, "value": value});
     let id_before = unique_id(&session).await;
     session.result(set_period(1.5)).await;
     let phases: Vec<f64> = (0..21).map(|n| -0.5 + f64::from(n) / 20.0).collect();

@@ -81,7 +81,8 @@ fn send_chunks(address: SocketAddr, path: &str) -> String {
     stream.set_write_timeout(Some(SOON)).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: \
+         application/json\r\n\
          transfer-encoding: chunked\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).unwrap();
@@ -154,7 +155,8 @@ async fn a_client_that_goes_away_leaves_its_command_and_its_session_in_order() {
     let body = json!({"command": "run_compute", "seconds": 1.0, "steps": 4}).to_string();
     let mut stream = TcpStream::connect(server.address()).unwrap();
     let head = format!(
-        "POST /send/{} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST /send/{} HTTP/1.1\r\nhost: localhost\r\ncontent-type: \
+         application/json\r\ncontent-length: {}\r\n\r\n",
         session.id,
         body.len()
     );

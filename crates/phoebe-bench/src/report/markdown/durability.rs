@@ -11,8 +11,10 @@ use crate::samples::Summary;
 /// What a change costs that is kept, and how large its snapshot is.
 pub(super) fn durability(results: &Results) -> String {
     let mut text = String::from(
-        "## Durability\n\n`set_value` by twig, median and 99th percentile in ms, taken in turns; ratios of medians.\n\n\
-         | Bundle | snapshot, MiB | n | `durability = \"off\"` | p99 | `\"command\"` | p99 | ratio | `fsync = true` | p99 | ratio |\n\
+        "## Durability\n\n`set_value` by twig, median and 99th percentile in ms, taken in \
+         turns; ratios of medians.\n\n\
+         | Bundle | snapshot, MiB | n | `durability = \"off\"` | p99 | `\"command\"` | p99 | \
+         ratio | `fsync = true` | p99 | ratio |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for (name, Cost { off, command, fsync, snapshot_mib }) in [
@@ -39,7 +41,8 @@ pub(super) fn sleep(results: &Results) -> String {
     let sleep = &results.sleep;
     let crowd = &sleep.crowd;
     let mut text = String::from(
-        "## Sleep and wake\n\nFirst answer to `get_value` in ms.\n\n| asleep | n | p50 | p99 | greatest |\n|---|--:|--:|--:|--:|\n",
+        "## Sleep and wake\n\nFirst answer to `get_value` in ms.\n\n| asleep | n | p50 | p99 | \
+         greatest |\n|---|--:|--:|--:|--:|\n",
     );
     let _ = writeln!(text, "| one session, fresh Bundle | {} |", first_answers(&sleep.fresh));
     let _ = writeln!(
@@ -61,7 +64,8 @@ pub(super) fn sleep(results: &Results) -> String {
         crowd.failure.as_ref().map_or_else(String::new, |failure| format!(": {failure}")),
     );
 
-    text += "| | sessions awake | ports | server's descriptors | server, PSS, MiB | zygote, RSS, MiB | all together, PSS, MiB |\n\
+    text += "| | sessions awake | ports | server's descriptors | server, PSS, MiB | zygote, \
+    RSS, MiB | all together, PSS, MiB |\n\
              |---|--:|--:|--:|--:|--:|--:|\n";
     for (name, footprint) in [("before", &crowd.before), ("after", &crowd.after)] {
         let _ = writeln!(text, "| {name} | {} |", takes(footprint));

@@ -158,13 +158,16 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes and finishes: the bound holds, commands start in order of arrival (but for reads that
-        /// pass a long one), what changes the Bundle has it for
-        /// itself (but for reads beside a long command), nothing is lost, and the queue always runs empty.
+        /// Whatever comes and finishes: the bound holds. Commands start in their order, but for
+        /// reads that pass a long one. A change has the Bundle for itself, a long command but for
+        /// reads. Nothing is lost, and the queue runs empty.
         #[test]
         fn order_exclusion_and_bound_hold(
             steps in prop::collection::vec(
-                prop_oneof![3 => kind().prop_map(Step::Push), 2 => any::<usize>().prop_map(Step::Finish)],
+                prop_oneof![
+                    3 => kind().prop_map(Step::Push),
+                    2 => any::<usize>().prop_map(Step::Finish),
+                ],
                 0..200,
             ),
             depth in 1usize..10,
@@ -184,7 +187,8 @@ mod tests {
                         }
                     }
                     Step::Finish(index) => {
-                        let numbers: Vec<u64> = queue.running().map(|(number, ..)| number).collect();
+                        let numbers = queue.running().map(|(number, ..)| number);
+                        let numbers: Vec<u64> = numbers.collect();
                         if !numbers.is_empty() {
                             prop_assert!(queue.finished(numbers[index % numbers.len()]).is_some());
                             finished += 1;

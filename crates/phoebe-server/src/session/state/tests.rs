@@ -42,6 +42,8 @@ struct World {
     /// When the last save began, and whether something could not be saved since.
     save_began: Instant,
     save_failed: bool,
+    /// The worker was asked for its Bundle since then.
+    was_asked: bool,
     /// The log was told that changes are lost.
     changes_lost: bool,
     /// A change was given up, and the worker may still be at it.
@@ -186,6 +188,7 @@ impl World {
             lost: false,
             save_began: Instant::now(),
             save_failed: false,
+            was_asked: false,
             changes_lost: false,
             change_given_up: false,
             stray_replies: 0,
@@ -218,7 +221,7 @@ impl World {
         let was_saving = matches!(self.machine.state, State::Saving(..));
         let actions = self.machine.handle(self.now, event);
         if !was_saving && matches!(self.machine.state, State::Saving(..)) {
-            (self.save_began, self.save_failed) = (self.now, false);
+            (self.save_began, self.save_failed, self.was_asked) = (self.now, false, false);
         }
         for action in actions {
             self.perform(action);
@@ -286,6 +289,7 @@ impl World {
                 assert!(has_worker && !self.asked.iter().any(waits) && self.given.is_none());
                 assert!(!self.change_given_up, "it saves a Bundle that is being changed");
                 self.asked.push(Asked::Bundle(format));
+                self.was_asked |= format == SnapshotFormat::Pickle;
                 self.unsaved_beginning &= format != SnapshotFormat::Pickle;
             }
             Action::WriteBundle(format) => {
@@ -342,7 +346,11 @@ impl World {
                 let is_late = self.now >= self.save_began + Duration::from_secs(5);
                 assert!(self.save_failed || is_late, "it stays awake though it could be saved");
             }
-            Action::Report(Report::ChangesLost) => self.changes_lost = true,
+            Action::Report(Report::ChangesLost) => {
+                let is_late = self.now >= self.save_began + Duration::from_secs(5);
+                assert!(self.was_asked || is_late, "changes are lost that could be saved");
+                self.changes_lost = true;
+            }
             Action::Report(_) => {}
             Action::RecordEnd(ending) => {
                 self.ends_recorded += 1;

@@ -71,7 +71,7 @@ impl Machine {
         if now >= save.until {
             return true;
         }
-        if self.saving.asked().is_some() || !self.writes.is_empty() {
+        if self.saving.asked().is_some() || self.writes_pending > 0 {
             return false;
         }
         let format = match self.saving.unsaved_change() {

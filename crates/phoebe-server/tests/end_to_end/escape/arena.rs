@@ -180,7 +180,8 @@ impl Arena {
         let program = format!(
             "import builtins, json, types\n{}\nat = types.SimpleNamespace(**json.loads({:?}))\n\
              try:\n    builtins.outcome = f'ESCAPED {{{name}(at)}}'\n\
-             except BaseException as error:\n    builtins.outcome = f'CONTAINED {{type(error).__name__}}: {{error}}'\n",
+             except BaseException as error:\n    builtins.outcome = f'CONTAINED \
+             {{type(error).__name__}}: {{error}}'\n",
             payload.source,
             self.at.to_string(),
             name = payload.name,
@@ -266,7 +267,10 @@ async fn attacker(server: &TestServer) -> Session {
 
 /// A session that computes the same again and again, and fails if a result differs.
 async fn compute_without_end(session: Session) -> (Arc<AtomicU64>, JoinHandle<()>) {
-    let dataset = json!({"command": "add_dataset", "kind": "lc", "dataset": "lc01", "compute_phases": [0.0, 0.1, 0.25]});
+    let dataset = json!({
+        "command": "add_dataset", "kind": "lc", "dataset": "lc01",
+        "compute_phases": [0.0, 0.1, 0.25]
+    });
     session.result(dataset).await;
     let secret = json!({"ptype": "string", "qualifier": "secret", "value": canary()});
     session.result(json!({"command": "attach_parameters", "parameters": [secret]})).await;

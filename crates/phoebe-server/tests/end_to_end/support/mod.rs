@@ -2,7 +2,8 @@
 //! fails if anything is left behind.
 //!
 //! ```ignore
-//! let server = TestServer::builder().fake().set("session.idle_timeout_seconds", 1.0).start().await;
+//! let builder = TestServer::builder().fake().set("session.idle_timeout_seconds", 1.0);
+//! let server = builder.start().await;
 //! let session = server.start_session().await;
 //! assert_eq!(session.command(json!({"command": "ping"})).await["success"], true);
 //! server.finish().await;
