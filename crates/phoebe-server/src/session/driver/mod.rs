@@ -21,7 +21,7 @@ use futures::stream::{FuturesOrdered, FuturesUnordered};
 use phoebe_protocol::command::{Message, SnapshotFormat};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use self::link::{Asked, LinkEvent, WorkerLink};
 use self::task::{Found, Task};
@@ -234,7 +234,7 @@ impl Driver {
             Happening::Prepared(task, prepared) => self.note_prepared(task, prepared),
             Happening::Stopped { exit, memory } => {
                 self.log_memory(memory);
-                info!(session = self.session, %exit, "worker stopped");
+                debug!(session = self.session, %exit, "worker stopped");
                 self.events.push_back(Event::WorkerStopped);
             }
         }
