@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use phoebe_protocol::command::{Kind, Message};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::at;
 use crate::session::cores::{CoreGrant, CoreWait};
@@ -53,8 +53,8 @@ pub(super) struct WorkerLink {
     versions: Versions,
     /// The requests that are not answered, by their number on the wire.
     asked: HashMap<u64, Asked>,
-    /// Why nothing more can be sent.
-    broken: Option<ConnectionError>,
+    /// Why nothing more can be sent, and since when.
+    broken: Option<(ConnectionError, Instant)>,
 }
 
 impl WorkerLink {
@@ -94,7 +94,7 @@ impl WorkerLink {
     ) {
         match send(&mut self.connection) {
             Ok(number) => drop(self.asked.insert(number, what)),
-            Err(error) => self.broken = Some(error),
+            Err(error) => self.broken = Some((error, Instant::now())),
         }
     }
 
@@ -104,7 +104,7 @@ impl WorkerLink {
         if let Some((number, _)) = number
             && let Err(error) = self.connection.cancel(*number, reason)
         {
-            self.broken = Some(error);
+            self.broken = Some((error, Instant::now()));
         }
     }
 
@@ -118,7 +118,7 @@ impl WorkerLink {
                     return match message {
                         Ok(message) => self.receive(message),
                         Err(error) => {
-                            self.broken = Some(error);
+                            self.broken = Some((error, Instant::now()));
                             continue;
                         }
                     };
@@ -166,11 +166,11 @@ impl WorkerLink {
 
 /// Waits until the worker cannot be used, and returns why. A connection breaks when its worker
 /// dies; how that happened says more.
-async fn lost(worker: &Worker, broken: Option<&ConnectionError>) -> String {
+async fn lost(worker: &Worker, broken: Option<&(ConnectionError, Instant)>) -> String {
     let exited = |exit: Exit| format!("its process ended ({exit})");
     match broken {
         None => exited(worker.ended().await),
-        Some(error) => match timeout(EXIT_PATIENCE, worker.ended()).await {
+        Some((error, since)) => match timeout_at(*since + EXIT_PATIENCE, worker.ended()).await {
             Ok(exit) => exited(exit),
             Err(_) => error.to_string(),
         },
