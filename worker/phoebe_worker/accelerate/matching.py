@@ -15,7 +15,7 @@ from .parameter_sets import new_set
 from .registry import original, patch
 from .sources import sources
 from .tags import PLAIN_FIELDS, pieces_of, twig_of
-from .visibility import is_harmless
+from .visibility import evaluation_cannot_fail
 
 _MODULE = "phoebe.parameters.parameters"
 _TARGET = f"{_MODULE}:ParameterSet.filter_or_get"
@@ -41,8 +41,8 @@ Parameters = list[Any]
     reason="it evaluated the visibility of every Parameter, each by a search of its own, before "
     "it looked at the twig, and read every tag through a property",
     equal_because="tags, twig, `_default`, visibility, advanced and single are filters that do not "
-    "depend on each other, so their order is free; a `visible_if` that is not one of PHOEBE's own "
-    "is still evaluated where PHOEBE evaluates it, since it may fail",
+    "depend on each other, so their order is free; a `visible_if` that PHOEBE's source does not "
+    "have may fail, so it is evaluated where PHOEBE evaluates it",
     checked_with=("2.5.4",),
     guards=sources(
         _TARGET,
@@ -57,6 +57,7 @@ Parameters = list[Any]
         f"{_MODULE}:Parameter.kind",
         f"{_MODULE}:Parameter.uniqueid",
         f"{_MODULE}:Parameter.is_visible",
+        f"{_MODULE}:Parameter._is_visible",
         f"{_MODULE}:ConstraintParameter.is_visible",
     ),
 )
@@ -95,7 +96,7 @@ def filter_or_get(
             parameters = match_tag(self, parameters, key, wanted)
     if check_default:
         parameters = without_defaults(parameters)
-    if check_visible and not all(map(is_harmless, parameters)):
+    if check_visible and not all(map(evaluation_cannot_fail, parameters)):
         parameters = [p for p in parameters if p.is_visible]
         check_visible = False
 
