@@ -1,4 +1,4 @@
-"""Which source code the patches here were written for: SHA-256 of each of PHOEBE's functions.
+"""SHA-256 of the functions of PHOEBE that the patches were written for.
 
 `python -m phoebe_worker.accelerate` prints the table for the PHOEBE that is installed.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 def sources(*names: str) -> dict[str, str]:
-    """The guards of a patch that relies on these functions."""
+    """The guards for these functions."""
     return {name: DIGESTS.get(name, "") for name in names}
 
 
