@@ -21,14 +21,10 @@ def expressions_in_source() -> Iterator[ast.expr]:
     """The values of all arguments `visible_if` and of variables whose names begin so."""
     for path in Path(phoebe.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.keyword):
-                name = node.arg
-            elif isinstance(node, ast.Assign):
-                name = ast.unparse(node.targets[0])
-            else:
-                continue
-            if name is not None and name.startswith("visible_if"):
-                yield node.value
+            if isinstance(node, ast.keyword | ast.Assign):
+                name = node.arg if isinstance(node, ast.keyword) else ast.unparse(node.targets[0])
+                if name is not None and name.startswith("visible_if"):
+                    yield node.value
 
 
 def test_the_list_has_every_condition_of_phoebes_source() -> None:
