@@ -1,4 +1,4 @@
-"""run_compute: PHOEBE as it is against ours on 1 to n cores, as a table.
+"""run_compute: stock PHOEBE against the faster backend on 1 to n cores, as a table.
 
     python benchmarks/compute.py [--cores N] [--rounds N]
 

@@ -1,9 +1,8 @@
-"""What users of a server can do where PHOEBE's errors advise what only its owner could.
+"""Advice for errors of PHOEBE that suggest something that users of a server cannot do.
 
-PHOEBE's texts speak to somebody at a Python prompt with the internet beside them: call this
-function, install that package. Each text of that kind is in the table below with what to do
-instead, which the answer gives in a field of its own: PHOEBE's words stay as they are. A test holds
-the table against PHOEBE's source.
+PHOEBE's errors suggest to call a function or to install a package. The table below has each such
+text with what a user can do instead. The answer gives the advice in a field of its own and does
+not change PHOEBE's text. A test compares the table with PHOEBE's source.
 """
 
 from __future__ import annotations
@@ -95,13 +94,13 @@ ADVICE: dict[str, tuple[str, ...]] = {
 
 
 def advice_on(error: str) -> str:
-    """What to do; empty where the error says nothing that a user of a server could not follow."""
+    """The advice for an error; empty if users can follow the error itself."""
     given = [advice for advice, texts in ADVICE.items() if any(fits(text, error) for text in texts)]
     return " ".join(given)
 
 
 def fits(text: str, error: str) -> bool:
-    """Whether all parts of a fragment are in the error, in order: `{}` stands for anything."""
+    """Whether the error contains the fragment, in which `{}` matches any text."""
     place = 0
     for part in text.split("{}"):
         place = error.find(part, place)

@@ -1,7 +1,7 @@
-"""The answer to one command: what the user gets, and what the reply's header says of it.
+"""The answer to one command: the user's JSON, and the fields of the reply's header.
 
-The user gets the exception's text and traceback, in which the server's folders are left out. The
-log gets the exception's class or a text of ours: nothing that a user sent.
+The user gets the exception's text and traceback without the server's folders. The log gets the
+exception's class or a text of this server, and nothing that a user sent.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ _TRACEBACK_CHARACTERS_MAX = 20_000
 class Answer:
     """`body` is the user's JSON; `error` is None if and only if the command succeeded.
 
-    `reason` is what the log is told of a failure; `notice` is what the user must know of a Bundle
-    that was read.
+    `reason` describes a failure in the log. `notice` tells the user about a Bundle that was read.
     """
 
     body: bytes
@@ -41,7 +40,7 @@ class Answer:
 
     @classmethod
     def result(cls, value: Any, notice: str | None = None) -> Answer:
-        """Success; a failure instead where the value cannot be written as JSON."""
+        """A success, or a failure if the value cannot be written as JSON."""
         try:
             return cls(b'{"success":true,"result":' + encode(value) + b"}", None, notice=notice)
         except BaseException as error:
@@ -62,7 +61,7 @@ class Answer:
 
     @classmethod
     def raised(cls, error: BaseException) -> Answer:
-        """The failure that an exception tells of."""
+        """The failure that an exception describes."""
         return cls.failure(describe(error), reason=_class_name(error), trace=format_trace(error))
 
     def to_record(self) -> bytes:
@@ -77,7 +76,7 @@ class Answer:
 
 
 def describe(error: BaseException) -> str:
-    """The exception's text; its type too where the text alone says little."""
+    """The exception's text, with its type where the text alone is not clear."""
     try:
         text = _without_folders(str(error), "…/")
     except BaseException:
@@ -93,7 +92,7 @@ def describe(error: BaseException) -> str:
 
 
 def format_trace(error: BaseException) -> str:
-    """The traceback, with paths as of the packages: `phoebe/…`, `phoebe_worker/…`."""
+    """The traceback, with paths relative to the packages: `phoebe/…`, `phoebe_worker/…`."""
     try:
         return _without_folders("".join(traceback.format_exception(error)), "")
     except BaseException:
@@ -101,7 +100,7 @@ def format_trace(error: BaseException) -> str:
 
 
 def _without_folders(text: str, instead: str) -> str:
-    """The text with `instead` for the folders that modules and the session's files are in."""
+    """The text, with `instead` in place of the folders of modules and of the session's files."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     folders = {here, sys.prefix, sys.base_prefix, os.path.expanduser("~"), *sys.path}
     try:
@@ -115,13 +114,15 @@ def _without_folders(text: str, instead: str) -> str:
 
 
 def _class_name(error: BaseException) -> str:
-    """The name of the exception's class, or of the first base that an imported module has under
-    its name: a user's own code may have made the class."""
+    """The name of the exception's class, or of its first base that an imported module defines.
+
+    A user's code may have made the class.
+    """
     try:
         for each in type(error).__mro__:
             module = sys.modules.get(getattr(each, "__module__", ""))
             if getattr(module, each.__name__, None) is each:
                 return each.__name__
     except BaseException:
-        pass  # the class was made so as to deceive
+        pass  # the class is hostile
     return "BaseException"

@@ -1,7 +1,7 @@
-"""The command socket: bound before the sandbox, served by ZeroMQ, closed to all but the server.
+"""The command socket: bound before the sandbox, served by ZeroMQ, for the server only.
 
-Any user of the machine can reach a loopback port. Messages are signed, so a stranger is never
-obeyed; from the server's first message on he does not even get a connection.
+Any user of the machine can connect to a loopback port. Messages without the server's signature are
+dropped. After the server's first message the worker accepts no further connections.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _HANDSHAKE_MILLISECONDS = 5000
 
 
 def listen(port: int) -> int:
-    """Bind and listen; gives the descriptor. Raises OSError."""
+    """Bind and listen; returns the descriptor. Raises OSError."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setblocking(False)
@@ -27,22 +27,22 @@ def listen(port: int) -> int:
 
 
 def serve_on(listener: int) -> zmq.Socket[bytes]:
-    """ZeroMQ's socket on the listener. Its threads start here."""
+    """A ZeroMQ socket on the listener. Starts ZeroMQ's threads."""
     endpoint: zmq.Socket[bytes] = zmq.Context(io_threads=1).socket(zmq.ROUTER)
     endpoint.linger = 0
     endpoint.maxmsgsize = _MESSAGE_BYTES_MAX
     endpoint.handshake_ivl = _HANDSHAKE_MILLISECONDS
     endpoint.setsockopt(zmq.USE_FD, listener)
-    endpoint.bind("tcp://127.0.0.1:*")  # a form: it is bound already
+    endpoint.bind("tcp://127.0.0.1:*")  # required by ZeroMQ; the socket is already bound
     return endpoint
 
 
-def admit_nobody_else(listener: int) -> None:
-    """Stop listening; connections that are open stay.
+def stop_listening(listener: int) -> None:
+    """Stop listening. Open connections stay open.
 
-    ZeroMQ would end those too, were it asked to unbind. So its descriptor is put on something that
-    never has news, which closes the listening socket. ZeroMQ looks at it again only when it is
-    shut down, and a worker's never is: the process ends.
+    ZeroMQ's unbind would close them. Instead /dev/null replaces the descriptor, which closes the
+    listening socket. ZeroMQ uses the descriptor again only at shutdown, and a worker never shuts
+    ZeroMQ down.
     """
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, listener)

@@ -1,7 +1,7 @@
-"""Any value a command may return, as JSON bytes.
+"""Encodes the results of commands as JSON.
 
-NaN and infinities become null, units become text, a quantity becomes `{"value", "unit"}`,
-a Parameter the dictionary of its fields.
+NaN and infinities become null, units become text, a quantity becomes `{"value", "unit"}`, and a
+Parameter becomes a dictionary of its fields.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ _DEPTH_MAX = 200
 
 
 def encode(value: Any) -> bytes:
-    """JSON in UTF-8; raises TypeError for a value that has no meaning in JSON."""
+    """JSON in UTF-8. Raises TypeError for a value that JSON cannot represent."""
     try:
-        return orjson.dumps(value, default=_simpler, option=_OPTIONS)
+        return orjson.dumps(value, default=_simplify, option=_OPTIONS)
     except TypeError:
-        # Rare: keys that are no plain scalars, integers beyond 64 bits, lone surrogates.
+        # Rare: keys that are not plain scalars, integers beyond 64 bits, lone surrogates.
         return orjson.dumps(_plain(value, 0), option=_OPTIONS)
 
 
-def _simpler(value: Any) -> Any:
-    """One step from an unknown type towards JSON; raises TypeError where there is none."""
+def _simplify(value: Any) -> Any:
+    """Convert an unknown type to one closer to JSON. Raises TypeError where there is none."""
     if isinstance(value, np.ndarray) and type(value) is np.ndarray:
         return _array(value)
     if isinstance(value, np.floating):
-        return float(value)  # `item` leaves a long double as it is
+        return float(value)  # `item` does not convert a long double
     if isinstance(value, complex | np.complexfloating):
         value = complex(value)
         return {"real": value.real, "imag": value.imag}
@@ -40,11 +40,11 @@ def _simpler(value: Any) -> Any:
         return sorted(value, key=repr)
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).decode("utf-8", "replace")
-    return _domain(value)
+    return _simplify_domain_type(value)
 
 
-def _domain(value: Any) -> Any:
-    """Types of astropy and PHOEBE, told by what they offer."""
+def _simplify_domain_type(value: Any) -> Any:
+    """Convert types of astropy and PHOEBE."""
     from astropy.units import Quantity, UnitBase
 
     if isinstance(value, UnitBase):
@@ -71,14 +71,14 @@ def _domain(value: Any) -> Any:
 
 
 def _array(array: np.ndarray[Any, Any]) -> Any:
-    """What orjson takes without a loss: it wants C order, native byte order and plain numbers."""
+    """Convert to what orjson accepts: C order, native byte order and plain numbers."""
     if array.dtype.kind in "fiub" and array.dtype.itemsize <= 8 and array.ndim:
         return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     return array.tolist()
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """The value rebuilt of dict, list, str, int, float, bool and None alone."""
+    """The value, built only of dict, list, str, int, float, bool and None."""
     if depth > _DEPTH_MAX:
         raise TypeError("the result is nested too deeply to be written as JSON")
     if value is None or isinstance(value, bool):
@@ -96,7 +96,7 @@ def _plain(value: Any, depth: int) -> Any:
     return _plain(
         value.tolist()
         if isinstance(value, np.ndarray) and type(value) is np.ndarray
-        else _simpler(value),
+        else _simplify(value),
         depth + 1,
     )
 

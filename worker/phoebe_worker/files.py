@@ -1,6 +1,6 @@
-"""Files that users bring: those of PHOEBE 2, and of PHOEBE 1 ("legacy"), told by their content.
+"""Reads uploaded files of PHOEBE 2 and of PHOEBE 1 ("legacy"), recognized by their content.
 
-Nothing is written to disk, and no other file that a PHOEBE 1 file names is read.
+It writes nothing to disk, and reads no other files that a PHOEBE 1 file names.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LEGACY_LINE = re.compile(r"^\s*phoebe_\w+(\[\d+\])?(\.\w+)?\s*=", re.MULTILINE)
 
 
 def read(data: bytes) -> Opened:
-    """The Bundle in a file's bytes; raises ValueError, which says what is accepted."""
+    """Read the Bundle in a file's bytes. Raises ValueError, which says what is accepted."""
     text = _text(data)
     if text.lstrip().startswith("["):
         kind, importer = "PHOEBE 2", _phoebe_2
@@ -38,14 +38,14 @@ def read(data: bytes) -> Opened:
             f"The {kind} file cannot be imported: {describe(error)}. Accepted is {ACCEPTED}."
         ) from error
     finally:
-        vars(phoebe.conf).update(settings)  # an import that fails leaves constraints or checks off
+        vars(phoebe.conf).update(settings)  # a failed import leaves constraints or checks off
 
 
 def _text(data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return data.decode("latin-1")  # PHOEBE 1 wrote names and comments as the system did
+        return data.decode("latin-1")  # PHOEBE 1 wrote names and comments in the system's encoding
 
 
 def _phoebe_2(text: str) -> Opened:

@@ -1,7 +1,7 @@
-"""What a fork does first and last, whatever it is for: workers, runners and helpers alike.
+"""The first and the last steps of every fork: workers, runners and helpers.
 
-A fork inherits everything. These calls take from it what it must not share. Nothing here knows
-of PHOEBE's Bundles or of sockets.
+A fork inherits all descriptors and exit handlers of its parent. These functions remove those that
+it must not share. This module does not know Bundles or sockets.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ _LAST_FD = 1 << 20
 prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
-def die_with(parent: int) -> None:
-    """From now on the kernel kills this process when its parent ends; it may have ended already."""
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends. Exits if the parent has ended."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def close_all_but(*kept: int) -> None:
-    """Close every inherited descriptor but the standard streams and these: somebody may wait for
-    its end of file."""
+    """Close all inherited descriptors except the standard streams and those given.
+
+    Another process may wait for the end of file of an inherited descriptor.
+    """
     first = 3
     for fd in sorted(kept):
         os.closerange(first, fd)
@@ -36,8 +38,8 @@ def close_all_but(*kept: int) -> None:
     os.closerange(first, _LAST_FD)
 
 
-def leave(code: int) -> NoReturn:
-    """End at once, with what was printed, and without what the parent registered for its end."""
+def exit_process(code: int) -> NoReturn:
+    """Flush the output and exit without running exit handlers of the parent."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,7 +1,7 @@
-"""Dying with the server: the kernel kills this process when the other end of a socket closes.
+"""The lifeline: the kernel kills this process when the server closes its end of a socket.
 
-A watching thread or a Python signal handler would wait for a computation in C to come to an end.
-`O_ASYNC` with `F_SETSIG` makes the kernel send SIGKILL itself, at once. Linux only.
+A thread or a Python signal handler would have to wait for the end of a computation in C. `O_ASYNC`
+with `F_SETSIG` makes the kernel itself send SIGKILL at once. Linux only.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ F_SETSIG = 10  # not in the fcntl module before Python 3.14
 
 
 def receive_start(peer: socket.socket) -> protocol.Start:
-    """The one packet that the server writes to a lifeline. Where there is none, or a wrong one, the
-    process ends."""
+    """Receive the one packet that the server writes to a lifeline.
+
+    Exits if the lifeline closes or the packet is invalid.
+    """
     data = peer.recv(protocol.PACKET_BYTES_MAX)
     if not data:
         os._exit(0)
@@ -31,22 +33,22 @@ def receive_start(peer: socket.socket) -> protocol.Start:
 
 
 def arm(peer: socket.socket, *, whole_group: bool) -> None:
-    """From now on, SIGKILL at the peer's end of file (or at data from it).
+    """Let the kernel send SIGKILL when the peer closes the socket or sends data.
 
-    `whole_group`: for the process group, which this process must lead; otherwise for this process.
+    With `whole_group` it kills the process group, which this process must lead.
     """
     fd = peer.fileno()
     fcntl.fcntl(fd, F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpid() if whole_group else os.getpid())
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
-    if _is_closed(fd):  # it closed before the kernel knew whom to tell
+    if _is_closed(fd):  # the peer closed it before the signal was set up
         if whole_group:
             os.killpg(os.getpid(), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def disarm(peer: socket.socket) -> None:
-    """Undo `arm`: the peer may send data again."""
+    """Revert `arm`, so that the peer may send data."""
     fd = peer.fileno()
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_ASYNC)
 

@@ -1,4 +1,4 @@
-"""The bound of a worker's memory, and how a user is told of it. A runner inherits it."""
+"""The memory limit of a worker, and its description in errors. A runner inherits the limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _memory_mb: int | None = None
 
 
 def limit_memory(memory_mb: int | None) -> None:
-    """Bound what each process may allocate beyond what it shares with the zygote."""
+    """Limit what each process may allocate beyond the memory shared with the zygote."""
     global _memory_mb
     if memory_mb is None:
         return
@@ -23,7 +23,7 @@ def limit_memory(memory_mb: int | None) -> None:
 
 
 def memory_note() -> str:
-    """Names the limit, for the end of an error about memory; empty where there is none."""
+    """The sentence about the limit that ends an error about memory; empty without a limit."""
     if _memory_mb is None:
         return ""
     return f" A process of a session may take {_memory_mb} MiB ([resources] worker_memory_mb)."

@@ -1,7 +1,7 @@
-"""The zygote's memory, made ready to be shared: little of it, in large pages, left alone by `gc`.
+"""Prepares the zygote's memory for sharing: trimmed, in large pages, and frozen for `gc`.
 
-The time of a fork grows with the number of mapped pages. Linux only; where the kernel cannot do a
-step, memory stays as it is.
+The time of a fork grows with the number of mapped pages. Linux only. A step that the kernel does
+not support has no effect.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import ctypes
 import gc
 
-_MADV_COLLAPSE = 25  # since Linux 6.1: small pages into large ones, now
+_MADV_COLLAPSE = 25  # merges small pages into large ones; since Linux 6.1
 _LARGE_PAGE = 2 * 1024 * 1024
 
 
-def settle() -> None:
-    """Collect garbage, give free memory back, merge pages, and freeze what is left."""
+def prepare_for_forks() -> None:
+    """Collect garbage, return free memory, merge pages, and freeze the remaining objects."""
     gc.collect()
     libc = ctypes.CDLL(None)
     libc.malloc_trim(0)
@@ -24,7 +24,7 @@ def settle() -> None:
 
 
 def _private_regions() -> list[tuple[int, int]]:
-    """Whole large pages of the heap and other anonymous memory."""
+    """The parts of the heap and of other anonymous memory that consist of whole large pages."""
     regions = []
     with open("/proc/self/maps", encoding="ascii", errors="replace") as maps:
         for line in maps:

@@ -1,6 +1,6 @@
-"""Mounts and namespaces: the system calls that Python has no function for, and nothing else.
+"""The system calls for mounts and namespaces that Python has no functions for.
 
-What is mounted where, and who may do it, others decide. Linux 5.12 or newer.
+Callers decide what is mounted where. Linux 5.12 or newer.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ _mount, _umount = _libc.mount, _libc.umount2
 
 
 def unshare(namespaces: int) -> None:
-    """Put this process into new namespaces, which are copies of its own."""
+    """Move this process into new namespaces, which are copies of its own."""
     _call("unshare", _unshare, namespaces)
 
 
 def join(descriptor: int, namespace: int) -> None:
-    """Put this process, which must have one thread, into the namespace of this kind."""
+    """Move this process, which must have one thread, into a namespace of the given kind."""
     _call("setns", _setns, descriptor, namespace)
 
 
-def follow_only() -> None:
-    """From now on, mounts of this namespace reach no other; those made elsewhere still come in."""
+def receive_mounts_only() -> None:
+    """Stop propagating mounts from this namespace; mounts made elsewhere still propagate here."""
     _call("mount", _mount, None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None)
 
 
 def new_file_system(kind: str, folder: str, options: str) -> None:
-    """Mount an empty file system, of memory, over a folder."""
+    """Mount an empty file system over a folder."""
     source, target, data = os.fsencode(kind), os.fsencode(folder), options.encode()
     flags = ctypes.c_ulong(NO_SUID | NO_DEVICES | NO_EXECUTION)
     _call(f"mount {kind} {folder}", _mount, source, target, source, flags, data)
 
 
 def copy(path: str) -> int:
-    """A descriptor of a copy, mounted nowhere yet, of the mounts at and below a path."""
+    """Copy the mounts at and below a path; returns the descriptor of the unattached copy."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE
     return _system_call(f"open_tree {path}", _SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
 
 
 def restrict(descriptor: int, attributes: int, *, all_below: bool = True) -> None:
-    """Set attributes of the mount of a descriptor, and of those below it."""
+    """Set attributes of the mount of a descriptor, and of the mounts below it."""
     wanted = _MountAttributes(attributes, 0, 0, 0)
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if all_below else 0)
     size = ctypes.c_size_t(ctypes.sizeof(wanted))
@@ -63,16 +63,16 @@ def restrict(descriptor: int, attributes: int, *, all_below: bool = True) -> Non
 
 
 def attach(descriptor: int, path: str) -> None:
-    """Mount a copy over a folder or, if it is of a file, over a file."""
+    """Mount a copy of a folder over a folder, or a copy of a file over a file."""
     target = os.fsencode(path)
     flags = _MOVE_MOUNT_FROM_DESCRIPTOR
     _system_call(f"move_mount {path}", _SYS_MOVE_MOUNT, descriptor, b"", _AT_FDCWD, target, flags)
 
 
 def become_root(folder: str) -> None:
-    """Make a folder, which must be a mount, the root of this namespace, with no way back."""
+    """Make a folder, which must be a mount, the root of this namespace. It cannot be undone."""
     os.chdir(folder)
-    _system_call("pivot_root", _SYS_PIVOT_ROOT, b".", b".")  # the old root is mounted over it now
+    _system_call("pivot_root", _SYS_PIVOT_ROOT, b".", b".")  # the old root is now mounted over it
     _call("umount", _umount, b".", _MNT_DETACH)
     os.chdir("/")
 

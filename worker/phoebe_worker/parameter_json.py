@@ -1,7 +1,7 @@
-"""A Bundle as the list of parameters that PHOEBE's files are, with what PHOEBE's own list lacks.
+"""A Bundle as a list of parameters, as in PHOEBE's files but without loss.
 
-PHOEBE leaves out parameters in contexts that it does not know (clients' `ui`), rounds times of
-models to six digits, and forgets the choices of units; all of it can be read by stock PHOEBE.
+PHOEBE's own list omits parameters in unknown contexts (clients' `ui`), rounds the times of models
+to six digits, and omits the choices of units. Stock PHOEBE can read the list of this module.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Any
 
 
 def parameters_of(bundle: Any) -> list[dict[str, Any]]:
-    """The Bundle as it is: no constraint is run."""
+    """The parameters of the Bundle. Runs no constraints."""
     return sorted_by_context([_fields(parameter) for parameter in bundle._params])
 
 
 def sorted_by_context(parameters: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """In PHOEBE's order, which reading relies on: what is referred to comes first."""
+    """Sort into PHOEBE's order, in which parameters follow those that they refer to."""
     from phoebe.parameters.parameters import _contexts
 
     place = {context: index for index, context in enumerate(_contexts)}

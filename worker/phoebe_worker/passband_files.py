@@ -1,9 +1,9 @@
-"""The passband files that PHOEBE knows: read without running them, read again when they change.
+"""PHOEBE's table of passband files, read without executing code and updated when files change.
 
-PHOEBE reads the folders once, at its import. It evaluates a header of each file as Python, stops at
-the first file that is broken, and never forgets a file that is gone. `guard` replaces that part of
-PHOEBE; `refresh` looks at the folders again if something in them changed. Nothing here installs or
-removes a file, and nothing here knows of Bundles.
+PHOEBE reads the folders once, at its import. It evaluates a header of each file as Python, fails at
+the first invalid file, and keeps removed files in its table. `guard` replaces that part of PHOEBE;
+`refresh` reads the folders again if they have changed. This module installs and removes no files,
+and does not know Bundles.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from typing import Any
 _MODULE = "phoebe.atmospheres.passbands"
 FOLDER_VARIABLE = "PHOEBE_SERVER_PASSBANDS"
 
-# A folder that changed a moment ago may change again without a new time of change.
+# A recently changed folder may change again within the resolution of its modification time.
 _SETTLED_NS = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class PassbandFile:
-    """One file as it was when it was read. `entry` is what PHOEBE's table holds for it, and `name`
-    the passband's; where the file cannot be used, `problem` says why."""
+    """A file at the time it was read.
+
+    `entry` is its entry in PHOEBE's table, and `name` the name of the passband. `problem` is the
+    reason why the file cannot be used.
+    """
 
     stamp: tuple[int, int, int]
     name: str = ""
@@ -38,20 +41,20 @@ class PassbandFile:
 
 
 _files: dict[str, PassbandFile] = {}
-_seen: tuple[int | None, ...] | None = None
+_scanned_changes: tuple[int | None, ...] | None = None
 
 
 def guard() -> None:
-    """Replace PHOEBE's reading of passband folders by the one of this module, and add our folder.
+    """Let this module read the passband folders instead of PHOEBE, and add the server's folder.
 
-    Must be called before PHOEBE is imported: the import itself reads the folders.
+    Must be called before the import of PHOEBE, which reads the folders.
     """
     if _MODULE not in sys.modules:
         sys.meta_path.insert(0, _GuardedImport())
 
 
 class _GuardedImport(MetaPathFinder):
-    """Finds PHOEBE's module of passbands, once, and replaces functions in it as it is imported."""
+    """Finds PHOEBE's module of passbands once, and replaces functions in it during the import."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -72,36 +75,37 @@ class _GuardedImport(MetaPathFinder):
 
 
 def _replace(passbands: Any) -> None:
-    passbands.eval = _evaluate  # a module's own name comes before the built-in one
+    passbands.eval = _evaluate  # hides the built-in function in this module
     passbands._init_passbands = _initialize
     use_folder(os.environ.get(FOLDER_VARIABLE) or None)
 
 
 def use_folder(folder: str | None) -> None:
-    """Let this folder be searched besides PHOEBE's own, from the next scan on."""
+    """Search this folder in addition to PHOEBE's own, from the next scan on."""
     sys.modules[_MODULE]._pbdir_env = folder  # type: ignore[attr-defined]
 
 
 def refresh() -> None:
-    """Read the folders again if one of them changed. Costs microseconds where none did.
+    """Read the folders again if one of them has changed. Otherwise it takes microseconds.
 
-    Raises nothing: a process that a user's code has spoiled answers commands all the same.
+    Raises nothing: code of a user may have damaged the process, which must still answer commands.
     """
     try:
-        if _changes() != _seen:
+        if _changes() != _scanned_changes:
             scan()
     except Exception as error:
         print(f"the passband files cannot be looked at: {error!r}", flush=True)
 
 
 def scan() -> None:
-    """Bring PHOEBE's table up to what is in the folders now. Files that are known are not read."""
-    global _seen
+    """Update PHOEBE's table from the folders. Does not read unchanged files again."""
+    global _scanned_changes
     from phoebe.atmospheres import passbands
 
     changes = _changes()
     recent = time.time_ns() - _SETTLED_NS
-    _seen = None if any(each is not None and each > recent for each in changes) else changes
+    is_recent = any(each is not None and each > recent for each in changes)
+    _scanned_changes = None if is_recent else changes
     found: dict[str, PassbandFile] = {}
     for path, stamp in _paths():
         known = _files.get(path)
@@ -110,7 +114,7 @@ def scan() -> None:
     _files.update(found)
     table = {file.name: file.entry for file in found.values() if file.entry is not None}
     passbands._pbtable.clear()
-    passbands._pbtable.update(table)  # of two files of one name the later folder's counts
+    passbands._pbtable.update(table)  # the later folder wins if names are equal
 
 
 def names() -> list[str]:
@@ -129,12 +133,12 @@ def choices() -> list[str]:
 
 
 def files() -> dict[str, PassbandFile]:
-    """All passband files by path, in the order of PHOEBE's folders; broken ones too."""
+    """All passband files by path, in the order of PHOEBE's folders, including invalid ones."""
     return dict(_files)
 
 
 def _evaluate(text: Any, *_: Any) -> Any:
-    """What PHOEBE's `eval` of a header gives for an honest file: a list of texts."""
+    """Replaces `eval` of a header: parses a list of texts. Raises ValueError for others."""
     if not isinstance(text, str) or len(text) > 100_000:
         raise ValueError("the header CONTENT is no text")
     try:
@@ -147,8 +151,7 @@ def _evaluate(text: Any, *_: Any) -> Any:
 
 
 def _initialize(refresh: bool = False, *_: Any, **__: Any) -> None:
-    """PHOEBE's `_init_passbands`. PHOEBE also asks for a refresh where a user names a passband that
-    it does not know."""
+    """Replaces `_init_passbands`. PHOEBE requests a refresh for an unknown passband too."""
     if refresh or not _files:
         scan()
 
@@ -163,7 +166,7 @@ def _read(path: str, stamp: tuple[int, int, int]) -> PassbandFile:
         passbands._init_passband(path)
         ((name, entry),) = passbands._pbtable.items()
     except BaseException as error:
-        reason = error.__context__ or error  # PHOEBE's own error hides the reason
+        reason = error.__context__ or error  # PHOEBE's own error does not contain the reason
         problem = f"{type(reason).__name__}: {reason}"
         print(f"the passband file {path} is passed over: {problem}", flush=True)
         return PassbandFile(stamp, problem=problem)
@@ -173,7 +176,7 @@ def _read(path: str, stamp: tuple[int, int, int]) -> PassbandFile:
 
 
 def _paths() -> list[tuple[str, tuple[int, int, int]]]:
-    """The passband files by PHOEBE's own rule for their names."""
+    """The passband files, selected by PHOEBE's rule for their names."""
     from phoebe.atmospheres import passbands
 
     paths = []
@@ -181,7 +184,7 @@ def _paths() -> list[tuple[str, tuple[int, int, int]]]:
         try:
             names = sorted(os.listdir(folder))
         except OSError:
-            continue  # a folder that is not there has no files
+            continue  # the folder does not exist
         for name in names:
             if ".".join(name.split(".")[1:]) in ("fits", "fits.gz"):
                 path = os.path.join(folder, name)
@@ -199,7 +202,7 @@ def _stamp(path: str) -> tuple[int, int, int] | None:
 
 
 def _changes() -> tuple[int | None, ...]:
-    """When each folder last changed; None where it is not there."""
+    """The modification time of each folder; None if it does not exist."""
     from phoebe.atmospheres import passbands
 
     times: list[int | None] = []

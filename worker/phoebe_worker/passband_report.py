@@ -1,7 +1,7 @@
-"""The command line's look at passband files: those that are installed, or one that shall be.
+"""Reports installed passband files, or checks one before its installation.
 
-A file comes from elsewhere, so this process shuts itself in as a worker does before it opens one.
-It answers on standard output with one line of JSON, and changes nothing.
+Passband files are untrusted, so this process enters the sandbox of a worker before it opens one. It
+writes one line of JSON to standard output and changes nothing.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Any, NoReturn
 import orjson
 
 from . import lifeline, limits, passband_files, protocol, sandbox
-from .zygote import take_stdin
+from .zygote import take_over_stdin
 
 _NAME_CHARACTERS_MAX = 64
 _TEXT_CHARACTERS_MAX = 500
-_NOT_IN_NAMES = "'\"@\\/,"  # a twig's separator, and what PHOEBE's own texts quote names with
+_NOT_IN_NAMES = "'\"@\\/,"  # separators of twigs, and quotes around names in PHOEBE's texts
 
 
 class Refused(Exception):
-    """The file is none that sessions could use; the text says why."""
+    """Sessions cannot use the file. The text gives the reason."""
 
 
 def run() -> NoReturn:
     """Answer the one request on standard input, which is a lifeline."""
-    peer = take_stdin()
+    peer = take_over_stdin()
     request = protocol.parse_packet(peer.recv(protocol.PACKET_BYTES_MAX))
     lifeline.arm(peer, whole_group=True)
     out = os.dup(1)
-    os.dup2(2, 1)  # what PHOEBE prints is no answer
+    os.dup2(2, 1)  # keeps PHOEBE's output out of the answer
     passband_files.guard()
     import phoebe  # noqa: F401
     from astropy.io import fits
@@ -42,32 +42,32 @@ def run() -> NoReturn:
     sandbox.enter(start)
     passband_files.scan()
     path = request.get("check")
-    answer = _listed() if path is None else _checked(str(path))
+    answer = _list_files() if path is None else _check_file(str(path))
     sys.stdout.flush()
     os.write(out, orjson.dumps(answer) + b"\n")
     os._exit(0)
 
 
-def _listed() -> dict[str, Any]:
+def _list_files() -> dict[str, Any]:
     from phoebe.atmospheres import passbands
 
     listed: list[dict[str, Any]] = []
     for path, file in passband_files.files().items():
         entry = file.entry
         if entry is None:
-            listed.append({"file": path, "problem": _short(file.problem)})
+            listed.append({"file": path, "problem": _printable(file.problem)})
             continue
         in_force = passbands._pbtable[file.name] is entry
         try:
             passband = passbands.Passband.load(path, load_content=False)
         except Exception as error:
-            listed.append({"file": path, "problem": _short(f"{type(error).__name__}: {error}")})
+            listed.append({"file": path, "problem": _printable(f"{type(error).__name__}: {error}")})
             continue
-        listed.append({"file": path, "in_force": in_force, **_described(passband)})
+        listed.append({"file": path, "in_force": in_force, **_describe(passband)})
     return {"files": listed}
 
 
-def _checked(path: str) -> dict[str, Any]:
+def _check_file(path: str) -> dict[str, Any]:
     from phoebe.atmospheres.passbands import Passband
 
     try:
@@ -78,19 +78,19 @@ def _checked(path: str) -> dict[str, Any]:
         _check_name(passband)
         _check_tables(passband)
     except Refused as refused:
-        return {"refused": _short(str(refused))}
-    return {"accepted": {"file": path, "in_force": False, **_described(passband)}}
+        return {"refused": _printable(str(refused))}
+    return {"accepted": {"file": path, "in_force": False, **_describe(passband)}}
 
 
-def _described(passband: Any) -> dict[str, Any]:
+def _describe(passband: Any) -> dict[str, Any]:
     atmospheres = {each.split(":")[0] for each in passband.content}
     return {
-        "name": _short(f"{passband.pbset}:{passband.pbname}"),
-        "version": _short(str(passband.version)),
-        "made": _short(str(passband.timestamp)),
-        "reference": _short(str(passband.reference)),
-        "atmospheres": sorted(map(_short, atmospheres))[:50],
-        "content": sorted(map(_short, passband.content))[:500],
+        "name": _printable(f"{passband.pbset}:{passband.pbname}"),
+        "version": _printable(str(passband.version)),
+        "made": _printable(str(passband.timestamp)),
+        "reference": _printable(str(passband.reference)),
+        "atmospheres": sorted(map(_printable, atmospheres))[:50],
+        "content": sorted(map(_printable, passband.content))[:500],
     }
 
 
@@ -106,7 +106,7 @@ def _check_name(passband: Any) -> None:
 
 
 def _check_tables(passband: Any) -> None:
-    """Every table that it claims is there, of the shape that its axes give, with numbers in it."""
+    """Check that each table exists, has the shape of its axes, and holds numbers."""
     import numpy as np
     from phoebe.atmospheres import models
 
@@ -136,7 +136,7 @@ def _check_tables(passband: Any) -> None:
                 raise Refused(f"{title} holds no number")
 
 
-def _short(text: str) -> str:
+def _printable(text: str) -> str:
     """Text that is safe to print: one line, bounded."""
     printable = "".join(each if each.isprintable() else "?" for each in text)
     return printable[:_TEXT_CHARACTERS_MAX].encode("utf-8", "replace").decode("utf-8")

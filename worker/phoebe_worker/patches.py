@@ -1,4 +1,4 @@
-"""What is changed in PHOEBE, each with its reason. No number that it computes is altered here."""
+"""Changes of PHOEBE, each with its reason. None of them alters a computed number."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ DEFAULT_PASSBAND = "Johnson:V"
 
 
 def list_passbands_in_stable_order() -> None:
-    """PHOEBE lists a dataset's passbands in the order of a set, which differs from run to run.
+    """List PHOEBE's default passband first and the others by name.
 
-    Clients show these choices and the errors that list them: PHOEBE's default passband first, the
-    others by name.
+    PHOEBE lists a dataset's passbands in the order of a set, which differs from run to run. Clients
+    show these choices, and errors that list them.
     """
     from phoebe.atmospheres import passbands
     from phoebe.parameters import parameters
@@ -29,10 +29,10 @@ def list_passbands_in_stable_order() -> None:
 
 
 def list_servers_without_a_program() -> None:
-    """Before a compute PHOEBE asks a shell for remote machines: `ls ~/.crimpl/servers/`.
+    """Read the list of remote machines from its folder.
 
-    A contained worker may start no program. The same folder is read; hidden files and names with
-    blanks are treated as `ls` and `split` treat them.
+    Before a compute PHOEBE runs `ls ~/.crimpl/servers/` in a shell, but a worker in the sandbox
+    may start no program. Hidden files and names with blanks are treated as `ls` and `split` do.
     """
     from phoebe.dependencies import crimpl
 
@@ -47,11 +47,11 @@ def list_servers_without_a_program() -> None:
     crimpl.list_servers = list_servers
 
 
-def say_that_jktebop_is_absent() -> None:
-    """PHOEBE's backend jktebop asks a shell for the program of that name.
+def report_missing_jktebop() -> None:
+    """Report that jktebop is not installed.
 
-    A contained worker may start none, nor see one: the user is told what PHOEBE says where it is
-    not installed.
+    PHOEBE's backend jktebop looks for the program with a shell. A worker in the sandbox may start
+    no program.
     """
     from phoebe.backend.backends import JktebopBackend
 

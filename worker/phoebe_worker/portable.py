@@ -1,8 +1,9 @@
-"""A Bundle as PHOEBE's own JSON, which any version of Python and PHOEBE at or above it can read.
+"""A Bundle as PHOEBE's JSON, readable by any Python and by the same or a later PHOEBE.
 
-Stock PHOEBE opens it too. It keeps more than PHOEBE's own `save`: see `parameter_json`, and which
-constraints are still to be run. It loses the order of parameters across contexts, the order in
-which constraints came to be, and which colours figures have used: nothing is computed from them.
+Stock PHOEBE opens it too. In addition to the content of PHOEBE's `save` it holds what
+`parameter_json` lists, and which constraints are still to be run. It does not hold the order of
+parameters across contexts, the order of constraints, and the colours that figures have used. No
+computation depends on these.
 """
 
 from __future__ import annotations
@@ -13,38 +14,39 @@ from typing import Any
 from . import migration
 from .parameter_json import parameters_of
 
-# The qualifier of a note that is no parameter of PHOEBE's.
+# The qualifier of an additional parameter, which lists the constraints still to be run.
 UNFINISHED = "phoebe_server_unfinished_constraints"
 
 
 def write(bundle: Any) -> bytes:
-    """The Bundle as it is: no constraint is run."""
+    """Serialize the Bundle. Runs no constraints."""
     parameters = parameters_of(bundle)
     unfinished = {
         "delayed": list(bundle._delayed_constraints),
         "failed": list(bundle._failed_constraints),
     }
     if any(unfinished.values()):
-        parameters.append(_note(unfinished))
+        parameters.append(_unfinished_parameter(unfinished))
     return json.dumps(parameters).encode()
 
 
 def read(data: bytes, *, from_newer: bool = True) -> migration.Opened:
-    """The Bundle in this JSON or PHOEBE's own; raises ValueError, or what PHOEBE raises.
+    """Read this JSON or PHOEBE's own. Raises ValueError and PHOEBE's exceptions.
 
-    `from_newer`: also one of a newer PHOEBE, for which PHOEBE promises nothing.
+    `from_newer` permits the JSON of a newer PHOEBE, which PHOEBE does not support.
     """
     from phoebe.utils import parse_json
 
     parameters = json.loads(data, object_pairs_hook=parse_json)
-    if not isinstance(parameters, list) or not parameters or not all(map(_is_one, parameters)):
+    is_list = isinstance(parameters, list) and len(parameters) > 0
+    if not is_list or not all(map(_is_parameter, parameters)):
         raise ValueError("a bundle is a list of parameters, as save_bundle or PHOEBE's save gives")
     unfinished: dict[str, list[str]] = {"delayed": [], "failed": []}
     notes = [each for each in parameters if each.get("qualifier") == UNFINISHED]
     for note in notes:
         parameters.remove(note)
         unfinished.update(note["value"])
-    opened = migration.opened(parameters, from_newer=from_newer)
+    opened = migration.open_parameters(parameters, from_newer=from_newer)
     bundle = opened.bundle
     known = {constraint.uniqueid for constraint in bundle._params}
     bundle._delayed_constraints += [each for each in unfinished["delayed"] if each in known]
@@ -52,8 +54,8 @@ def read(data: bytes, *, from_newer: bool = True) -> migration.Opened:
     return opened
 
 
-def _note(unfinished: dict[str, list[str]]) -> dict[str, Any]:
-    """A parameter that stock PHOEBE opens and does not mind."""
+def _unfinished_parameter(unfinished: dict[str, list[str]]) -> dict[str, Any]:
+    """A parameter that holds the unfinished constraints; stock PHOEBE can open it."""
     return {
         "Class": "DictParameter",
         "qualifier": UNFINISHED,
@@ -63,5 +65,5 @@ def _note(unfinished: dict[str, list[str]]) -> dict[str, Any]:
     }
 
 
-def _is_one(value: Any) -> bool:
+def _is_parameter(value: Any) -> bool:
     return isinstance(value, dict) and "Class" in value

@@ -1,12 +1,12 @@
-"""The state of the process between two commands: what a command left behind is put back.
+"""Restores the state of the process after each command.
 
-A command executes code of the user's Bundle. A closed standard output, a signal handler, a timer or
-another recursion limit must not reach the next command, the server's log or the worker's loop.
-Signals are harmless from the worker's start on, not only from the end of a command on: a timer may
-fire at any time.
+A command executes code of the user's Bundle. It may close standard output, install a signal
+handler, start a timer or change the recursion limit. None of this may affect the next command, the
+server's log or the worker's loop. A timer may fire at any time, so the worker ignores signals from
+its start on.
 
-Left alone are Python's modules and objects and the random generators, which are the session's own,
-and what the kernel takes back from nobody: niceness, lowered hard limits, threads.
+Python's modules and objects and the random generators belong to the session and are not restored.
+Niceness, lowered hard limits and threads cannot be restored.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from typing import Any, NamedTuple, TextIO
 
 from . import forked
 
-# Out of the way, and below 64: growing the table of descriptors takes the kernel 10 ms in a process
-# with threads.
+# Below 64: to grow the table of descriptors takes the kernel 10 ms in a process with threads.
 _FIRST_SPARE_FD = 40
 _STATUS_BYTES = 8192
 _ATTEMPTS = 5
@@ -39,13 +38,13 @@ _ATTEMPTS = 5
 TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 # SIGCHLD keeps its default: a process that ignores it cannot wait for its children.
 NOT_IGNORED = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGTERM})
-# Those of a crash too: the kernel ends a process that crashes although it ignores the signal.
+# Includes the signals of a crash: the kernel ends a crashing process even if it ignores them.
 IGNORED = tuple(sorted(signal.valid_signals() - NOT_IGNORED))
 _ALL = tuple(map(int, signal.valid_signals()))
 
 
 class Setting(NamedTuple):
-    """Something of the process that has a value: how it is read and how it is set."""
+    """A setting of the process, with the functions that read and write it."""
 
     name: str
     read: Callable[[], Any]
@@ -58,7 +57,7 @@ def _attribute(owner: Any, name: str) -> Setting:
 
 
 def _content(name: str, owner: list[Any]) -> Setting:
-    """A list that is changed in place."""
+    """A list that commands change in place."""
 
     def write(value: list[Any]) -> None:
         owner[:] = value
@@ -72,7 +71,7 @@ def _soft_limit(name: str) -> Setting:
     def write(value: tuple[int, int]) -> None:
         soft, hard = value[0], resource.getrlimit(number)[1]
         is_above = soft == resource.RLIM_INFINITY or soft > hard
-        lowered = hard != resource.RLIM_INFINITY and is_above  # for good
+        lowered = hard != resource.RLIM_INFINITY and is_above  # cannot be raised again
         resource.setrlimit(number, (hard if lowered else soft, hard))
 
     return Setting(name, lambda: resource.getrlimit(number), write)
@@ -91,7 +90,7 @@ def _write_environment(value: dict[bytes, bytes]) -> None:
 
 
 def _write_warning_filters(value: list[Any]) -> None:
-    warnings.resetwarnings()  # tells the interpreter that they change
+    warnings.resetwarnings()  # makes the interpreter drop its cache of filters
     warnings.filters[:] = value  # type: ignore[index]
 
 
@@ -166,28 +165,28 @@ SETTINGS: tuple[Setting, ...] = (
 
 
 def open_status() -> int:
-    """The kernel's account of this process, which cannot be opened in the sandbox."""
+    """Open /proc/self/status; the sandbox does not permit it later."""
     return os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
 
 
-# That of `signal` makes an enum of each signal of the mask, which takes longer than the call.
+# `signal.pthread_sigmask` is slower: it makes an enum of each signal in the mask.
 _set_mask = _signal.pthread_sigmask
-# Lets no handler of a command's interrupt what comes, until `mend` has put all back. No function of
-# Python's own: a handler could run at its beginning.
-hold_signals = functools.partial(_set_mask, signal.SIG_BLOCK, _ALL)
+# Blocks all signals until `restore` ends. It is no Python function, because a handler could run at
+# the start of one.
+block_signals = functools.partial(_set_mask, signal.SIG_BLOCK, _ALL)
 
 
 class ProcessState:
-    """The state as it should be, which is that at the start.
+    """The state at the start of the worker, which `restore` re-establishes.
 
-    `signalled` becomes readable at a signal. Whoever waits for something must wait for it too: a
-    signal that comes just before the wait begins would not be handled until the wait ends.
+    `signalled` becomes readable at a signal. Every poll must include it: otherwise a signal that
+    arrives just before the poll begins is not handled until the poll ends.
     """
 
     def __init__(self, status: int, end: Callable[[], None]) -> None:
         """`status` is from `open_status`; `end` is called at SIGTERM."""
         self._status = status
-        self._terminate = lambda *_: end()
+        self._on_sigterm = lambda *_: end()
         self._pid = os.getpid()
         self.signalled, self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._spare = {
@@ -200,31 +199,31 @@ class ProcessState:
         self._settings = [(setting, _copy(setting.read())) for setting in SETTINGS]
         self._signals = b""
         self._threads = sys.maxsize
-        self.mend()
+        self.restore()
         self._signals, self._threads = self._read_status()
 
-    def mend(self) -> None:
-        """Put back what differs. Raises where that fails; then the process is of no more use."""
+    def restore(self) -> None:
+        """Restore what differs. After an exception the process must not be used any more."""
         sys.setrecursionlimit(self._recursion_limit)  # before any other call
-        hold_signals()
+        block_signals()
         for attempts_left in reversed(range(_ATTEMPTS)):
             try:
-                self._mend()
+                self._restore_once()
                 return
-            except BaseException:  # a handler or hook of the command's, the last time it can run
+            except BaseException:  # from a handler or hook of the command, until it is removed
                 if attempts_left == 0:
                     raise
 
-    def _mend(self) -> None:
+    def _restore_once(self) -> None:
         if os.getpid() != self._pid:
-            os._exit(0)  # a process that the command forked, and that returned from the command
+            os._exit(0)  # the command forked this process
         sys.settrace(None)
         sys.setprofile(None)
         faulthandler.cancel_dump_traceback_later()
         for timer in TIMERS:
             signal.setitimer(timer, 0)
-        self._mend_signals()
-        self._mend_streams()
+        self._restore_signals()
+        self._restore_streams()
         os.fchdir(self._folder)
         forked.prctl(forked.PR_SET_PDEATHSIG, 0, 0, 0, 0)
         forked.prctl(forked.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -235,20 +234,20 @@ class ProcessState:
                 except (OSError, ValueError) as error:
                     print(f"{setting.name} stays as a command left it: {error}", flush=True)
 
-    def _mend_signals(self) -> None:
+    def _restore_signals(self) -> None:
         signals, threads = self._read_status()
         if signals != self._signals or not signals:
             for number in IGNORED:
                 signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, self._terminate)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
-        _set_mask(signal.SIG_SETMASK, ())  # last: what was held back comes now
+        _set_mask(signal.SIG_SETMASK, ())  # last: pending signals arrive now
         if threads > self._threads:
             self._threads = threads
             print("a command left a thread running, which ends with the worker", flush=True)
 
-    def _mend_streams(self) -> None:
+    def _restore_streams(self) -> None:
         for fd, spare in self._spare.items():
             if _identity(fd) != self._identity[fd]:
                 os.dup2(spare, fd)
@@ -259,7 +258,7 @@ class ProcessState:
         sys.stdout, sys.stderr = self._streams
 
     def _read_status(self) -> tuple[bytes, int]:
-        """The masks of signals (ignored, caught), and the number of threads."""
+        """The masks of ignored and caught signals, and the number of threads."""
         try:
             text = os.pread(self._status, _STATUS_BYTES, 0)
             signals = text[text.index(b"SigIgn:") : text.index(b"CapInh:")]
@@ -270,7 +269,7 @@ class ProcessState:
 
 
 def _copy(value: Any) -> Any:
-    """What is changed in place must not be what it is compared with."""
+    """A copy of values that commands can change in place."""
     return value.copy() if isinstance(value, list | dict) else value
 
 

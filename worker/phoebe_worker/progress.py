@@ -1,8 +1,8 @@
-"""The progress of a long command: every progress bar of the libraries reports instead of drawing.
+"""Reports the progress of a long command from the progress bars of the libraries.
 
-PHOEBE, emcee and dynesty show progress with tqdm. A bar that draws writes to the log and starts a
-thread, which a fork cannot have. The bars here are tqdm's own class without its display, so that a
-library may use all of tqdm's interface. Nothing here knows of pipes or sessions.
+PHOEBE, emcee and dynesty show progress with tqdm. A tqdm bar writes to the log and starts a thread,
+which a fork must not have. The bars of this module are a subclass of tqdm without its display, so
+libraries can use all of tqdm's interface. This module does not know pipes or sessions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _INTERVAL_SECONDS = 0.2
 def names_of_tqdm() -> tuple[tuple[str, str], ...]:
     """Every global variable of a loaded module that holds tqdm's class: module and name.
 
-    The search takes some ms: the zygote does it once for all of its forks.
+    The search takes some ms. The zygote does it once for all its forks.
     """
     stock = _stock()
     return tuple(
@@ -36,10 +36,10 @@ def names_of_tqdm() -> tuple[tuple[str, str], ...]:
 
 
 def report_to(report: Report) -> None:
-    """From now on each progress bar calls `report` with the fraction that is done, at most five
-    times a second, and only in this process: forks of it are silent.
+    """Let each progress bar call `report` with the fraction done, at most five times a second.
 
-    Bars without a total are silent. What is imported later finds the new class too.
+    Forks of this process and bars without a total report nothing. Modules that are imported later
+    use the new class too.
     """
     names = names_of_tqdm()
     bar = _bar_class(report)
@@ -58,7 +58,7 @@ def _bar_class(report: Report) -> Any:
     process = os.getpid()
 
     class Bar(_stock()):  # type: ignore[misc]
-        """tqdm's bar, which tells its fraction to `report`."""
+        """A tqdm bar that passes its fraction to `report`."""
 
         monitor_interval = 0  # seconds; 0 starts no thread
         _lock = threading.RLock()  # tqdm's own needs a semaphore of the system
@@ -68,7 +68,7 @@ def _bar_class(report: Report) -> Any:
             # `gui` is tqdm's option for subclasses that display by themselves.
             own = {"gui": True, "delay": 0, "miniters": 1, "mininterval": _INTERVAL_SECONDS}
             super().__init__(*args, **{**options, **own})
-            self.last_print_t = 0.0  # a long time ago: the first step is told
+            self.last_print_t = 0.0  # so that the first step is reported
 
         def display(self, *_: Any, **__: Any) -> None:
             now = time.monotonic()
@@ -79,7 +79,7 @@ def _bar_class(report: Report) -> Any:
                 report(min(self.n / self.total, 1.0))
 
         def clear(self, *_: Any, **__: Any) -> None:
-            """Nothing is drawn."""
+            """Do nothing: the bar is not drawn."""
 
     Bar.__name__ = Bar.__qualname__ = "tqdm"
     return Bar

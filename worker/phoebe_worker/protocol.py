@@ -1,6 +1,6 @@
 """Wire format: signed messages over ZeroMQ, and JSON packets over Unix sockets.
 
-Only bytes in and bytes out. This module opens no socket, keeps no queue and knows no command.
+This module converts between objects and bytes. It opens no sockets and knows no commands.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ SEQ_MAX = 2**64 - 1
 
 
 class Rejected(Exception):
-    """A message that must be dropped without an answer; the text says why."""
+    """A message that must be dropped without an answer. The text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message whose signature, session, version and sequence number were found right."""
+    """A message whose signature, session, version and sequence number are valid."""
 
     header: dict[str, Any]
     body: bytes
@@ -45,19 +45,18 @@ class Message:
 
     @property
     def cores(self) -> int:
-        """How many cores a request is granted; 1 where the header does not say."""
+        """The number of cores granted to a request; 1 unless the header gives it."""
         cores = self.header.get("cores", 1)
         return cores if isinstance(cores, int) and cores >= 1 else 1
 
     @property
     def wants_snapshot(self) -> bool:
-        """Whether the changed Bundle shall be attached to the reply."""
+        """Whether the reply must carry the changed Bundle."""
         return self.header.get("snapshot") is True
 
     @property
     def wants_base(self) -> bool:
-        """Whether what a script can begin with shall be attached to the reply, if a Bundle from
-        outside took the place of the session's."""
+        """Whether the reply must carry the base for scripts, if the command imports a Bundle."""
         return self.header.get("base") is True
 
 
@@ -79,10 +78,10 @@ def seal(
 
 
 def unseal(key: bytes, session: str, last_seq: int | None, frames: Sequence[bytes]) -> Message:
-    """Verify a message; raises `Rejected`.
+    """Verify a message. Raises `Rejected`.
 
-    `last_seq` is the greatest sequence number accepted so far; None where the receiver does not
-    ask for freshness (replies and progress repeat the number of their request).
+    `last_seq` is the greatest sequence number accepted so far. It is None for replies and progress,
+    which repeat the number of their request.
     """
     if len(frames) < 3:
         raise Rejected("too few frames")
@@ -123,9 +122,12 @@ def reply_header(
     parameter: dict[str, Any] | None = None,
     notice: str | None = None,
 ) -> dict[str, Any]:
-    """Header of the answer to request `seq`; `changed`: the Bundle may differ from before; `base`:
-    the last attachment is what a script can begin with; `parameter`: the tags of the one that the
-    command named by its unique id. `error` is for the user, `reason` for the log."""
+    """Header of the answer to request `seq`.
+
+    `changed`: the command may have changed the Bundle. `base`: the last attachment is the base for
+    scripts. `parameter`: the tags of the parameter that the command names by its unique id.
+    `error` is for the user, `reason` for the log.
+    """
     header: dict[str, Any] = {
         "v": VERSION,
         "session": session,
@@ -133,16 +135,16 @@ def reply_header(
         "kind": "reply",
         "success": success,
         "changed": changed,
-        "error": _short(error),
+        "error": _truncate(error),
     }
     if reason is not None:
-        header["reason"] = _short(reason)
+        header["reason"] = _truncate(reason)
     if snapshot_error is not None:
-        header["snapshot_error"] = _short(snapshot_error)
+        header["snapshot_error"] = _truncate(snapshot_error)
     if base:
         header["base"] = True
     if base_error is not None:
-        header["base_error"] = _short(base_error)
+        header["base_error"] = _truncate(base_error)
     if parameter is not None:
         header["parameter"] = parameter
     if notice is not None:
@@ -156,7 +158,7 @@ def progress_header(session: str, seq: int) -> dict[str, Any]:
 
 
 def packet(value: dict[str, Any]) -> bytes:
-    """One packet of the control channel or a lifeline; long texts in it are cut to fit."""
+    """One packet of the control channel or a lifeline. Truncates long texts in it."""
     data = orjson.dumps(value)
     if len(data) > PACKET_BYTES_MAX:
         cut = {k: _valid_text(v[:4000]) if isinstance(v, str) else v for k, v in value.items()}
@@ -165,7 +167,7 @@ def packet(value: dict[str, Any]) -> bytes:
 
 
 def parse_packet(data: bytes) -> dict[str, Any]:
-    """The JSON object of a packet; raises ValueError."""
+    """The JSON object of a packet. Raises ValueError."""
     value = orjson.loads(data)
     if not isinstance(value, dict):
         raise ValueError("a packet must be a JSON object")
@@ -182,7 +184,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """How a worker shuts itself in. `enforced`: it does not start where a part fails."""
+    """The sandbox of a worker. If `enforced`, the worker does not start when a part fails."""
 
     enforced: bool
     filters: list[bytes]
@@ -192,7 +194,7 @@ class Sandbox:
 
     @classmethod
     def parse(cls, value: Any) -> Sandbox:
-        """Check the fields; raises ValueError naming what is wrong."""
+        """Check the fields. Raises ValueError, which names the error."""
         try:
             account = value.get("account")
             return cls(
@@ -208,7 +210,7 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a worker is told at its start. The key does not show when printed."""
+    """The settings of a worker, sent at its start. The key is not part of the repr."""
 
     session: str
     port: int
@@ -218,7 +220,7 @@ class Start:
 
     @classmethod
     def parse(cls, value: Any) -> Start:
-        """Check the fields; raises ValueError naming the wrong one."""
+        """Check the fields. Raises ValueError, which names the wrong field."""
         if not isinstance(value, dict):
             raise ValueError("start must be a JSON object")
         session, port = value.get("session"), value.get("port")
@@ -239,7 +241,7 @@ class Start:
         return cls(session, port, key, limits, sandbox and Sandbox.parse(sandbox))
 
 
-def _short(error: str | None) -> str | None:
+def _truncate(error: str | None) -> str | None:
     return None if error is None else _valid_text(error[:HEADER_ERROR_CHARACTERS_MAX])
 
 

@@ -1,9 +1,9 @@
 """The state of the random number generators that PHOEBE and its samplers draw from.
 
-Those are Python's and NumPy's global generators, each a Mersenne Twister with 624 words of state.
-PHOEBE's distributions read the state itself: distribution `i` is sampled with word `i` as its
-seed. So every word must be random: `numpy.random.seed()` and `random.seed()` set the first word to
-a constant, and the first distribution would give the same samples in every process.
+These are Python's and NumPy's global generators, each a Mersenne Twister with 624 words of state.
+PHOEBE samples distribution `i` with word `i` of the state as its seed, so every word must be
+random. `numpy.random.seed()` and `random.seed()` set the first word to a constant: the first
+distribution would give the same samples in every process.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ State = tuple[bytes, int, int, float, tuple[Any, ...]]
 
 
 def reseed() -> None:
-    """Seed every word from the operating system, as if no random number had been drawn."""
-    # Each position is the end of the words: the first number comes from the next 624.
+    """Seed every word from the operating system."""
+    # The position is at the end, so that the first number comes from the next 624 words.
     random.setstate((random.Random.VERSION, (*_random_words(), _WORDS), None))
     np.random.set_state(("MT19937", np.array(_random_words(), np.uint32), _WORDS, 0, 0.0))
 
@@ -33,7 +33,7 @@ def _random_words() -> tuple[int, ...]:
 
 
 def capture() -> State:
-    """The state of both generators. Two states are equal if both give the same numbers."""
+    """The state of both generators. Equal states give equal numbers."""
     state: Any = np.random.get_state(legacy=False)
     words, position = state["state"]["key"], state["state"]["pos"]
     return words.tobytes(), position, state["has_gauss"], state["gauss"], random.getstate()

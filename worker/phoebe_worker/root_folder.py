@@ -1,10 +1,9 @@
-"""A root folder for workers that holds what they may read, and nothing else.
+"""A root folder for workers that holds only what they may read.
 
-Landlock says who may open a file, but has no right for `stat`: names, sizes, times and owners of
-all files, and which processes there are, would be for everybody to see. In here they do not exist.
-A short-lived fork makes a mount namespace with such a root and ends; a process enters it later, in
-microseconds. What may be read, and that a process enters, is said by others. Nothing here knows of
-PHOEBE.
+Landlock restricts the opening of files but not `stat`: without this root folder, workers could see
+names, sizes, times and owners of all files, and all processes. A short-lived fork builds a mount
+namespace with the root folder; a process enters it later, within microseconds. Callers decide what
+may be read. This module does not know PHOEBE.
 """
 
 from __future__ import annotations
@@ -18,33 +17,35 @@ from typing import NoReturn
 
 from . import forked, mounts
 
-# What every process may open for writing. Others of the folder /dev are named by whoever asks.
+# The devices that every process gets. Callers name others.
 _DEVICES = ("/dev/null",)
-# Where a Debian system keeps links that lead from one library to another.
-_CHOICES = "/etc/alternatives"
-_LINKS_MAX = 40  # on the way to one path, as in the kernel
+# Debian keeps links from one library to another here.
+_ALTERNATIVES = "/etc/alternatives"
+_LINKS_MAX = 40  # for one path, as in the kernel
 _READ_ONLY = mounts.READ_ONLY | mounts.NO_SUID
 _WRITABLE = mounts.NO_SUID | mounts.NO_DEVICES | mounts.NO_EXECUTION
 _OPTIONS = "size=256k,nr_inodes=4k,mode=755"  # it holds folders, links and empty files only
-_MADE = "made"
+_BUILT = "made"
 
 
 class Unavailable(OSError):
-    """The kernel, or what this process may do, does not allow it; the text says what."""
+    """The kernel or the rights of this process do not permit a root folder."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a process shall find in its root, each at its own path: what it may read, if that is
-    there, and the folder in which it may write. `changing`: those of `readable` that may be made,
-    or made anew, while the server runs."""
+class Specification:
+    """The paths that a process finds in its root folder.
+
+    `readable` paths need not exist. `changing` are those of them that may be created or replaced
+    while the server runs. `writable` is the one folder in which the process may write.
+    """
 
     readable: tuple[str, ...]
     changing: tuple[str, ...]
     writable: str
 
     def identities(self) -> tuple[tuple[int, int] | None, ...]:
-        """Which folders `changing` are now: what is made anew is not what was mounted."""
+        """Device and inode of each folder in `changing`, to detect replaced folders."""
         return tuple(map(_identity, self.changing))
 
 
@@ -58,43 +59,43 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What is mounted in the root, by real paths: for reading and for writing. And the symbolic
-    links by which these are named too."""
+    """The contents of the root folder: mounts for reading and for writing, by their real paths,
+    and the symbolic links that lead to them."""
 
     copied: tuple[str, ...]
     writable: str
     links: tuple[tuple[str, str], ...]
 
 
-def contents(wanted: Wanted) -> Contents:
-    """What is there of what is wanted. Raises Unavailable where that is all of the machine."""
+def contents(specification: Specification) -> Contents:
+    """The existing part of the specification. Raises Unavailable if it includes "/" itself."""
     links: dict[str, str] = {}
-    found = {_follow(path, links) for path in (*wanted.readable, *_DEVICES)}
+    found = {_resolve(path, links) for path in (*specification.readable, *_DEVICES)}
     real = {path for path in found if path is not None}
     if os.sep in real:
         raise Unavailable(0, "what the interpreter needs includes the root folder itself")
-    # None below another: a folder comes with what is in it.
+    # Without nested paths, because a folder is mounted with its contents.
     copied = {path for path in real if not _is_below(path, real)}
-    links |= _choices(copied)
-    writable = _follow(wanted.writable, links) or wanted.writable
+    links |= _alternatives(copied)
+    writable = _resolve(specification.writable, links) or specification.writable
     kept = sorted((path, to) for path, to in links.items() if not _is_below(path, copied))
     return Contents(tuple(sorted(copied)), writable, tuple(kept))
 
 
-def _choices(copied: set[str]) -> dict[str, str]:
-    """The links of the system's choices that lead to what is there."""
-    choices: dict[str, str] = {}
+def _alternatives(copied: set[str]) -> dict[str, str]:
+    """The links in /etc/alternatives that lead into mounted paths."""
+    alternatives: dict[str, str] = {}
     with contextlib.suppress(OSError):
-        for entry in os.scandir(_CHOICES):
+        for entry in os.scandir(_ALTERNATIVES):
             links: dict[str, str] = {}
-            real = _follow(entry.path, links)
+            real = _resolve(entry.path, links)
             if real is not None and _is_below(real, copied):
-                choices |= links
-    return choices
+                alternatives |= links
+    return alternatives
 
 
-def _follow(path: str, links: dict[str, str]) -> str | None:
-    """The real path, or None where nothing is to be found; adds the links on the way to `links`."""
+def _resolve(path: str, links: dict[str, str]) -> str | None:
+    """The real path, None if it does not exist. Adds the links on the way to `links`."""
     left, at, followed = path.split(os.sep)[::-1], "", 0
     while left:
         name = left.pop()
@@ -130,15 +131,15 @@ def _is_below(path: str, folders: set[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Namespaces:
-    """Namespaces with such a root, held by descriptors; and what it was made of."""
+    """The descriptors of namespaces with a root folder, and its specification."""
 
-    wanted: Wanted
+    specification: Specification
     identities: tuple[tuple[int, int] | None, ...]
     mount: int
     user: int | None
 
-    def fit(self, wanted: Wanted) -> bool:
-        return self.wanted == wanted and self.identities == wanted.identities()
+    def matches(self, specification: Specification) -> bool:
+        return self.specification == specification and self.identities == specification.identities()
 
     def enter(self) -> None:
         if self.user is not None:
@@ -156,11 +157,11 @@ class _Namespaces:
 _prepared: _Namespaces | Unavailable | None = None
 
 
-def prepare(wanted: Wanted) -> str | None:
-    """Make what `enter` needs, for the forks of this process. Returns what does not allow it."""
+def prepare(specification: Specification) -> str | None:
+    """Build the namespaces that forks of this process `enter`. Returns the reason of a failure."""
     global _prepared
     try:
-        _prepared = _make(wanted)
+        _prepared = _make_namespaces(specification)
     except Unavailable as error:
         _prepared = error
         return str(error.strerror)
@@ -168,23 +169,23 @@ def prepare(wanted: Wanted) -> str | None:
 
 
 def descriptors() -> tuple[int, ...]:
-    """What a fork must hold until it has called `enter`."""
+    """The descriptors that a fork must keep open until it has called `enter`."""
     return _prepared.descriptors() if isinstance(_prepared, _Namespaces) else ()
 
 
-def enter(wanted: Wanted) -> None:
-    """Put this process, which must have one thread, into such a root, for good.
+def enter(specification: Specification) -> None:
+    """Move this process, which must have one thread, into the root folder. It cannot leave.
 
-    Raises Unavailable where that is not allowed; not again where `prepare` has told it.
+    Raises Unavailable if that is not permitted, unless `prepare` has already reported it.
     """
     global _prepared
     prepared, _prepared = _prepared, None
     if isinstance(prepared, Unavailable):
         return
-    if prepared is not None and not prepared.fit(wanted):
+    if prepared is not None and not prepared.matches(specification):
         prepared.close()
         prepared = None
-    namespaces = prepared or _make(wanted)
+    namespaces = prepared or _make_namespaces(specification)
     try:
         namespaces.enter()
     except OSError as error:
@@ -193,24 +194,24 @@ def enter(wanted: Wanted) -> None:
         namespaces.close()
 
 
-def _make(wanted: Wanted) -> _Namespaces:
-    """Let a fork make the namespaces: where it fails, this process is as it was."""
-    identities = wanted.identities()  # before they are mounted
-    holds = contents(wanted)
+def _make_namespaces(specification: Specification) -> _Namespaces:
+    """Build the namespaces in a fork, so that a failure does not affect this process."""
+    identities = specification.identities()  # before the mounts
+    layout = contents(specification)
     needs_user = os.geteuid() != 0
     read_end, write_end = os.pipe()
     parent = os.getpid()
     child = os.fork()
     if child == 0:
-        _become_maker(parent, write_end, holds, needs_user=needs_user)
+        _run_builder(parent, write_end, layout, needs_user=needs_user)
     os.close(write_end)
     try:
-        said = os.read(read_end, 1000).decode(errors="replace")
-        if said != _MADE:
-            raise Unavailable(0, said or "the process that makes the root folder ended")
+        report = os.read(read_end, 1000).decode(errors="replace")
+        if report != _BUILT:
+            raise Unavailable(0, report or "the process that makes the root folder ended")
         mount = _open_namespace(child, "mnt")
         user = _open_namespace(child, "user") if needs_user else None
-        return _Namespaces(wanted, identities, mount, user)
+        return _Namespaces(specification, identities, mount, user)
     finally:
         os.close(read_end)
         os.kill(child, signal.SIGKILL)
@@ -224,51 +225,51 @@ def _open_namespace(pid: int, kind: str) -> int:
         raise Unavailable(error.errno, f"/proc/{pid}/ns/{kind}: {error.strerror}") from None
 
 
-def _become_maker(parent: int, told: int, holds: Contents, *, needs_user: bool) -> NoReturn:
-    """The fork's whole life: it makes the namespaces, says so, and waits for its end."""
+def _run_builder(parent: int, report_fd: int, layout: Contents, *, needs_user: bool) -> NoReturn:
+    """Run the fork: build the namespaces, report it, and wait to be killed."""
     try:
-        forked.die_with(parent)
-        forked.close_all_but(told)
-        _build(holds, needs_user=needs_user)
-        said = _MADE
+        forked.die_with_parent(parent)
+        forked.close_all_but(report_fd)
+        _build(layout, needs_user=needs_user)
+        report = _BUILT
     except OSError as error:
-        said = ": ".join(str(each) for each in (error.filename, error.strerror) if each)
+        report = ": ".join(str(each) for each in (error.filename, error.strerror) if each)
     except BaseException as error:
-        said = repr(error)
+        report = repr(error)
     try:
-        os.write(told, said.encode(errors="replace")[:1000])
+        os.write(report_fd, report.encode(errors="replace")[:1000])
         while True:
             signal.pause()
     finally:
         os._exit(1)
 
 
-def _build(holds: Contents, *, needs_user: bool) -> None:
+def _build(layout: Contents, *, needs_user: bool) -> None:
     _unshare(needs_user=needs_user)
-    mounts.follow_only()
-    copies = [(path, _copy(path)) for path in holds.copied]
-    writable = mounts.copy(holds.writable)
+    mounts.receive_mounts_only()
+    copies = [(path, _copy(path)) for path in layout.copied]
+    writable = mounts.copy(layout.writable)
     mounts.restrict(writable, _WRITABLE)
-    # Any folder would do: the old root goes, with what was mounted on it.
-    root = holds.writable
+    # Any folder is suitable: the old root is unmounted later.
+    root = layout.writable
     mounts.new_file_system("tmpfs", root, _OPTIONS)
     os.umask(0o022)
-    for path, target in holds.links:
+    for path, target in layout.links:
         os.makedirs(root + os.path.dirname(path), exist_ok=True)
         os.symlink(target, root + path)
     for path, copy in copies:
-        _make_place(root + path, copy)
+        _make_mount_point(root + path, copy)
         mounts.attach(copy, root + path)
-    # Last: it may lie in one of the others, where its place is there already.
+    # Last: it may be below one of the others, where its folder exists already.
     with contextlib.suppress(FileExistsError):
-        os.makedirs(root + holds.writable)
-    mounts.attach(writable, root + holds.writable)
+        os.makedirs(root + layout.writable)
+    mounts.attach(writable, root + layout.writable)
     mounts.become_root(root)
     mounts.restrict(os.open("/", os.O_PATH), _READ_ONLY, all_below=False)
 
 
 def _unshare(*, needs_user: bool) -> None:
-    """Who is not root may mount only in a user namespace, in which all keep their ids."""
+    """Create the mount namespace. A user other than root needs a user namespace for it."""
     if not needs_user:
         mounts.unshare(mounts.CLONE_NEWNS)
         return
@@ -290,8 +291,8 @@ def _copy(path: str) -> int:
     return copy
 
 
-def _make_place(path: str, copy: int) -> None:
-    """An empty folder or file, for a copy to be mounted over."""
+def _make_mount_point(path: str, copy: int) -> None:
+    """Create an empty folder or file, over which a copy can be mounted."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if stat.S_ISDIR(os.fstat(copy).st_mode):
         os.mkdir(path)

@@ -1,8 +1,8 @@
 """A runner: a fork of the worker in which one long command runs as a transaction.
 
 The child works on its copy-on-write Bundle and sends records over a pipe: progress, then the
-answer, then the pickled Bundle. Whatever happens to the child, the worker's Bundle is as before
-until the worker adopts the new one.
+answer, then the pickled Bundle. The worker's Bundle does not change until the worker adopts the
+new one.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from .limits import memory_note
 PROGRESS, ANSWER, BUNDLE = b"P", b"A", b"B"
 _RECORD = struct.Struct(">cQ")
 _READ_BYTES = 1 << 20
-_NICENESS = 10  # more than the worker's own: short commands of other sessions go first
+_NICENESS = 10  # higher than the worker's, so that short commands of other sessions run first
 
 _children_fd = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a runner ended. `bundle` is pickled, and there only if the command succeeded."""
+    """How a runner ended. `bundle` is pickled; None if the command failed."""
 
     answer: Answer
     bundle: bytes | None
 
 
 class Runner:
-    """The worker's handle on the child. `fd` is readable when there is something to `receive`."""
+    """The worker's handle of the child. `fd` is readable when `receive` has data."""
 
     def __init__(self, run: Callable[[], tuple[Answer, Any]], stage: str) -> None:
         """Fork; `run` is called in the child and returns the answer and the Bundle (or None)."""
@@ -54,18 +54,18 @@ class Runner:
         sys.stderr.flush()
         self._pid = os.fork()
         if self._pid == 0:
-            _child(worker, write_end, run, stage)
+            _run_child(worker, write_end, run, stage)
         os.close(write_end)
         os.set_blocking(self.fd, False)
         self.exit_fd = os.pidfd_open(self._pid)
 
     def cancel(self, reason: str) -> None:
-        """End the child at once; `outcome` will say that it was cancelled and why."""
+        """Kill the child. `outcome` then reports the cancellation and the reason."""
         self.cancelled = reason
         os.kill(self._pid, signal.SIGKILL)
 
     def receive(self) -> Iterator[bytes]:
-        """Read what has arrived, without waiting; yields the bodies of progress messages."""
+        """Read available data without waiting; yields the bodies of progress messages."""
         while True:
             try:
                 data = os.read(self.fd, _READ_BYTES)
@@ -89,7 +89,7 @@ class Runner:
                 self._bundle = record
 
     def outcome(self) -> Outcome:
-        """Reap the ended child, end what it left behind, and say how it went."""
+        """Reap the ended child, end processes that it left, and return its outcome."""
         _, status = os.waitpid(self._pid, 0)
         self.close()
         if self.cancelled is not None:
@@ -106,16 +106,16 @@ class Runner:
         return Outcome(Answer.failure(text, reason=text.partition(".")[0]), None)
 
     def close(self) -> None:
-        """Free the descriptors and end processes that the command itself started."""
+        """Close the descriptors and end processes that the command started."""
         os.close(self.fd)
         os.close(self.exit_fd)
         end_children()
 
 
 def adopt_orphans() -> None:
-    """Let processes that a dead runner leaves behind become this process's children.
+    """Let this process become the parent of processes whose runner has ended.
 
-    To be called before the sandbox, in which the list of children cannot be opened any more.
+    Must be called before the sandbox, which forbids to open the list of children.
     """
     global _children_fd
     forked.prctl(forked.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -138,18 +138,20 @@ def _children() -> list[int]:
     try:
         return [int(pid) for pid in os.pread(_children_fd, _READ_BYTES, 0).split()]
     except (OSError, ValueError):
-        return []  # code of a Bundle may have closed it
+        return []  # code of a Bundle may have closed the descriptor
 
 
-def _child(worker: int, write_end: int, run: Callable[[], tuple[Answer, Any]], stage: str) -> None:
-    """The child's whole life. It must never return, nor touch the inherited ZeroMQ socket."""
+def _run_child(
+    worker: int, write_end: int, run: Callable[[], tuple[Answer, Any]], stage: str
+) -> None:
+    """Run the child. It never returns and never uses the inherited ZeroMQ socket."""
     code = 1
     try:
-        forked.die_with(worker)
+        forked.die_with_parent(worker)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.nice(_NICENESS)
-        # Not the worker's sockets: the server must see the end of the worker from their closing.
+        # The worker's sockets must be closed here: the server detects the worker's end by them.
         forked.close_all_but(write_end)
         random_numbers.reseed()
         _report_progress(write_end, stage)
@@ -162,7 +164,7 @@ def _child(worker: int, write_end: int, run: Callable[[], tuple[Answer, Any]], s
     except BaseException:
         traceback.print_exc()
     finally:
-        forked.leave(code)
+        forked.exit_process(code)
 
 
 def _write(fd: int, tag: bytes, record: bytes) -> None:
@@ -192,7 +194,7 @@ def _describe_exit(code: int) -> str:
     if code < 0:
         known = {number.value: number.name for number in signal.Signals}
         name = known.get(-code, f"signal {-code}")
-        note = memory_note() if code == -signal.SIGABRT else ""  # as C++ ends where memory ran out
+        note = memory_note() if code == -signal.SIGABRT else ""  # C++ aborts when memory runs out
         return f"The computation crashed ({name}).{note} The bundle is as it was before."
     return (
         f"The computation ended without an answer (exit code {code}). "

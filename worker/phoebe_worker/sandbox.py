@@ -1,9 +1,9 @@
-"""What shuts a worker in before it reads a byte of a user's: limits, root folder, account,
-Landlock, seccomp.
+"""The sandbox of a worker: limits, root folder, account, Landlock, seccomp.
 
-A Bundle can run code, so from here on the worker, and whatever it forks, is taken for hostile.
-`enter` is called when the command socket is bound and before any thread exists. What is not
-permitted fails with an ordinary error in whoever tried. Nothing here knows of PHOEBE's Bundles.
+A Bundle can run code. Therefore the worker enters the sandbox before it reads data of a user, and
+it and its forks are untrusted from then on. `enter` is called after the command socket is bound and
+before any thread exists. A forbidden operation fails with an ordinary error. This module does not
+know Bundles.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .protocol import Account, Sandbox, Start
 
 MEBIBYTE = 1024 * 1024
 _STACK_MEBIBYTES = 64
-_OOM_SCORE = b"500"  # when the machine's memory runs out, a worker goes before the server
+_OOM_SCORE = b"500"  # when memory runs out, the kernel kills workers before the server
 
 _SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}.get(os.uname().machine, -1)
 _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD_RULE, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
@@ -34,19 +34,19 @@ _PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_SET_MODE_FILTER = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 
-# Rights of Landlock, and with which version of its interface (ABI) they came.
+# Rights of Landlock, by the version of its interface (ABI) that introduced them.
 _WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_FILE = 1 << 1, 1 << 2, 1 << 3, 1 << 5
 _MAKE_REGULAR, _TRUNCATE = 1 << 8, 1 << 14
 _FILE_RIGHTS = {1: (1 << 13) - 1, 2: 1 << 13, 3: _TRUNCATE, 5: 1 << 15}
 _NET_RIGHTS = {4: 0b11}  # bind and connect, by TCP
 _SCOPES = {6: 0b11}  # abstract Unix sockets and signals
 ABI_WANTED = 6
-# What is denied again and again must not fill the machine's audit log: LOG_SAME_EXEC_OFF, since 7.
+# Repeated denials must not fill the machine's audit log: LOG_SAME_EXEC_OFF, since 7.
 _RESTRICT_FLAGS = {7: 1 << 0}
 
 _READ = _READ_FILE | _READ_DIR
-# Plain files only. No links, devices or sockets: nothing in there stands for something elsewhere.
-# No folders: whoever clears it must not follow a user into the depth.
+# Plain files only. No links, devices or sockets, which refer to objects outside the folder. No
+# folders, so that the server can clear it without recursion.
 _SCRATCH = _READ | _WRITE_FILE | _TRUNCATE | _REMOVE_FILE | _MAKE_REGULAR
 
 _Ruleset, _PathRule = ctypes.c_uint64 * 3, ctypes.c_uint32 * 3  # a path rule is packed: 64 bits, 32
@@ -60,23 +60,23 @@ ROOT_FOLDER_VARIABLE = "PHOEBE_SERVER_ROOT_FOLDER"
 
 
 class SandboxError(OSError):
-    """A part of the sandbox that cannot be put in force."""
+    """A part of the sandbox that cannot be applied."""
 
 
 def enter(start: Start) -> None:
-    """Shut this process in. Raises SandboxError where the level is `enforce` and a part fails."""
+    """Put this process into the sandbox. With level `enforce`, raises SandboxError on failure."""
     sandbox = start.sandbox
     if sandbox is None:
         return
     _bound_stack()
-    _limit("RLIMIT_CORE", 1)  # 1, not 0: no core either where the kernel pipes it to a program
-    _prefer_for_oom()
+    _limit("RLIMIT_CORE", 1)  # 1, not 0: prevents cores that the kernel pipes to a program too
+    _raise_oom_score()
     _enter_root_folder(sandbox)
     readable = [*sandbox.readable, *interpreter_paths()]
     scratch = os.open(sandbox.scratch, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    _work_in(sandbox.scratch)
+    _use_scratch_folder(sandbox.scratch)
     _change_account(sandbox.account)
-    _count_processes(start.limits.get("processes"))
+    _limit_processes(start.limits.get("processes"))
     _drop_capabilities()
     for name, limit, unit in (
         ("RLIMIT_FSIZE", "file_mb", MEBIBYTE),
@@ -84,42 +84,46 @@ def enter(start: Start) -> None:
     ):
         if (value := start.limits.get(limit)) is not None:
             _limit(name, value * unit)
-    with _level(sandbox):
+    with _tolerated(sandbox):
         _call("no_new_privs", _prctl, _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    with _level(sandbox):
+    with _tolerated(sandbox):
         _landlock(readable, scratch, required=sandbox.enforced)
     os.close(scratch)
     for program in sandbox.filters:
-        with _level(sandbox):
+        with _tolerated(sandbox):
             _install(program)
 
 
 def prepare_root_folder() -> dict[str, str]:
-    """For the forks of a zygote, make the root folder in which its workers find what they may read
-    and nothing else. Returns what INFO says of it: why it cannot be had, if so."""
-    told = os.environ.pop(ROOT_FOLDER_VARIABLE, None)
-    if told is None:
+    """Build the root folder for the workers of a zygote. It holds only what they may read.
+
+    Returns the field of INFO that describes a failure, if there is one.
+    """
+    text = os.environ.pop(ROOT_FOLDER_VARIABLE, None)
+    if text is None:
         return {}
-    fields = json.loads(told)
-    problem = root_folder.prepare(_root_wanted(fields["readable"], fields["scratch"]))
+    fields = json.loads(text)
+    problem = root_folder.prepare(_root_specification(fields["readable"], fields["scratch"]))
     return {} if problem is None else {"metadata_problem": problem}
 
 
 def _enter_root_folder(sandbox: Sandbox) -> None:
-    """It bounds what `stat` can tell, which Landlock does not. Not every machine allows it, so no
-    start depends on it."""
-    # The folder of all scratch directories: one root serves all workers, and a neighbour's random
-    # name is not to be guessed.
+    """Enter the root folder, which restricts `stat`; Landlock does not.
+
+    Some machines do not permit it, so a failure does not prevent the start.
+    """
+    # The parent of all scratch folders, because all workers share one root. The random names of
+    # scratch folders cannot be guessed.
     scratch = os.path.dirname(sandbox.scratch)
     try:
-        root_folder.enter(_root_wanted(sandbox.readable, scratch))
+        root_folder.enter(_root_specification(sandbox.readable, scratch))
     except root_folder.Unavailable as error:
         print(f"metadata of files can be seen: {error.strerror}", flush=True)
 
 
-def _root_wanted(readable: Iterable[str], scratch: str) -> root_folder.Wanted:
+def _root_specification(readable: Iterable[str], scratch: str) -> root_folder.Specification:
     named = (*readable, *_interpreter_names())
-    return root_folder.Wanted(named, _passband_folders(), scratch)
+    return root_folder.Specification(named, _passband_folders(), scratch)
 
 
 def _passband_folders() -> tuple[str, ...]:
@@ -130,8 +134,8 @@ def _passband_folders() -> tuple[str, ...]:
 
 @functools.cache
 def _interpreter_names() -> tuple[str, ...]:
-    """Where this interpreter, PHOEBE and its tables are, by the names that they go by."""
-    # Not the whole prefixes: an environment may have been made in a folder that holds other things.
+    """The folders of this interpreter, PHOEBE and its tables, with unresolved links."""
+    # Not the complete prefixes: the folder of an environment may hold other files.
     paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     for prefix in (sys.prefix, sys.base_prefix):
         paths |= {os.path.join(prefix, each) for each in ("lib", "lib64")}
@@ -141,14 +145,14 @@ def _interpreter_names() -> tuple[str, ...]:
 
 @functools.cache
 def interpreter_paths() -> tuple[str, ...]:
-    """The real paths of the same, none below another. Asked for once, before the forks."""
+    """The real paths of these folders, without nested ones. Computed once, before the forks."""
     real = sorted({os.path.realpath(path) + os.sep for path in _interpreter_names()})
     return tuple(path for path in real if not any(map(path.startswith, set(real) - {path})))
 
 
 @contextlib.contextmanager
-def _level(sandbox: Sandbox) -> Iterator[None]:
-    """A part of the sandbox: what fails in it counts only where the level is `enforce`."""
+def _tolerated(sandbox: Sandbox) -> Iterator[None]:
+    """Apply a part of the sandbox. Log a failure unless the level is `enforce`."""
     try:
         yield
     except OSError as error:
@@ -170,7 +174,7 @@ def _syscall(what: str, number: int, *arguments: object) -> int:
 
 
 def _limit(name: str, value: int) -> None:
-    """Lower both limits; one that is lower already stays."""
+    """Lower both limits to the value, unless they are lower already."""
     number = getattr(resource, name)
     _, hard = resource.getrlimit(number)
     bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -178,20 +182,20 @@ def _limit(name: str, value: int) -> None:
 
 
 def _bound_stack() -> None:
-    """A stack grows without being counted by the limit of memory, up to a limit of its own."""
+    """Limit the stack, which the limit of memory does not count."""
     bound, _ = resource.getrlimit(resource.RLIMIT_STACK)
     most = _STACK_MEBIBYTES * MEBIBYTE
     _limit("RLIMIT_STACK", most if bound == resource.RLIM_INFINITY else min(bound, most))
 
 
-def _prefer_for_oom() -> None:
+def _raise_oom_score() -> None:
     with contextlib.suppress(OSError):
         score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         os.write(score, _OOM_SCORE)
         os.close(score)
 
 
-def _work_in(scratch: str) -> None:
+def _use_scratch_folder(scratch: str) -> None:
     os.chdir(scratch)
     os.environ["TMPDIR"] = scratch
     tempfile.tempdir = None
@@ -204,21 +208,24 @@ def _change_account(account: Account | None) -> None:
         os.setresuid(account.uid, account.uid, account.uid)
 
 
-def _count_processes(processes: int | None) -> None:
-    """Bound this worker's processes. The kernel counts them by user: in a user namespace of its
-    own, a worker is counted alone. It does not count root's; the server looks after those."""
+def _limit_processes(processes: int | None) -> None:
+    """Limit the number of this worker's processes.
+
+    The kernel counts processes by user, and in a user namespace separately. It does not count
+    those of root; the server does.
+    """
     if processes is None or os.getuid() == 0:
         return
     if _libc.unshare(_CLONE_NEWUSER) == 0:
         _limit("RLIMIT_NPROC", processes)
         return
-    # Not every machine allows it, so no start depends on it; the server counts too, more slowly.
+    # Some machines do not permit it. The server counts processes too, but less often.
     reason = os.strerror(ctypes.get_errno())
     print(f"the kernel does not count this worker's processes: unshare: {reason}", flush=True)
 
 
 def _drop_capabilities() -> None:
-    """Root without capabilities, and so in the new user namespace, is an ordinary user."""
+    """Drop all capabilities, of root and in the new user namespace."""
     _call("capset", _capset, _CapabilityHeader(_CAPABILITY_VERSION_3, 0), _CapabilitySets())
 
 

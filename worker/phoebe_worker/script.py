@@ -1,8 +1,8 @@
-"""A session's journal as a Python script that repeats it with PHOEBE alone.
+"""Writes a session's journal as a Python script that repeats it with PHOEBE alone.
 
-Each command tells itself (`commands/`); here is what stands around: versions, the Bundle from
-outside that a script may begin with, what scripts share with the server, and what cannot be
-repeated: then there is no script. Nothing of the script is run here.
+Each command has a function that writes its statement (`commands/`). This module adds the versions,
+an imported Bundle that the script begins with, and functions that scripts share with the server. It
+raises where commands cannot be repeated. It does not run the script.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SAMPLING_OPTIONS = {"sample_from", "sample_num"}
 
 _VERSION = re.compile(r"[\w.+-]{1,50}")
 
-# What the tags of one parameter may be long.
+# The maximum length of the tags of one parameter.
 _TAGS_CHARACTERS_MAX = 2000
 
 _OPENED_BUNDLE = f'''\
@@ -56,7 +56,7 @@ def unpacked(text: str) -> str:
 '''
 
 
-# What statements call, by name. Read now: later this process may not read files.
+# The source of functions that statements call. The sandbox forbids to read it later.
 _SHARED = {
     "default_bundle": inspect.getsource(default_bundle),
     "opened_bundle": _OPENED_BUNDLE,
@@ -101,7 +101,7 @@ if __name__ == "__main__" and len(sys.argv) == 2:
 '''
 
 
-# Where the Bundle came from that a script begins with.
+# The origin of the Bundle that a script begins with.
 _ORIGINS = {
     "uploaded": "The Bundle of a file that was uploaded to the session.",
     "loaded": "The Bundle that was loaded into the session.",
@@ -110,7 +110,7 @@ _ORIGINS = {
 
 
 class NoScriptError(ValueError):
-    """Why no script makes the Bundle, and what to do."""
+    """The session cannot be written as a script. The text gives the reason and the way out."""
 
     def __init__(self, why: str) -> None:
         super().__init__(
@@ -121,18 +121,18 @@ class NoScriptError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One command of the journal as its user sent it, and whether it succeeded."""
+    """One command of the journal, as the user sent it, and whether it succeeded."""
 
     name: str
     arguments: Mapping[str, Any]
     success: bool
     parameter: Mapping[str, Any] | None
-    """The tags of the parameter that it names by its unique id."""
+    """The tags of the parameter that the command names by its unique id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """The commands since the Bundle's beginning; `origin` of that, None for a fresh one."""
+    """The commands since the initial Bundle. `origin` is None for a fresh Bundle."""
 
     origin: str | None
     entries: list[Entry]
@@ -140,13 +140,16 @@ class Journal:
 
 
 def base(bundle: Any) -> bytes:
-    """What a script can begin with: all of the Bundle, compressed."""
+    """The base for a script: the complete Bundle, compressed."""
     return zlib.compress(portable.write(bundle))
 
 
 def named_parameter(bundle: Any, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The tags of the parameter that a command names by its unique id, which is another in each
-    Bundle. None where it names none, or where others have the same tags."""
+    """The tags of the parameter that a command names by its unique id.
+
+    Unique ids differ from Bundle to Bundle. None if the command names no parameter by its unique
+    id, or if other parameters have the same tags.
+    """
     try:
         unique_id = arguments.get("uniqueid")
         return None if unique_id is None else _tags_of(bundle, unique_id)
@@ -154,13 +157,13 @@ def named_parameter(bundle: Any, arguments: Mapping[str, Any]) -> dict[str, Any]
         return None
 
 
-def write(bundle: Any, body: bytes, begins_with: bytes) -> bytes:
-    """The script of the journal in `body`; `bundle` is what came of it, `begins_with` a `base`.
+def write(bundle: Any, body: bytes, initial: bytes) -> bytes:
+    """The script of the journal in `body`, whose result is `bundle`; `initial` is a `base`.
 
-    Raises ValueError where no script makes the Bundle.
+    Raises ValueError if the session cannot be written as a script.
     """
-    journal = _from_last_beginning(_journal(body))
-    statements = [*_beginning(journal, begins_with), *_statements(journal, begins_with, bundle)]
+    journal = _from_last_reset(_journal(body))
+    statements = [*_initial_statements(journal, initial), *_statements(journal, initial, bundle)]
     main = "\n".join(statements) + "\n"
     shared = [source for name, source in _SHARED.items() if f"{name}(" in main]
     head = _head(bundle, len(journal.entries), journal.phoebe)
@@ -190,38 +193,38 @@ def _entry(value: dict[str, Any]) -> Entry:
     return Entry(name, fields, value["success"] is True, value.get("parameter"))
 
 
-def _from_last_beginning(journal: Journal) -> Journal:
-    """Without what a later command made of no effect: one that begins anew."""
+def _from_last_reset(journal: Journal) -> Journal:
+    """Remove the commands before the last one that resets the Bundle: they have no effect."""
     for place in reversed(range(len(journal.entries))):
         entry = journal.entries[place]
-        if _begins_anew(entry):
+        if _resets_bundle(entry):
             return Journal(None, journal.entries[place:], journal.phoebe)
     return journal
 
 
-def _begins_anew(entry: Entry) -> bool:
+def _resets_bundle(entry: Entry) -> bool:
     command = COMMANDS.get(entry.name)
-    return entry.success and command is not None and command.anew
+    return entry.success and command is not None and command.resets
 
 
-def _beginning(journal: Journal, begins_with: bytes) -> Iterator[str]:
+def _initial_statements(journal: Journal, initial: bytes) -> Iterator[str]:
     if journal.origin is None:
-        if not journal.entries or not _begins_anew(journal.entries[0]):
+        if not journal.entries or not _resets_bundle(journal.entries[0]):
             yield "b = default_bundle()"
         return
-    lines = "\n".join(textwrap.wrap(base64.b64encode(begins_with).decode(), 96))
+    lines = "\n".join(textwrap.wrap(base64.b64encode(initial).decode(), 96))
     yield f'# {_ORIGINS[journal.origin]}\nb = opened_bundle(unpacked("""\n{lines}\n"""))'
 
 
-def _statements(journal: Journal, begins_with: bytes, bundle: Any) -> Iterator[str]:
+def _statements(journal: Journal, initial: bytes, bundle: Any) -> Iterator[str]:
     random = False
-    loaded = _text_of(begins_with) if journal.origin else ""
+    loaded = _text_of(initial) if journal.origin else ""
     for entry in journal.entries:
         command = COMMANDS.get(entry.name)
         if command is None:
             raise NoScriptError(f"this server does not know its command {entry.name!r}")
         if command.script is None or (command.kind == "long" and not entry.success):
-            continue  # the Bundle stayed as it was
+            continue  # the Bundle did not change
         try:
             fields, seed = command.split_seed(entry.arguments)
         except Refused as error:
@@ -248,12 +251,12 @@ def _statement(entry: Entry, command: Command, bundle: Any, loaded: str) -> str:
         if entry.success:
             raise NoScriptError(f"{entry.name}: {describe(error)}") from error
         return _comment(entry, f"failed: {describe(error)}")
-    return statement if entry.success else _forgiving(statement)
+    return statement if entry.success else _ignoring_failure(statement)
 
 
-def _text_of(begins_with: bytes) -> str:
+def _text_of(initial: bytes) -> str:
     try:
-        return zlib.decompress(begins_with).decode()
+        return zlib.decompress(initial).decode()
     except (zlib.error, UnicodeDecodeError) as error:
         raise NoScriptError(f"the Bundle that it begins with is damaged: {error}") from error
 
@@ -264,8 +267,8 @@ def _comment(entry: Entry, what: str) -> str:
     return f"# {entry.name!r} {' '.join(what.split())}: {short}"
 
 
-def _forgiving(statement: str) -> str:
-    """For a command that failed after it may have changed something."""
+def _ignoring_failure(statement: str) -> str:
+    """The statement of a command that failed, but may have changed the Bundle."""
     return (
         "try:  # this failed in the session too\n"
         f"{textwrap.indent(statement, '    ')}\n"
@@ -280,9 +283,10 @@ def _is_random(entry: Entry) -> bool:
 
 
 def _without_unique_id(entry: Entry, bundle: Any, loaded: str) -> Mapping[str, Any]:
-    """Unique ids differ from Bundle to Bundle, but for those of a file: tags in their place.
+    """The arguments, with tags in place of a unique id.
 
-    Raises ValueError where it is not known which these were.
+    Unique ids differ from Bundle to Bundle, except those of a loaded file. Raises ValueError if
+    the tags are not known.
     """
     unique_id = entry.arguments.get("uniqueid")
     if not isinstance(unique_id, str) or unique_id in loaded:
@@ -310,9 +314,8 @@ def _tags_of(bundle: Any, unique_id: Any) -> dict[str, Any] | None:
     return tags if fits else None
 
 
-def _plain(value: Any) -> str:
-    """A text of a passband's file, for the script's docstring: whoever made the file must not write
-    the script."""
+def _printable(value: Any) -> str:
+    """A text of a passband file, without characters that could add code to the script."""
     return "".join(each if each.isalnum() or each in " :._+-" else "?" for each in str(value))[:100]
 
 
@@ -328,8 +331,8 @@ def _head(bundle: Any, count: int, phoebe_version: str) -> str:
     made = {name: installed[name]["timestamp"] for name in sorted(used) if name in installed}
     versions = [f"    PHOEBE {phoebe_version}"]
     versions += [
-        f"    passband {_plain(name)}, version {_plain(phoebe.get_passband(name).version)}, "
-        f"{_plain(made[name])}"
+        f"    passband {_printable(name)}, "
+        f"version {_printable(phoebe.get_passband(name).version)}, {_printable(made[name])}"
         for name in made
     ]
     return _HEAD.format(

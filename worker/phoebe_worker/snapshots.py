@@ -1,6 +1,6 @@
-"""A session's Bundle as bytes and back, in every form in which it leaves or enters a worker.
+"""Serializes and restores a session's Bundle, in every format that a worker sends or receives.
 
-Reading either gives a whole Bundle or raises; whoever calls decides what becomes of it.
+A function that reads returns a complete Bundle or raises.
 """
 
 from __future__ import annotations
@@ -19,20 +19,23 @@ _PICKLE_PROTOCOL = 5
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """`write` gets the Bundle, the request's body and what is attached to it; `read` is None for
-    what cannot be read."""
+    """A format of Bundles.
+
+    `write` takes the Bundle, the request's body and its attachment. `read` is None if the format
+    cannot be restored.
+    """
 
     write: Callable[[Any, bytes, bytes], bytes]
     read: Callable[[bytes], Opened] | None
 
 
 def pack(bundle: Any) -> bytes:
-    """The exact state, for the same versions of Python and PHOEBE."""
+    """Pickle the exact state, for the same versions of Python and PHOEBE."""
     return pickle.dumps(bundle, _PICKLE_PROTOCOL)
 
 
 def unpack(data: bytes) -> Any:
-    """What was packed. It executes code: only for what this very session packed."""
+    """Unpickle a Bundle. This executes code: only for data that this session has packed."""
     import phoebe
 
     try:
@@ -44,8 +47,8 @@ def unpack(data: bytes) -> Any:
     return bundle
 
 
-def _unpack_kept(data: bytes) -> Opened:
-    """What this session packed earlier, perhaps under another PHOEBE, which needs a migration."""
+def _unpack_same_version(data: bytes) -> Opened:
+    """Unpickle a Bundle of this session. Raises ValueError for one of another PHOEBE."""
     import phoebe
 
     bundle = unpack(data)
@@ -59,13 +62,12 @@ def _unpack_kept(data: bytes) -> Opened:
 
 
 def export(bundle: Any, name: Any, body: bytes, attached: bytes = b"") -> bytes:
-    """The Bundle in the form of this name; raises ValueError for an unknown one."""
+    """Serialize the Bundle in the named format. Raises ValueError for an unknown format."""
     return _format(name).write(bundle, body, attached)
 
 
-def restored(name: Any, payload: bytes) -> Opened:
-    """The Bundle in the payload, and what its user must know; raises ValueError, or what PHOEBE
-    raises."""
+def restore(name: Any, payload: bytes) -> Opened:
+    """Read the Bundle in the payload. Raises ValueError and PHOEBE's exceptions."""
     read = _format(name).read
     if read is None:
         raise ValueError(f"A bundle cannot be restored from format {name}")
@@ -79,7 +81,7 @@ def _format(name: Any) -> Format:
 
 
 FORMATS = {
-    "pickle": Format(lambda bundle, *_: pack(bundle), _unpack_kept),
+    "pickle": Format(lambda bundle, *_: pack(bundle), _unpack_same_version),
     "portable": Format(lambda bundle, *_: portable.write(bundle), portable.read),
     "file": Format(lambda bundle, *_: portable.write(bundle), files.read),
     "script": Format(script.write, None),

@@ -1,4 +1,4 @@
-"""A worker in a fresh interpreter, where forks cannot be trusted; and the probe."""
+"""A worker in a fresh interpreter, for machines where forks cannot be used; and the probe."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import NoReturn
 import orjson
 
 from . import lifeline, protocol, sandbox, templates
-from .zygote import take_stdin
+from .zygote import take_over_stdin
 
 
 def run() -> NoReturn:
-    """A worker whose lifeline is standard input; the one packet on it is START."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the server's terminal is the server's
-    peer = take_stdin()
+    """Run a worker. Standard input is its lifeline and carries one packet, START."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server alone handles Ctrl-C
+    peer = take_over_stdin()
     start = lifeline.receive_start(peer)
     try:
         try:
             os.setsid()
         except PermissionError:
-            pass  # it leads its group already
+            pass  # it already leads its group
         lifeline.arm(peer, whole_group=True)
         prepared = templates.prepare()
         info = templates.info(prepared)
@@ -38,12 +38,12 @@ def run() -> NoReturn:
 
 
 def probe() -> None:
-    """Print INFO as one line of JSON; what PHOEBE prints goes to standard error.
+    """Print INFO as one line of JSON; PHOEBE's own output goes to standard error.
 
-    Standard input may be a lifeline: then the probe ends when whoever asked is gone.
+    Standard input may be a lifeline. The probe then ends with its parent.
     """
     if stat.S_ISSOCK(os.fstat(0).st_mode):
-        peer = take_stdin()  # held until the end: it is the lifeline
+        peer = take_over_stdin()  # referenced until the end: it is the lifeline
         lifeline.arm(peer, whole_group=False)
     out = os.dup(1)
     os.dup2(2, 1)

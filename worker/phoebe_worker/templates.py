@@ -1,7 +1,7 @@
-"""PHOEBE made ready once: imported, offline and quiet, with a default Bundle of each morphology.
+"""Imports and prepares PHOEBE, and builds a default Bundle of each morphology.
 
-Done by the zygote before the first fork, or by a spawned worker for itself. Nothing here knows of
-sockets or sessions.
+The zygote does this before the first fork; a spawned worker does it for itself. This module does
+not know sockets or sessions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MORPHOLOGIES: dict[str, dict[str, Any]] = {
 
 
 def morphology_named(name: Any) -> str:
-    """The key of MORPHOLOGIES that a client means; case does not matter, nor do other separators.
+    """The key of MORPHOLOGIES for a client's text, in any case and with any separators.
 
     Raises ValueError.
     """
@@ -37,9 +37,9 @@ def morphology_named(name: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """Default Bundles, pickled: a fresh one is a few ms away, and no user can alter the original.
+    """Default Bundles, pickled: to unpickle one takes a few ms, and no user can alter the original.
 
-    `first` is a detached one ready to use. Each process may take it once: forks share its memory.
+    `first` is a detached binary, ready to use. Each process may use it once. Forks share it.
     """
 
     pickled: dict[str, bytes]
@@ -47,7 +47,7 @@ class Templates:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the pickled Bundle that `first` is, in hexadecimal."""
+        """SHA-256 of the pickled form of `first`, in hexadecimal."""
         return hashlib.sha256(self.pickled["detached"]).hexdigest()
 
     def fresh(self, morphology: str = "detached") -> Any:
@@ -56,23 +56,22 @@ class Templates:
 
 
 def prepare() -> Templates:
-    """Import PHOEBE, build the default Bundles, and load what a first compute would load."""
+    """Import PHOEBE, build the default Bundles, and load the data of a first compute."""
     passband_files.guard()
     import phoebe
     from astropy.io import fits
 
-    # backend enters its patches
-    from . import accelerate, backend, patches, progress, sandbox  # noqa: F401
-    from .parallel import frames, pool  # noqa: F401 - so do these
+    from . import accelerate, backend, patches, progress, sandbox  # noqa: F401 - has patches
+    from .parallel import frames, pool  # noqa: F401 - have patches
 
-    # Mapped passbands would keep files open, and a worker closes all descriptors that it inherits.
+    # Mapped passbands would keep descriptors open, and a worker closes those that it inherits.
     fits.conf.use_memmap = False
     patches.list_passbands_in_stable_order()
     patches.list_servers_without_a_program()
-    patches.say_that_jktebop_is_absent()
+    patches.report_missing_jktebop()
     if accelerate.enabled():
         accelerate.install()
-    # A progress bar starts a thread and writes to the log; runners report progress instead.
+    # A progress bar would start a thread and write to the log; runners report progress instead.
     phoebe.progressbars_off()
     bundles = {name: default_bundle(**options) for name, options in MORPHOLOGIES.items()}
     pickled = {name: pickle.dumps(bundle, 5) for name, bundle in bundles.items()}
@@ -111,9 +110,9 @@ def default_bundle(**options: Any) -> Any:
 
 
 def _warm_up(bundle: Any) -> None:
-    """Throw-away commands: passbands are read, late imports done, and caches filled for all forks.
+    """Run commands that read passbands, complete late imports, and fill caches for all forks.
 
-    Also the source that tracebacks quote: each worker would read it anew at its first error.
+    One of them fails, so that the source lines of tracebacks are cached too.
     """
     bundle.add_dataset("lc", compute_phases=[0.0, 0.25], passband="Johnson:V", dataset="warm_lc")
     bundle.add_dataset("rv", compute_phases=[0.25], dataset="warm_rv")

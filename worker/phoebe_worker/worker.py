@@ -1,7 +1,7 @@
-"""A worker: holds one session's Bundle and answers its commands, until it is told to end.
+"""A worker: holds one session's Bundle and answers its commands.
 
-One loop over the command socket and the runner, if one is at work. It owns the Bundle; commands
-change it, a runner's success replaces it. No error of a command ends the loop.
+One loop serves the command socket and the runner, if there is one. The worker owns the Bundle.
+Commands change it, and a successful runner replaces it. No error of a command ends the loop.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from .templates import Templates
 _MESSAGES_PER_TURN = 100
 
 
-def _replace_bundle(session: Session, /, name: Any, payload: bytes) -> dict[str, Any]:
-    opened = snapshots.restored(name, payload)
+def _restore_bundle(session: Session, /, name: Any, payload: bytes) -> dict[str, Any]:
+    opened = snapshots.restore(name, payload)
     session.bundle = opened.bundle
-    return opened.told()
+    return opened.result()
 
 
-_RESTORE = Command("restore", "change", _replace_bundle, whole=True, anew=True, imports=True)
+_RESTORE = Command("restore", "change", _restore_bundle, atomic=True, resets=True, imports=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An accepted request, and where its answer goes."""
+    """An accepted request, and the sender that gets the answer."""
 
     sender: bytes
     seq: int
@@ -62,48 +62,55 @@ class Request:
     wants_snapshot: bool
     wants_base: bool
 
+    @classmethod
+    def of(
+        cls, sender: bytes, message: protocol.Message, command: Command, arguments: dict[str, Any]
+    ) -> Request:
+        fields = message.cores, message.wants_snapshot, message.wants_base
+        return cls(sender, message.seq, command, arguments, *fields)
+
     @property
-    def may_fail_halfway(self) -> bool:
-        """Whether a failure may leave the Bundle changed, which is to be kept then."""
-        is_partial = self.command.kind == "change" and not self.command.whole
+    def may_change_partially(self) -> bool:
+        """Whether a failing command may have changed the Bundle, which must then be saved."""
+        is_partial = self.command.kind == "change" and not self.command.atomic
         return is_partial and self.wants_snapshot
 
     def answer(self, session: Session) -> tuple[Answer, bool]:
-        """The command's answer, and whether the Bundle may differ from before."""
+        """Run the command; returns the answer, and whether it may have changed the Bundle."""
         changes = self.command.kind == "change"
-        # What NumPy and others keep in context variables (how errors are treated, how numbers are
-        # printed) ends with the command.
+        # Changes of context variables end with the command: NumPy keeps its treatment of errors and
+        # its print options there.
         context = contextvars.copy_context()
         try:
-            arguments, seed = self.command.prepared(self.arguments)
+            arguments, seed = self.command.decoded_arguments(self.arguments)
             if seed is not None:
                 random_numbers.seed_random_numbers(seed)
             try:
                 result = context.run(self.command.function, session, **arguments)
-            finally:  # at once: what the command left would be called with the next function
-                process_state.hold_signals()
+            finally:  # before any other call: it would run a trace function of the command
+                process_state.block_signals()
                 sys.settrace(None)
                 sys.setprofile(None)
         except Refused as error:
             return Answer.raised(error), False
         except BaseException as error:
             trace = error.__traceback__
-            entered = trace is None or trace.tb_next is not None  # the arguments fitted
-            return Answer.raised(error), changes and entered and not self.command.whole
-        notice = result.get("notice") if self.command.whole else None
+            entered = trace is None or trace.tb_next is not None  # the function was entered
+            return Answer.raised(error), changes and entered and not self.command.atomic
+        notice = result.get("notice") if self.command.atomic else None
         return Answer.result(result, notice), changes
 
 
 def run(
     start: protocol.Start, lifeline: socket.socket, templates: Templates, info: dict[str, Any]
 ) -> NoReturn:
-    """Bind, say `ready`, serve. Returns never: it ends with the process."""
+    """Bind the command socket, send `ready`, and serve until the process ends."""
     try:
         random_numbers.reseed()
         limits.limit_memory(start.limits.get("memory_mb"))
         runner.adopt_orphans()
         status = process_state.open_status()
-        listener = command_socket.listen(start.port)  # in its sandbox it could not
+        listener = command_socket.listen(start.port)  # the sandbox forbids it later
         sandbox.enter(start)
         endpoint = command_socket.serve_on(listener)
     except Exception as error:
@@ -118,7 +125,7 @@ def run(
 
 
 class Worker:
-    """The loop and its state: the session, the runner at work, and what waits for its end."""
+    """The loop and its state: the session, the active runner, and the requests queued for it."""
 
     def __init__(
         self,
@@ -134,15 +141,15 @@ class Worker:
         self._session = session
         self._last_seq = 0
         self._dropped = 0
-        # Of the Bundle as it was packed last; None where that was another object.
-        self._packed: bytes | None = None
-        self._at_work: tuple[Runner, Request] | None = None
-        self._waiting: deque[Request] = deque()
-        self._takers = {
-            "request": self._request,
-            "cancel": self._cancel,
-            "restore": self._take_restore,
-            "export": self._export,
+        # Of the Bundle when it was last pickled; None after the Bundle has been replaced.
+        self._packed_digest: bytes | None = None
+        self._running: tuple[Runner, Request] | None = None
+        self._queue: deque[Request] = deque()
+        self._handlers = {
+            "request": self._handle_request,
+            "cancel": self._handle_cancel,
+            "restore": self._handle_restore,
+            "export": self._handle_export,
         }
         self._poller = zmq.Poller()
         self._poller.register(endpoint, zmq.POLLIN)
@@ -154,20 +161,20 @@ class Worker:
             ready = dict(self._poller.poll())
             if self._state.signalled in ready:
                 os.read(self._state.signalled, 4096)
-            if self._at_work is not None:
-                at_work, request = self._at_work
-                if at_work.fd in ready or at_work.exit_fd in ready:
-                    self._follow(at_work, request, ended=at_work.exit_fd in ready)
+            if self._running is not None:
+                active, request = self._running
+                if active.fd in ready or active.exit_fd in ready:
+                    self._handle_runner(active, request, ended=active.exit_fd in ready)
             if self._endpoint in ready:
                 self._receive()
 
     def _end(self) -> NoReturn:
-        """SIGTERM: at once, with the runner."""
+        """At SIGTERM, end this process and the runner at once."""
         runner.end_children()
         os._exit(0)
 
     def _receive(self) -> None:
-        """Take a bounded number of messages, so that a flood cannot hide the runner's end."""
+        """Receive a bounded number of messages, so that a flood cannot delay the runner's end."""
         for _ in range(_MESSAGES_PER_TURN):
             try:
                 sender, *frames = self._endpoint.recv_multipart(zmq.NOBLOCK)
@@ -183,55 +190,36 @@ class Worker:
             return
         self._last_seq = message.seq
         if self._listener is not None:  # the server is connected
-            command_socket.admit_nobody_else(self._listener)
+            command_socket.stop_listening(self._listener)
             self._listener = None
-        take = self._takers.get(message.kind)
-        if take is None:
+        handle = self._handlers.get(message.kind)
+        if handle is None:
             self._drop(f"a worker takes no {message.kind}")
         else:
-            take(sender, message)
+            handle(sender, message)
 
     def _drop(self, reason: str) -> None:
         self._dropped += 1
         if self._dropped & (self._dropped - 1) == 0:  # 1, 2, 4, 8, … so that no flood fills the log
             print(f"dropped message {self._dropped}: {reason}", flush=True)
 
-    def _request(self, sender: bytes, message: protocol.Message) -> None:
+    def _handle_request(self, sender: bytes, message: protocol.Message) -> None:
         parsed = _parse_command(message.body)
         if isinstance(parsed, Answer):
             self._reply(sender, message.seq, parsed)
-            return
-        self._schedule(
-            Request(
-                sender,
-                message.seq,
-                *parsed,
-                message.cores,
-                message.wants_snapshot,
-                message.wants_base,
-            )
-        )
+        else:
+            self._schedule(Request.of(sender, message, *parsed))
 
-    def _take_restore(self, sender: bytes, message: protocol.Message) -> None:
-        """Replacing the Bundle is a change like any other, and waits its turn."""
+    def _handle_restore(self, sender: bytes, message: protocol.Message) -> None:
+        """Schedule the replacement of the Bundle like any other change."""
         arguments = {
             "name": message.header.get("format"),
             "payload": b"".join(message.attachments[:1]),
         }
-        self._schedule(
-            Request(
-                sender,
-                message.seq,
-                _RESTORE,
-                arguments,
-                1,
-                message.wants_snapshot,
-                message.wants_base,
-            )
-        )
+        self._schedule(Request.of(sender, message, _RESTORE, arguments))
 
-    def _export(self, sender: bytes, message: protocol.Message) -> None:
-        """The committed Bundle, also while a runner works on the next."""
+    def _handle_export(self, sender: bytes, message: protocol.Message) -> None:
+        """Send the committed Bundle, even while a runner is active."""
         try:
             data = snapshots.export(
                 self._session.bundle,
@@ -244,28 +232,28 @@ class Worker:
         else:
             self._reply(sender, message.seq, Answer.result({}), attachments=(data,))
         finally:
-            self._mend()
+            self._restore_process()
 
     def _schedule(self, request: Request) -> None:
-        if self._at_work is not None and request.command.kind != "read":
-            self._waiting.append(request)
+        if self._running is not None and request.command.kind != "read":
+            self._queue.append(request)
         else:
-            self._perform(request)
+            self._execute(request)
 
-    def _cancel(self, _: bytes, message: protocol.Message) -> None:
-        """End the runner of the target, or take it from those that wait."""
+    def _handle_cancel(self, _: bytes, message: protocol.Message) -> None:
+        """Kill the runner of the target request, or remove the request from the queue."""
         target, reason = message.header.get("target"), str(message.header.get("reason"))
-        if self._at_work is not None and self._at_work[1].seq == target:
-            self._at_work[0].cancel(reason)
+        if self._running is not None and self._running[1].seq == target:
+            self._running[0].cancel(reason)
             return
-        for request in self._waiting:
+        for request in self._queue:
             if request.seq == target:
-                self._waiting.remove(request)
+                self._queue.remove(request)
                 answer = Answer.failure(f"Cancelled: {reason}", reason="cancelled")
                 self._reply(request.sender, request.seq, answer)
                 return
 
-    def _perform(self, request: Request) -> None:
+    def _execute(self, request: Request) -> None:
         passband_files.refresh()
         if request.command.kind == "long":
             self._start_runner(request)
@@ -273,19 +261,19 @@ class Worker:
         parameter = None
         if request.wants_base and request.command.kind == "change":
             parameter = script.named_parameter(self._session.bundle, request.arguments)
-        if request.may_fail_halfway and self._packed is None:
+        if request.may_change_partially and self._packed_digest is None:
             self._pack_before()
         answer, changed = request.answer(self._session)
-        self._mend()
+        self._restore_process()
         if changed:
             self._reply_changed(request, answer, parameter=parameter)
         else:
             self._reply(request.sender, request.seq, answer)
 
-    def _mend(self) -> None:
-        """After code of the Bundle ran: nothing of it but the Bundle goes on."""
-        self._state.mend()
-        if self._at_work is None:
+    def _restore_process(self) -> None:
+        """Restore the process after code of the Bundle has run, and end processes it started."""
+        self._state.restore()
+        if self._running is None:
             runner.end_children()
 
     def _start_runner(self, request: Request) -> None:
@@ -301,30 +289,30 @@ class Worker:
             answer = Answer.failure(text, reason="the computation could not be started")
             self._reply(request.sender, request.seq, answer)
             return
-        self._at_work = started, request
+        self._running = started, request
         self._poller.register(started.fd, zmq.POLLIN)
         self._poller.register(started.exit_fd, zmq.POLLIN)
 
-    def _follow(self, at_work: Runner, request: Request, *, ended: bool) -> None:
-        """Pass on progress; at the runner's end answer its request and go on with what waits."""
-        for body in at_work.receive():
+    def _handle_runner(self, active: Runner, request: Request, *, ended: bool) -> None:
+        """Forward progress. At the runner's end answer its request and run the queue."""
+        for body in active.receive():
             header = protocol.progress_header(self._start.session, request.seq)
             self._send(request.sender, header, body)
         if not ended:
             return
-        self._at_work = None
-        self._poller.unregister(at_work.fd)
-        self._poller.unregister(at_work.exit_fd)
-        outcome = at_work.outcome()
-        answer = self._adopt(outcome)
+        self._running = None
+        self._poller.unregister(active.fd)
+        self._poller.unregister(active.exit_fd)
+        outcome = active.outcome()
+        answer = self._adopt_bundle(outcome)
         if answer.success:
             self._reply_changed(request, answer, pickled=outcome.bundle)
         else:
             self._reply(request.sender, request.seq, answer)
-        while self._waiting and self._at_work is None:
-            self._perform(self._waiting.popleft())
+        while self._queue and self._running is None:
+            self._execute(self._queue.popleft())
 
-    def _adopt(self, outcome: runner.Outcome) -> Answer:
+    def _adopt_bundle(self, outcome: runner.Outcome) -> Answer:
         if outcome.bundle is None:
             return outcome.answer
         try:
@@ -332,7 +320,7 @@ class Worker:
         except BaseException as error:
             return Answer.raised(error)
         finally:
-            self._mend()
+            self._restore_process()
         return outcome.answer
 
     def _reply_changed(
@@ -343,23 +331,25 @@ class Worker:
         pickled: bytes | None = None,
         parameter: dict[str, Any] | None = None,
     ) -> None:
-        """Answer a request that changed the Bundle, with the Bundle and what a script can begin
-        with where these were asked for."""
+        """Answer a request that changed the Bundle.
+
+        On request, attach the pickled Bundle and the base for scripts.
+        """
         attachments: list[bytes] = []
         error = base_error = None
-        before, self._packed = self._packed, None
+        before, self._packed_digest = self._packed_digest, None
         has_base = request.wants_base and request.command.imports and answer.success
         if request.wants_snapshot:
             try:
                 attachments = [pickled or self._pack()]
             except BaseException as raised:
                 error = describe(raised)
-        if not answer.success and before is not None and before == self._packed:
-            self._reply(request.sender, request.seq, answer)  # it failed before it changed anything
+        if not answer.success and before is not None and before == self._packed_digest:
+            self._reply(request.sender, request.seq, answer)  # nothing was changed
             return
         if has_base:
             try:
-                attachments.append(self._written(script.base))
+                attachments.append(self._serialize(script.base))
             except BaseException as raised:
                 has_base, base_error = False, describe(raised)
         self._reply(
@@ -376,23 +366,23 @@ class Worker:
         )
 
     def _pack(self) -> bytes:
-        """The Bundle, pickled; the next change is compared with it."""
-        packed = self._written(snapshots.pack)
-        self._packed = hashlib.blake2b(packed).digest()
+        """Pickle the Bundle, and keep the digest for a comparison after the next change."""
+        packed = self._serialize(snapshots.pack)
+        self._packed_digest = hashlib.blake2b(packed).digest()
         return packed
 
     def _pack_before(self) -> None:
-        """So that a command that fails before it changed anything is no change."""
+        """Keep a digest of the Bundle, to detect whether a failing command changed it."""
         try:
             self._pack()
-        except BaseException as error:  # told when the change is to be kept
+        except BaseException as error:  # reported when the change is to be saved
             print(f"the Bundle cannot be compared: {describe(error)}", flush=True)
 
-    def _written(self, write: Callable[[Any], bytes]) -> bytes:
+    def _serialize(self, write: Callable[[Any], bytes]) -> bytes:
         try:
             return write(self._session.bundle)
         finally:
-            self._mend()
+            self._restore_process()
 
     def _reply(
         self,
@@ -438,7 +428,7 @@ class Worker:
 
 
 def _parse_command(body: bytes) -> tuple[Command, dict[str, Any]] | Answer:
-    """The command of a request's body, or the answer that says what is wrong with it."""
+    """The command in a request's body, or the answer that describes what is wrong with it."""
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -1,7 +1,7 @@
 """The zygote: a process with PHOEBE imported, from which workers are forked in milliseconds.
 
-It serves fork requests on its control channel and reports children that ended. It stays
-single-threaded and never runs anything of a user's.
+It serves fork requests on its control channel and reports the exits of its children. It stays
+single-threaded and never runs code of users.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from . import (
 
 def run() -> NoReturn:
     """Serve the control channel (standard input) until its end of file."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the server's terminal is the server's
-    control = take_stdin()
-    # Until `ready` the server sends nothing, so that the kernel can end a zygote that is importing.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server alone handles Ctrl-C
+    control = take_over_stdin()
+    # Any data would kill this process; the server sends none before `ready`.
     lifeline.arm(control, whole_group=False)
     try:
         prepared = templates.prepare()
@@ -44,14 +44,14 @@ def run() -> NoReturn:
         traceback.print_exc()
         control.send(protocol.packet({"fatal": f"PHOEBE cannot be used: {error}"}))
         os._exit(1)
-    memory.settle()
+    memory.prepare_for_forks()
     lifeline.disarm(control)
     control.send(protocol.packet({"ready": info}))
     Zygote(control, prepared, info).serve()
 
 
-def take_stdin() -> socket.socket:
-    """Standard input as a socket; /dev/null takes its place."""
+def take_over_stdin() -> socket.socket:
+    """Return standard input as a socket, and replace it by /dev/null."""
     taken = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -60,20 +60,20 @@ def take_stdin() -> socket.socket:
 
 
 class Zygote:
-    """The loop over the control channel and the ends of children."""
+    """The loop over the control channel and the exits of children."""
 
     def __init__(
         self, control: socket.socket, prepared: templates.Templates, info: dict[str, Any]
     ) -> None:
         self._control = control
         self._templates = prepared
-        # Short: a worker's first packet is on the path of every start.
+        # Short, because every start of a worker waits for this packet.
         self._info = {name: info[name] for name in ("python", "phoebe", "template")}
         self._child_ended, wakeup = socket.socketpair()
         self._child_ended.setblocking(False)
         wakeup.setblocking(False)
         self._wakeup = wakeup
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, so that the wakeup is written
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler, Python writes no wakeup
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
@@ -86,7 +86,7 @@ class Zygote:
                 self._child_ended.recv(4096)
                 self._report_exits()
             if self._control in ready:
-                self._request()
+                self._handle_request()
 
     def _send(self, value: dict[str, Any]) -> None:
         try:
@@ -103,8 +103,8 @@ class Zygote:
             if ended is None:
                 return
             pid = ended.si_pid
-            # What a worker left of its group goes before the worker does: as long as that is not
-            # reaped, its id is nobody else's, nor is the group's. What led no group leaves none.
+            # The rest of the worker's process group is killed before the worker is reaped: until
+            # then, no other process or group can have the id.
             with contextlib.suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
@@ -117,7 +117,7 @@ class Zygote:
                 }
             )
 
-    def _request(self) -> None:
+    def _handle_request(self) -> None:
         try:
             data, fds, _, _ = socket.recv_fds(self._control, protocol.PACKET_BYTES_MAX, 16)
         except OSError:
@@ -128,7 +128,7 @@ class Zygote:
         try:
             request = protocol.parse_packet(data)
             if "passbands" in request:
-                self._tell_passbands(request["passbands"])
+                self._send_passbands(request["passbands"])
                 return
             number = request.get("fork")
             if len(fds) != 2:
@@ -142,18 +142,18 @@ class Zygote:
             for fd in fds:
                 os.close(fd)
 
-    def _tell_passbands(self, number: Any) -> None:
+    def _send_passbands(self, number: Any) -> None:
         self._send({"passbands": number, "names": passband_files.names()})
 
     def _fork(self, lifeline_fd: int, log_fd: int) -> int:
-        passband_files.refresh()  # here once, so that no worker has to
+        passband_files.refresh()  # once here instead of in every worker
         pid = os.fork()
         if pid == 0:
             self._become_worker(lifeline_fd, log_fd)
         return pid
 
     def _become_worker(self, lifeline_fd: int, log_fd: int) -> NoReturn:
-        """The child's whole life."""
+        """Run the child. It never returns."""
         try:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
@@ -166,10 +166,10 @@ class Zygote:
             forked.close_all_but(lifeline_fd, *root_folder.descriptors())
             os.setsid()
             peer = socket.socket(fileno=lifeline_fd)
-            start = lifeline.receive_start(peer)  # a spare waits here, for long
+            start = lifeline.receive_start(peer)  # a spare worker waits here
             lifeline.arm(peer, whole_group=True)
             worker.run(start, peer, self._templates, self._info)
         except BaseException:
             traceback.print_exc()
         finally:
-            forked.leave(1)
+            forked.exit_process(1)

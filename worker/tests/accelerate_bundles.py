@@ -1,6 +1,6 @@
-"""Bundles of every sort, and what can be told of them, for comparing stock with accelerated PHOEBE.
+"""Bundles of all kinds and their states, to compare stock with accelerated PHOEBE.
 
-Each builder is run on both; a Bundle's state is told without its random unique ids.
+Each builder runs with both. The state of a Bundle does not include its random unique ids.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def contact() -> Any:
 
 
 def triple() -> Any:
-    """Two orbits and three stars; PHOEBE 2.5 stops amid the constraints, and what it made stays."""
+    """Two orbits and three stars. PHOEBE 2.5 fails at the constraints; the rest remains."""
     bundle = phoebe.default_binary()
     bundle.add_component("star", component="tertiary")
     bundle.add_component("orbit", component="outer")
@@ -120,7 +120,7 @@ def models() -> Any:
 
 
 def attached() -> Any:
-    """With the parameters of a client, some of them with tags and conditions of their own."""
+    """With parameters of a client, some of them with their own tags and conditions."""
     bundle = phoebe.default_binary()
     bundle.add_dataset("lc", dataset="lc01", times=[0.0])
     make = parameters
@@ -144,7 +144,7 @@ def attached() -> Any:
 
 
 def broken() -> Any:
-    """With a condition that cannot be evaluated: everything that asks for visibility fails."""
+    """With an invalid condition, so that every evaluation of visibility fails."""
     bundle = phoebe.default_star()
     bundle._attach_params(
         [parameters.StringParameter(qualifier="note", value="x", description="", context="ui",
@@ -169,7 +169,7 @@ def built(name: str, on: bool) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """A value, so that `==` compares it fully: type, numbers to the last bit, NaN as itself."""
+    """A form of the value that `==` compares exactly: by type, by bit, and NaN as equal."""
     if isinstance(value, float | np.floating):
         return type(value).__name__, float(value).hex()
     if isinstance(value, np.ndarray) and hasattr(value, "unit"):
@@ -192,7 +192,7 @@ def plain(value: Any) -> Any:
 
 
 def state(bundle: Any, *, ids: bool = True) -> list[Any]:
-    """Every Parameter in order: tags, value, limits, and how constraints tie it to others."""
+    """Every Parameter in order: tags, value, limits, and its constraints."""
     order = {p.uniqueid: index for index, p in enumerate(bundle._params)}
 
     def name(uniqueid: str | None) -> Any:
@@ -226,7 +226,7 @@ def state(bundle: Any, *, ids: bool = True) -> list[Any]:
 
 
 def outcome(call: Callable[[], Any]) -> Any:
-    """What a call gives: its value, or the type and the text of what it raises."""
+    """The outcome of a call: its value, or the type and text of its exception."""
     try:
         return plain(call())
     except Exception as error:

@@ -33,7 +33,7 @@ BOOTSTRAP = (
 )
 
 
-# Python processes of the tests know some more commands, that misbehave.
+# Additional commands for the Python processes of the tests, which misbehave.
 MISBEHAVIOUR = f"sys.path.insert(0, {str(Path(__file__).parent)!r}); import misbehaviour"
 
 # The same for a process that is to have one thread: these commands import NumPy.
@@ -139,7 +139,7 @@ class Zygote:
         return self._requests
 
     def next_packet(self) -> dict[str, Any]:
-        """The next packet that is no exit; exits are kept in `exited`."""
+        """The next packet that does not report an exit; exits are stored in `exited`."""
         while True:
             packet = receive_packet(self.control)
             if "exited" not in packet:
@@ -158,7 +158,7 @@ class Zygote:
 
 
 class WorkerDied(Exception):
-    """A worker ended while somebody waited for its answer; the text says how."""
+    """A worker ended while a test waited for its answer. The text says how."""
 
 
 class Connection:
@@ -194,13 +194,13 @@ class Connection:
         return {"v": 1, "session": self.session, "seq": self.seq, "kind": kind, **fields}
 
     def request(self, body: bytes, **fields: Any) -> int:
-        """Send a request without waiting for its answer; gives its number."""
+        """Send a request without waiting for its answer; returns its number."""
         header = self.header("request", **fields)
         self.endpoint.send_multipart(protocol.seal(self.key, header, body))
         return self.seq
 
     def restore(self, form: Any, *attachments: bytes, **fields: Any) -> protocol.Message:
-        """Replace the Bundle; the answer."""
+        """Replace the Bundle; returns the answer."""
         return self.reply_message(self.start_restore(form, *attachments, **fields))
 
     def start_restore(self, form: Any, *attachments: bytes, **fields: Any) -> int:
@@ -209,13 +209,13 @@ class Connection:
         return self.seq
 
     def export(self, form: Any, body: bytes = b"", *attachments: bytes) -> protocol.Message:
-        """The answer with the Bundle in this form."""
+        """The answer to an export in this format."""
         header = self.header("export", format=form)
         self.endpoint.send_multipart(protocol.seal(self.key, header, body, attachments))
         return self.reply_message(self.seq)
 
     def exported(self, form: str, body: bytes = b"") -> bytes:
-        """The Bundle in this form; the export must succeed."""
+        """The Bundle in this format; the export must succeed."""
         message = self.export(form, body)
         assert message.header["success"] is True, message.body
         (attachment,) = message.attachments
@@ -239,7 +239,7 @@ class Connection:
         return message.header, message.body
 
     def reply_message(self, seq: int, seconds: float = DEADLINE_SECONDS) -> protocol.Message:
-        """The whole answer to a request, with what is attached to it."""
+        """The complete answer to a request, with its attachments."""
         deadline = time.monotonic() + seconds
         while seq not in self._replies:
             left = deadline - time.monotonic()
@@ -339,12 +339,12 @@ class Worker:
         return f"{signal.Signals(exited['signal']).name} ended the worker"
 
     def runner(self) -> int:
-        """The process id of the runner at work."""
+        """The process id of the active runner."""
         wait_until(lambda: descendants(self.pid), "a runner")
         return descendants(self.pid)[0]
 
     def log_text(self) -> str:
-        """What the worker has written to its log so far."""
+        """The content of the worker's log."""
         while select.select([self.log], [], [], 0)[0]:
             data = os.read(self.log, 65536)
             if not data:
@@ -353,7 +353,7 @@ class Worker:
         return self._log_text.decode()
 
     def close(self) -> None:
-        """End the worker by its lifeline; nothing of its group may be left."""
+        """End the worker by its lifeline; no process of its group may be left."""
         self.lifeline.close()
         if hasattr(self, "connection"):
             self.connection.close()

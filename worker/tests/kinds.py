@@ -1,4 +1,4 @@
-"""Every kind of thing that PHOEBE offers, each with the commands that use it once.
+"""Every kind of object that PHOEBE offers, each with the commands that use it once.
 
 A case is a list of steps. A step is a client's command with its arguments; a step whose name is in
 NO_COMMAND is PHOEBE's method of that name. `apply` takes a step with PHOEBE alone. As a program,
@@ -21,7 +21,7 @@ from typing import Any
 
 Step = tuple[str, dict[str, Any]]
 
-# Steps that a client has no command for, and how a client gets what they make.
+# Steps that no command does, and how a client gets their result.
 NO_COMMAND = {
     "add_distribution": "distributions come with a Bundle that is uploaded or attached",
     "add_constraint": "optional constraints come with a Bundle that is uploaded",
@@ -30,7 +30,7 @@ NO_COMMAND = {
     "default_star": "single stars come with a Bundle that is uploaded",
 }
 
-# Backends that cannot be had, why, and what a user is told who computes with them.
+# Unavailable backends, the reason, and the error for a user.
 ABSENT = {
     "ellc": (
         "its wheel on PyPI holds a library for macOS; its newest sources there need a Fortran "
@@ -41,7 +41,7 @@ ABSENT = {
     "legacy": ("PHOEBE 1 is not on PyPI", "phoebeBackend for phoebe legacy not found"),
 }
 
-# Cases that stock PHOEBE fails at, with the text that a user sees there and here.
+# Cases that fail in stock PHOEBE, with the text of the error there and here.
 FAILING = {
     **{kind: text for kind, (_, text) in ABSENT.items()},
     "solution.lc_geometry": "setting an array element with a sequence",  # in its drawing
@@ -68,7 +68,7 @@ COMPUTE: Step = ("run_compute", {"seed": 5})
 
 
 def dense_light_curve() -> list[Step]:
-    """Two eclipses: what the estimators look for."""
+    """A light curve with two eclipses, for the estimators."""
     times = [step / 100 for step in range(201)]
 
     def flux(time: float) -> float:
@@ -106,7 +106,7 @@ def figure(kind: str, **options: Any) -> list[Step]:
 
 
 def distribution(name: str, *arguments: Any) -> dict[str, Any]:
-    """A value that `decoded` makes a distribution of."""
+    """A value that `decoded` converts to a distribution."""
     return {"distribution": name, "arguments": list(arguments)}
 
 
@@ -148,7 +148,7 @@ def constraint(*arguments: str, **options: Any) -> Step:
 
 
 CASES: dict[str, list[Step]] = {
-    # Solvers, and the figures of what they find
+    # Solvers, and the figures of their solutions
     "estimator.ebai": [
         *dense_light_curve(),
         *solver("estimator.ebai"),
@@ -256,7 +256,7 @@ CASES: dict[str, list[Step]] = {
               [[5900, 85], [6000, 86], [6100, 87], [6050, 86], [5950, 85.5]], 3),
         prior("incl@binary", "mvhistogram_from_data slice", 1,
               [[5900, 85], [6000, 86], [6100, 87], [6050, 86], [5950, 85.5]], 3)),
-    # Constraints: those of a Bundle's beginning, then the optional ones
+    # Constraints: those of the default Bundle, then the optional ones
     "detached": [
         *forward("lc"),
         ("set_value", {"qualifier": "ecc", "component": "binary", "value": 0.2}),
@@ -287,7 +287,7 @@ CASES: dict[str, list[Step]] = {
     ],
 }  # fmt: skip
 
-# Constraints that no case has, and why.
+# Constraints without a case, and the reason.
 UNREACHED = {
     **dict.fromkeys(
         ("ph_supconj", "ph_infconj", "ph_perpass"), "no orbit of PHOEBE 2.5 has such a parameter"
@@ -297,7 +297,7 @@ UNREACHED = {
 
 
 def kinds() -> dict[str, list[str]]:
-    """What PHOEBE itself says that it offers."""
+    """The kinds that PHOEBE lists."""
     import phoebe
     from phoebe.dependencies import distl
     from phoebe.parameters import constraint as constraints
@@ -326,7 +326,7 @@ def kinds() -> dict[str, list[str]]:
 
 
 def decoded(value: Any) -> Any:
-    """The distribution that a step's argument stands for; other values as they are."""
+    """The distribution that an argument of a step describes; other values are unchanged."""
     import phoebe
 
     if not (isinstance(value, dict) and "distribution" in value):
@@ -340,7 +340,7 @@ def decoded(value: Any) -> Any:
 
 
 def apply_method(bundle: Any, name: str, options: dict[str, Any]) -> Any:
-    """Call a method that no command stands for; the new Bundle where it makes one, else None."""
+    """Call a method that has no command; returns the new Bundle if it creates one, else None."""
     import numpy
     import phoebe
     from phoebe.parameters import parameters
@@ -387,7 +387,7 @@ def begin() -> Any:
 
 
 def apply(bundle: Any, step: Step) -> Any:
-    """Take a step with PHOEBE alone; the Bundle afterwards."""
+    """Do a step with PHOEBE alone; returns the Bundle."""
     import numpy
     import phoebe
 
@@ -414,7 +414,7 @@ def apply(bundle: Any, step: Step) -> Any:
 
 
 def values(text: str) -> dict[str, Any]:
-    """Of a Bundle in JSON: the value of each parameter, by its tags; unique ids as tags too."""
+    """The values of a Bundle in JSON by tags, with tags in place of unique ids."""
     parameters = json.loads(text)
     if isinstance(parameters, dict):
         parameters = parameters["parameters"]
@@ -461,8 +461,8 @@ def main() -> None:
 
     phoebe.progressbars_off()
     phoebe.multiprocessing_set_nprocs(0)
-    # dynesty asks the pool for its size, and fails where it is 0, as SerialPool's is. With 8
-    # processes it gives the same as with this, after a minute that goes into pickling.
+    # dynesty fails if the size of the pool is 0, like that of SerialPool. With a pool of 8
+    # processes the results are equal, but pickling takes a minute.
     pool.SerialPool.__init__ = lambda self, **_: setattr(self, "size", 8)
     told: dict[str, Any] = {"kinds": kinds(), "cases": {}}
     for name in sys.argv[1:] or CASES:

@@ -71,7 +71,7 @@ def print_text(session: Session, /, text: str) -> None:
 
 @command("test_ruin", kind="read")
 def ruin(session: Session, /) -> str:
-    """Everything at once that must not reach the next command."""
+    """Change everything that must not affect the next command."""
     os.close(0)
     os.close(1)
     os.close(2)
@@ -90,7 +90,7 @@ def unencodable(session: Session, /) -> Any:
 
 @command("test_liar", kind="read")
 def liar(session: Session, /) -> None:
-    """Raises an error whose text cannot be had."""
+    """Raise an error whose text cannot be read."""
 
     class LyingError(Exception):
         def __str__(self) -> str:
@@ -115,7 +115,7 @@ def os_exit_long(session: Session, /, code: int = 7) -> None:
 
 @command("test_busy_long", kind="long")
 def busy_long(session: Session, /, helper: bool = False) -> None:
-    """Changes the Bundle, then never ends; with `helper`, a process of its own does not either."""
+    """Change the Bundle and never end; with `helper`, start a process that never ends either."""
     session.bundle.set_value("period@binary@component", 9.0)
     if helper:
         subprocess.Popen(["sleep", "1000"])
@@ -126,7 +126,7 @@ def busy_long(session: Session, /, helper: bool = False) -> None:
 
 @command("test_busy", kind="change")
 def busy(session: Session, /) -> None:
-    """In C, with the interpreter's lock held: no Python signal handler runs."""
+    """Run in C with the interpreter's lock held, so that no Python signal handler runs."""
     sum(range(10**15))
 
 
@@ -160,7 +160,7 @@ def _open_descriptors() -> list[int]:
 
 @command("test_execute", kind="change")
 def execute(session: Session, /, code: str) -> Any:
-    """Run code, as a Bundle could; gives what it leaves in `result`."""
+    """Run code, as a Bundle could; returns its variable `result`."""
     names: dict[str, Any] = {"session": session}
     exec(code, names)
     return names.get("result")

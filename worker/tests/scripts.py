@@ -1,4 +1,4 @@
-"""What the server keeps of a session, and how the Bundle of its script is compared."""
+"""The journal of a session, and the comparison of its Bundle with that of its script."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WITHIN = 1e-12
 
 @dataclass
 class State:
-    """What a script is made from: the Bundle that it begins with, and the commands since."""
+    """The input of a script: its initial Bundle, and the commands since."""
 
     origin: str | None = None
     base: bytes = b""
@@ -32,7 +32,7 @@ class State:
 
 
 class Journal:
-    """What the server keeps of a session: its changing commands in their order."""
+    """The journal of a session: its changing commands in order."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -63,7 +63,7 @@ class Journal:
         return answer["result"]
 
     def upload(self, file: bytes) -> bool:
-        """A file takes the place of the Bundle, if PHOEBE can import it."""
+        """Replace the Bundle by that of a file, if PHOEBE can import it."""
         message = self.connection.restore("file", file, base=True)
         if message.header.get("base"):
             self.state = State("uploaded", message.attachments[-1])
@@ -82,7 +82,7 @@ class Journal:
 
 
 def run(script: str, folder: Path, *arguments: str) -> tuple[Any, str]:
-    """The Bundle that stock PHOEBE builds in a process of its own, and what the script printed."""
+    """The Bundle that the script builds with stock PHOEBE in another process, and its output."""
     path, kept_in = folder / "session.py", folder / "bundle.pickle"
     keep = f"import pickle\nwith open({str(kept_in)!r}, 'wb') as kept:\n    pickle.dump(b, kept)\n"
     path.write_text(script + keep)
@@ -98,8 +98,8 @@ def run(script: str, folder: Path, *arguments: str) -> tuple[Any, str]:
     return pickle.loads(kept_in.read_bytes()), done.stdout + done.stderr
 
 
-def told(bundle: Any) -> dict[str, Any]:
-    """Every parameter by its tags, without what is random or says when."""
+def summary(bundle: Any) -> dict[str, Any]:
+    """Every parameter by its tags, without random values and times of creation."""
     known = {}
     for parameter in bundle._params:
         if "uniqueid" in parameter.qualifier:
@@ -111,7 +111,7 @@ def told(bundle: Any) -> dict[str, Any]:
 
 
 def assert_equal(built: Any, session: Any) -> None:
-    expected, got = told(session), told(built)
+    expected, got = summary(session), summary(built)
     assert got.keys() == expected.keys()
     for key, (fields, value) in expected.items():
         assert {**got[key][0], "choices": None} == {**fields, "choices": None}, key

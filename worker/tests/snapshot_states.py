@@ -1,4 +1,4 @@
-"""What can be told of snapshots, by a process that has never seen their Bundles.
+"""Describes the content of snapshots, in a process that has not created their Bundles.
 
     python snapshot_states.py FILE…     prints a digest of each pickled Bundle's state, one a line
 """
@@ -19,7 +19,7 @@ from accelerate_bundles import parameters, phoebe, plain
 from astropy.units import Quantity, UnitBase
 
 unit_types = Quantity | UnitBase
-# What PHOEBE looks up anew where it is needed, and keeps meanwhile.
+# Caches of PHOEBE.
 _LOOKED_UP = {
     "_params",
     "_hierarchy_param",
@@ -31,7 +31,7 @@ _LOOKED_UP = {
 
 
 def exact(bundle: Any) -> list[Any]:
-    """Everything that a Bundle is made of, in its order."""
+    """The complete content of a Bundle, in order."""
     return [_attributes(bundle), *(_attributes(parameter) for parameter in bundle._params)]
 
 
@@ -58,7 +58,7 @@ def _told(value: Any) -> Any:
 
 
 def content(bundle: Any) -> dict[str, Any]:
-    """As `exact`, without what the portable form does not keep: order."""
+    """Like `exact`, without the order, which the portable form does not keep."""
     told: dict[str, Any] = {
         "delayed": bundle._delayed_constraints,
         "failed": bundle._failed_constraints,
@@ -82,7 +82,7 @@ def content(bundle: Any) -> dict[str, Any]:
 
 
 def _python_floats(told: Any) -> Any:
-    """JSON does not tell NumPy's numbers from Python's."""
+    """JSON does not distinguish NumPy's numbers from Python's."""
     if isinstance(told, list | tuple):
         return type(told)(map(_python_floats, told))
     if isinstance(told, dict):
@@ -95,7 +95,7 @@ def digest(bundle: Any) -> str:
 
 
 def digests_elsewhere(pickles: Sequence[bytes], folder: Path) -> list[str]:
-    """The digests of these snapshots as another process sees them."""
+    """The digests of these snapshots, computed in another process."""
     paths = []
     for index, data in enumerate(pickles):
         paths.append(folder / f"{index}.pickle")

@@ -1,4 +1,4 @@
-"""Stock and accelerated PHOEBE side by side: what a change leaves behind, in every Parameter."""
+"""Stock and accelerated PHOEBE leave equal Parameters after every change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHANGED = ["detached", "semidetached", "contact", "datasets", "features", "attac
 
 
 def both(pickled: bytes, steps: Callable[[Any], Any]) -> tuple[list[Any], list[Any]]:
-    """What the steps tell, and the state they leave, with stock and with accelerated PHOEBE."""
+    """The results of the steps and the final state, with stock and with accelerated PHOEBE."""
     told = []
     for on in (False, True):
         bundle = pickle.loads(pickled)
@@ -42,7 +42,7 @@ def bundles() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", CHANGED)
 def test_set_value(bundles: dict[str, bytes], name: str) -> None:
-    """Random values, fitting and not: values, constraints' results, failures, errors."""
+    """Random valid and invalid values: values, results of constraints, failures, errors."""
 
     def steps(bundle: Any) -> list[Any]:
         random_ = random.Random(7)
@@ -151,7 +151,7 @@ def test_sequences(bundles: dict[str, bytes], name: str) -> None:
         answers = []
         for method, args, kwargs in calls:
             answer = outcome(lambda m=method, a=args, k=kwargs: getattr(bundle, m)(*a, **k))
-            # A set of new Parameters tells random ids; the state tells of the Parameters.
+            # A set of new Parameters has random ids; the state describes the Parameters.
             answers.append(answer if answer[0] == "raised" else type(answer).__name__)
         return answers
 
@@ -185,7 +185,7 @@ def test_a_bundle_read_from_json_is_the_same(bundles: dict[str, bytes], name: st
 
 
 def test_run_compute_and_its_models(bundles: dict[str, bytes]) -> None:
-    """All that surrounds the computation: checks, copies, and the attached model."""
+    """The checks, the copies and the attached model of a compute."""
 
     def steps(bundle: Any) -> list[Any]:
         bundle.set_value_all("ntriangles", 100)

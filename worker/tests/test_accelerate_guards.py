@@ -1,4 +1,4 @@
-"""Each patch stays off where PHOEBE's source is not the one it was written for; all can go."""
+"""A patch is not installed for another source of PHOEBE; all patches can be uninstalled."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_every_guard_holds_for_this_phoebe() -> None:
 def test_other_source_keeps_the_patch_off(
     target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The function's source is another: this patch stays off, and says so in one line."""
+    """With another source of its function, a patch stays off and logs one line."""
     stock = present(target)
     digest = registry.source_digest
 
@@ -61,7 +61,7 @@ def test_other_source_keeps_the_patch_off(
 
 
 @pytest.mark.parametrize("target", BY_TARGET)
-def test_a_function_that_is_gone_keeps_the_patch_off(
+def test_a_missing_function_keeps_the_patch_off(
     target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patch = BY_TARGET[target]
@@ -71,7 +71,7 @@ def test_a_function_that_is_gone_keeps_the_patch_off(
     assert lines == [f"acceleration of {target} is off: PHOEBE's phoebe:no_such_function differs"]
 
 
-def test_uninstalling_gives_back_phoebes_own() -> None:
+def test_uninstalling_restores_phoebes_functions() -> None:
     stock = {target: present(target) for target in BY_TARGET}
     assert accelerate.install() == []
     for target, function in stock.items():
@@ -83,7 +83,7 @@ def test_uninstalling_gives_back_phoebes_own() -> None:
 
 
 def test_a_changed_function_of_phoebe_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not only the hash: a real other function in the place of PHOEBE's."""
+    """With another function in place of PHOEBE's, not only another hash."""
     from phoebe.parameters import ParameterSet
 
     def filter_or_get(self: Any, twig: Any = None, **kwargs: Any) -> str:
@@ -96,7 +96,7 @@ def test_a_changed_function_of_phoebe_is_noticed(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("value", ["0", "false", "OFF", "no"])
-def test_the_switch(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variable_that_turns_patches_off(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(registry.SWITCH, value)
     assert not accelerate.enabled()
     monkeypatch.setenv(registry.SWITCH, "1")

@@ -1,4 +1,4 @@
-"""Stock and accelerated PHOEBE side by side: over two thousand generated queries."""
+"""Stock and accelerated PHOEBE give equal results for over two thousand generated queries."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def ask(bundle: Any, query: Query) -> Any:
 
 
 def generate(bundle: Any, random_: random.Random) -> Any:
-    """Queries made of the tags that the Bundle has, and of such as nearly fit."""
+    """Queries by tags that the Bundle has, and by similar tags."""
     for _ in range(QUERIES_PER_BUNDLE):
         parameter = random_.choice(bundle._params)
         yield make_query(parameter, bundle, random_)
@@ -153,7 +153,7 @@ def make_twig(tags: dict[str, str], random_: random.Random) -> str:
 
 
 def vary(field: str, tag: str, bundle: Any, random_: random.Random) -> Any:
-    """The tag itself, mostly; or a list, a wildcard, another case, nothing, a wrong type."""
+    """Mostly the tag itself; or a list, a wildcard, another case, None, a wrong type."""
     kind = random_.random()
     others = getattr(bundle, f"{field}s") or [tag]
     if kind < 0.6:

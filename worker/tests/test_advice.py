@@ -1,4 +1,4 @@
-"""The table of advice, held against every message in PHOEBE's source that tells what to do."""
+"""Compares the table of advice with every message in PHOEBE's source that gives advice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOURCE = Path(phoebe.__file__).parent
 # Libraries within PHOEBE whose errors are about calls that only PHOEBE itself makes.
 PASSED_OVER = ("crimpl", "autofig", "nparray")
 
-# What a message that tells somebody at a Python prompt what to do looks like.
+# Patterns of messages that give advice for a Python prompt.
 TELLS = re.compile(
     r"\b(phoebe|b)\.\w+\(|pip install|[Ii]nstall|restart|[Uu]pdating\b|be updated|[Dd]ownload"
     r"|Call \w+|call \.?\w+\(|[Ii]nternet|[Ee]nvironment variable|[Dd]owngrade|does not support"
@@ -28,7 +28,7 @@ TELLS = re.compile(
     r"|no match for passband|dependency not"
 )
 
-# Messages that look so, and that a user of a server can follow or never sees; why.
+# Matching messages that need no advice, with the reason.
 FINE = {
     "pdf logpdf cdf logcdf ppf sf logsf isf moment entropy median mean var std interval": (
         "what a distribution lacks",
@@ -105,7 +105,7 @@ def test_every_message_that_tells_what_to_do_is_known() -> None:
 
 @pytest.mark.parametrize("text", [text for texts in ADVICE.values() for text in texts])
 def test_the_table_holds_nothing_that_phoebe_does_not_say(text: str) -> None:
-    # Two messages are put together from an error and the name of what it is about.
+    # Two messages are composed of an error and a name.
     assembled = {
         "value for passband@": "value for {} must be one of {}, not '{}'",
         "could not set value for passband=": "could not set value for {}={} with error: '{}'. {}",
@@ -114,7 +114,7 @@ def test_the_table_holds_nothing_that_phoebe_does_not_say(text: str) -> None:
     assert said or text in assembled, "PHOEBE does not say that any more"
 
 
-def test_other_errors_are_left_alone(connection: Connection) -> None:
+def test_other_errors_get_no_advice(connection: Connection) -> None:
     answer = connection.send("get_value", twig="nosuch@thing")
     assert answer.keys() == {"success", "error", "traceback"}
 

@@ -1,4 +1,4 @@
-"""What commands take as arguments: PHOEBE's arrays in JSON, names in any case, own methods."""
+"""Arguments of commands: PHOEBE's arrays in JSON, morphologies, classes with own commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from test_script import Journal, assert_equal, bundle_of, journal, run
 
 from phoebe_worker.commands import COMMANDS
 from phoebe_worker.commands.arguments import decoded, literal
-from phoebe_worker.commands.parameters import SET_OTHERWISE
+from phoebe_worker.commands.parameters import COMMAND_BY_CLASS
 from phoebe_worker.templates import MORPHOLOGIES, morphology_named
 
 __all__ = ["journal"]
@@ -32,15 +32,15 @@ def arange(start: float, stop: float, step: float) -> dict[str, Any]:
     return {"nparray": "arange", "start": start, "stop": stop, "step": step}
 
 
-# Arrays that follow a rule
+# Regular arrays
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_command_takes_arrays_as_phoebe_writes_them(name: str) -> None:
-    """However deep: a value, one for each component, one of a list of parameters."""
+    """At any depth: a value, one for each component, one of a list of parameters."""
     form = linspace(0, 1, 5)
     fields = {"plain": form, "each": {"primary": form}, "parameters": [{"value": form}], "n": [1]}
-    arguments, _ = COMMANDS[name].prepared(fields)
+    arguments, _ = COMMANDS[name].decoded_arguments(fields)
     for array in (
         arguments["plain"],
         arguments["each"]["primary"],
@@ -73,7 +73,7 @@ def test_every_kind_of_array(array: Any) -> None:
 
 
 @pytest.mark.parametrize("form", [{"nparray": "nosuch"}, {"nparray": 5}, {"nparray": "linspace"}])
-def test_what_describes_no_array(connection: Connection, form: dict[str, Any]) -> None:
+def test_invalid_descriptions_of_arrays(connection: Connection, form: dict[str, Any]) -> None:
     error = connection.error("add_dataset", kind="lc", dataset="lc01", times=form)
     assert "describes no array" in error
     assert connection.result("get_datasets") == {"datasets": {}}
@@ -121,10 +121,10 @@ def test_every_morphology_is_known_by_its_name() -> None:
     assert [morphology_named(name.title()) for name in MORPHOLOGIES] == list(MORPHOLOGIES)
 
 
-# Parameters with a method of their own
+# Parameters with a command of their own
 
 
-# Whose value is all that `set_value` has to change; a JobParameter refuses by itself.
+# Classes that `set_value` can change. A JobParameter rejects changes by itself.
 PLAIN = {
     "Parameter", "StringParameter", "TwigParameter", "ChoiceParameter", "SelectParameter",
     "SelectTwigParameter", "BoolParameter", "UnitParameter", "DictParameter", "IntParameter",
@@ -139,8 +139,8 @@ def test_every_class_of_parameters_is_known() -> None:
         for name, each in vars(phoebe_parameters).items()
         if inspect.isclass(each) and issubclass(each, phoebe_parameters.Parameter)
     }
-    assert classes == PLAIN | SET_OTHERWISE.keys()
-    assert set(SET_OTHERWISE.values()) <= COMMANDS.keys()
+    assert classes == PLAIN | COMMAND_BY_CLASS.keys()
+    assert set(COMMAND_BY_CLASS.values()) <= COMMANDS.keys()
 
 
 def test_every_setter_of_a_bundle_is_a_command() -> None:
@@ -169,7 +169,7 @@ def test_what_has_a_command_of_its_own_is_not_set(
 
 
 def test_set_hierarchy(journal: Journal, tmp_path: Path) -> None:
-    """The stars change places, and what depends on that follows."""
+    """Swapping the stars updates the constraints."""
     swapped = "orbit:binary(star:secondary, star:primary)"
     journal.done("set_value", twig="mass@primary@component", value=2.0)
     journal.done("add_dataset", kind="rv", dataset="rv01", compute_phases=[0.25])
@@ -195,7 +195,7 @@ def test_set_hierarchy(journal: Journal, tmp_path: Path) -> None:
         "orbit:binary(star:primary, orbit:binary)",
     ],
 )
-def test_what_is_no_hierarchy_changes_nothing(journal: Journal, value: Any) -> None:
+def test_invalid_hierarchies_change_nothing(journal: Journal, value: Any) -> None:
     before = journal.connection.exported("pickle")
     error = journal.do("set_hierarchy", value=value)["error"]
     assert "orbit:binary(star:primary, star:secondary)" in error

@@ -12,7 +12,7 @@ KINDS = Path(__file__).parents[2] / "protocol" / "command_kinds.json"
 
 
 def test_the_server_knows_the_kind_of_every_command() -> None:
-    """Made anew by `REWRITE_COMMAND_KINDS=1 ./test python tests/test_command_kinds.py`."""
+    """To rewrite: `REWRITE_COMMAND_KINDS=1 ./test python tests/test_command_kinds.py`."""
     table = {name: command.kind for name, command in sorted(COMMANDS.items())}
     if os.environ.get("REWRITE_COMMAND_KINDS"):
         KINDS.write_text(json.dumps(table, indent=2) + "\n")

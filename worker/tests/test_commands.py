@@ -151,7 +151,7 @@ def test_copy_for(connection: Connection) -> None:
 # Datasets and computes.
 
 
-def test_remove_dataset_takes_its_model_along(connection: Connection) -> None:
+def test_remove_dataset_removes_its_model(connection: Connection) -> None:
     connection.result("add_dataset", **LC)
     connection.result("add_dataset", **RV)
     connection.result("run_compute")
@@ -231,7 +231,7 @@ def test_bundles_are_exchanged_without_a_loss(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("bundle", ["[]", "{}", "5", "null", '[{"a": 1}]', 5, None, [1], ""])
-def test_what_is_no_bundle_changes_nothing(connection: Connection, bundle: Any) -> None:
+def test_invalid_bundles_change_nothing(connection: Connection, bundle: Any) -> None:
     connection.result("set_value", **PERIOD, value=2.5)
     assert connection.error("load_bundle", bundle=bundle)
     assert connection.result("get_value", **PERIOD) == 2.5

@@ -22,17 +22,17 @@ DIRECTORY = Path(
 )
 RELATIVE = 1e-9
 
-# The recorded binary is seen exactly edge-on. Which triangles at the rim are visible then hangs on
-# the last bit of a sine, which differs between processors: the fluxes by some 1e-4, the velocities
-# in eclipse by 1 km/s, and what a solver makes of them by anything. What the worker answers is held
-# against PHOEBE itself on the same machine instead.
+# The recorded binary has an inclination of exactly 90 degrees. The visibility of triangles at the
+# rim then depends on the last bit of a sine, which differs between processors: fluxes differ by
+# 1e-4, velocities in eclipse by 1 km/s, and solutions by any amount. Therefore the worker's answers
+# are compared with PHOEBE on the same machine.
 RIM = {"fluxes": 2e-3, "rvs_primary": 2.0, "rvs_secondary": 0.05}
 HELD_BY_STOCK = {"run_solver", "run_compute w solution"}
 SOLVER_VALUES = ("fitted_values",)
 
-# Fields that are wanted beside those that were recorded, by the exchange's name.
+# Expected fields in addition to the recorded ones, by the exchange's name.
 WANTED_FIELDS = {"add bad passband": {"advice"}}
-# Differences that are wanted, by the exchange's name.
+# Expected differences, by the exchange's name.
 WANTED = {
     "update_uniqueid": {"success": True, "result": "<uniqueid>"},
     "fluxes": {"success": True, "result": "<list of 7>"},  # an earlier model stays
@@ -45,7 +45,7 @@ PLACEHOLDERS = {
 
 
 def exchanges(mode: str) -> list[dict[str, Any]]:
-    """What reached a worker: commands of the owner, to the living session."""
+    """The requests that reached a worker: commands of the owner, to a running session."""
     recorded = json.loads((DIRECTORY / f"exchanges-{mode}.json").read_text(encoding="utf-8"))
     return [
         exchange
@@ -68,7 +68,7 @@ def stock() -> Any:
 
 
 def recordings() -> list[Any]:
-    """What is to be replayed; once only where both recordings are alike for a worker."""
+    """The recordings to replay; only one if both are equal for a worker."""
     none, jwt = exchanges("none"), exchanges("jwt")
     if [(e["request"]["body"], e["response"]) for e in none] == [
         (e["request"]["body"], e["response"]) for e in jwt
@@ -91,12 +91,12 @@ def test_replay(
         answer = connection.send(request.pop("command"), **request)
         expected = WANTED.get(name, exchange["response"]["body"])
         _compare(name, answer, expected, name)
-        _remember(name, answer, known)
+        _store(name, answer, known)
         if name in stock:
             _compare_with_stock(answer["result"], stock[name])
 
 
-def _remember(name: str, answer: dict[str, Any], known: dict[str, Any]) -> None:
+def _store(name: str, answer: dict[str, Any], known: dict[str, Any]) -> None:
     if name == "get_parameter":
         known["<uniqueid>"] = answer["result"]["uniqueid"]
     if name == "get_bundle":
@@ -104,7 +104,7 @@ def _remember(name: str, answer: dict[str, Any], known: dict[str, Any]) -> None:
 
 
 def _compare(name: str, got: Any, expected: Any, where: str) -> None:
-    """Exactly alike, but for placeholders, numbers from PHOEBE and wanted differences."""
+    """Compare exactly, except placeholders, PHOEBE's numbers and expected differences."""
     if isinstance(expected, dict):
         assert isinstance(got, dict), where
         more = {"rv1s", "rv2s", "components"} if "rvs_primary" in expected else set()
@@ -136,7 +136,7 @@ def _compare(name: str, got: Any, expected: Any, where: str) -> None:
 
 
 def _absolute(name: str, where: str) -> float:
-    """How far this number may be from the recorded one because of the rim."""
+    """The permitted difference of a number due to the rim."""
     field = where.split(".")[-1].split("[")[0]
     if field in SOLVER_VALUES or (field in RIM and name in HELD_BY_STOCK):
         return float("inf")

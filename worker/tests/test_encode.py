@@ -15,7 +15,7 @@ from phoebe_worker.encode import encode
 
 
 class Text(str):
-    """As a library might return."""
+    """A subclass of `str`, as a library might return."""
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,12 @@ def test_value(value: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [object(), {"a": [object()]}, lambda: 1], ids=repr)
-def test_what_has_no_meaning_in_json(value: Any) -> None:
+def test_values_that_json_cannot_represent(value: Any) -> None:
     with pytest.raises(TypeError, match="cannot be written as JSON"):
         encode(value)
 
 
-def test_what_contains_itself() -> None:
+def test_recursive_values() -> None:
     endless: list[Any] = []
     endless.append(endless)
     with pytest.raises(TypeError):

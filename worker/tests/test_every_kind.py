@@ -1,4 +1,4 @@
-"""All that PHOEBE offers, used once in a worker, compared with PHOEBE alone in its own process.
+"""Every kind that PHOEBE offers, in a worker, compared with stock PHOEBE in another process.
 
 The lists are PHOEBE's: a kind that it has and the table of `kinds` lacks fails.
 """
@@ -26,7 +26,7 @@ LONG_SECONDS = 600.0
 
 @cache
 def stock() -> dict[str, Any]:
-    """What PHOEBE alone makes of the table."""
+    """The results of the table with PHOEBE alone."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(Path(kinds.__file__))],
         capture_output=True,
@@ -39,7 +39,7 @@ def stock() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def long_lived(zygote: Zygote) -> Iterator[Connection]:
-    """One worker for the whole table."""
+    """One worker for the complete table."""
     worker = Worker(zygote)
     yield worker.wait_ready()
     worker.close()
@@ -53,7 +53,7 @@ def send(connection: Connection, step: kinds.Step, cores: int) -> dict[str, Any]
 
 
 def taken(connection: Connection, case: str, cores: int = 1) -> str:
-    """All steps of a case in the worker: the Bundle in JSON, or the error of a step."""
+    """Do all steps of a case in the worker; returns the Bundle in JSON, or an error."""
     connection.result("new_bundle")
     for step in kinds.CASES[case]:
         answer = send(connection, step, cores)
@@ -63,7 +63,7 @@ def taken(connection: Connection, case: str, cores: int = 1) -> str:
 
 
 def same(here: Any, there: Any) -> bool:
-    """Whether two values are equal, floats up to the last digits."""
+    """Whether two values are equal, with a tolerance for floats."""
     if isinstance(here, dict) and isinstance(there, dict):
         return here.keys() == there.keys() and all(same(here[key], there[key]) for key in here)
     if isinstance(here, list) and isinstance(there, list):
@@ -99,7 +99,7 @@ def test_a_sampler_gives_the_same_on_two_cores(long_lived: Connection, case: str
 
 
 def used(command: str) -> set[str]:
-    """The kinds that the steps of the table make with a command."""
+    """The kinds that the steps of the table create with a command."""
     return {
         options["kind"]
         for steps in kinds.CASES.values()

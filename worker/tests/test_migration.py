@@ -1,4 +1,4 @@
-"""Bundles that other versions of PHOEBE wrote: every value, constraint and distribution lasts."""
+"""Migration of Bundles keeps every value, constraint and distribution."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ TAGS = (
 NEW_NAMES = {"compute_phases_t0": "phases_t0"}
 TARGET = ("qualifier", "component", "dataset", "feature")
 
-# What this PHOEBE does not have as the file has it: before which version, context, qualifier, why.
-# An entry of another context or version does not count.
+# Values that differ from the file: before which version, context, qualifier, and the reason.
 KNOWN = [
     ("99", "setting", "phoebe_version", "it is this PHOEBE's"),
     ("2.5", "dataset", "rv_offset", "moved to a feature"),
@@ -77,7 +76,7 @@ def known(path: Path, fields: Fields) -> bool:
 
 
 def agreement(path: Path) -> float:
-    """Of what constraints compute: PHOEBE 2.0 had another value of the gravitational constant."""
+    """The tolerance of computed values: PHOEBE 2.0 had another gravitational constant."""
     return 1e-3 if release(path) < (2, 1) else 1e-6
 
 
@@ -91,7 +90,7 @@ def tags(fields: Fields) -> tuple[Any, ...]:
 
 
 def identified(parameters: list[Fields]) -> dict[tuple[Any, ...], Fields]:
-    """By tags; figures have several of the same tags, of which one is visible at a time."""
+    """The parameters by tags. Of figures, several with the same tags differ in visibility."""
     times = Counter(map(tags, parameters))
     return {
         (*tags(each), each.get("visible_if") if times[tags(each)] > 1 else None): each
@@ -108,7 +107,7 @@ def constrained(parameters: list[Fields]) -> set[tuple[Any, ...]]:
 
 
 def renamed(fields: Fields, key: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Where the value is that had these tags."""
+    """The tags of the parameter that replaces one with these tags."""
     if fields["qualifier"] == "times" and fields.get("kind") in ("mesh", "orb"):
         once = {**fields, "qualifier": "compute_times", "component": None}
         return (*tags(once), None)
@@ -116,7 +115,7 @@ def renamed(fields: Fields, key: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def differ(one: Fields, other: Fields, tolerance: float) -> bool:
-    """Whether two parameters have another value, whatever the unit it is written in."""
+    """Whether the values of two parameters differ, in any units."""
     values = [each.get("value") for each in (one, other)]
     if values[0] == values[1] and one.get("default_unit") == other.get("default_unit"):
         return False
@@ -202,7 +201,7 @@ def test_values_of_one_star_or_dataset_do_not_become_anothers(connection: Connec
 
 OLDER = ["2.4.23", "2.3.63", "2.2.2"]
 NEWER = ["2.6.0", "3.0.0"]
-# Constraints that cannot be in a Bundle: why.
+# Constraints that no Bundle can have, with the reason.
 NO_KIND = {
     "custom": "a user's own; PHOEBE cannot flip it",
     "t0": "another name of t0_perpass_supconj",
@@ -215,7 +214,7 @@ NO_KIND = {
 
 @pytest.fixture(scope="module", autouse=True)
 def fast_phoebe() -> Iterator[None]:
-    """As a worker has it."""
+    """The default Bundle of a worker."""
     accelerate.install()
     yield
     accelerate.uninstall()
@@ -251,7 +250,7 @@ def constraints_of(bundle: Any) -> list[Any]:
 
 
 def flipped(bundle: Any, number: int) -> int:
-    """Flip each constraint to the parameter of this number, where PHOEBE can; tells how many."""
+    """Flip each constraint to the parameter of this number if possible; returns the count."""
     done = 0
     for constraint in constraints_of(bundle):
         solved = constraint.get_constrained_parameter()
@@ -330,7 +329,7 @@ def test_the_walk_knows_all_kinds_of_constraints() -> None:
     assert kinds - built == NO_KIND.keys()
 
 
-def test_phases_to_compute_at_stay_free(connection: Connection) -> None:
+def test_compute_phases_stay_free(connection: Connection) -> None:
     connection.result(
         "add_dataset", kind="lc", dataset="lc01", compute_phases=[0.0, 0.25], passband="Johnson:V"
     )
@@ -368,10 +367,10 @@ def test_an_unknown_version_is_read_by_its_content(
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_the_content_tells_the_version(path: Path) -> None:
-    """Each file without its version is taken for one of the minor release that wrote it."""
+    """The minor release of each file is found without its version."""
     parameters = json.loads(gzip.decompress(path.read_bytes()))
     unnamed = [each for each in parameters if each["qualifier"] != "phoebe_version"]
-    written = migration.versions.written_by(unnamed)
+    written = migration.versions.find_version(unnamed)
     assert written.version.release[:2] == release(path)[:2]
     assert written.notices
 

@@ -1,4 +1,4 @@
-"""What `run_compute` answers for every kind of dataset: everything that PHOEBE computed."""
+"""The result of `run_compute` has every computed value, for every kind of dataset."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_every_kind_of_dataset_is_here() -> None:
 
 
 def assert_complete(connection: Connection, model: dict[str, Any]) -> None:
-    """Each computed parameter of the Bundle is in the answer: its value, or where to read it."""
+    """Each computed parameter of the Bundle is in the result, by value or by twig."""
     bundle = bundle_of(connection)
     computed = bundle.filter(context="model", check_visible=False, check_default=False).to_list()
     found = 0
@@ -77,7 +77,7 @@ def test_every_kind_answers_what_it_computes(
 
 
 def test_each_star_has_its_own_times(connection: Connection) -> None:
-    """Beside the older fields, whose times are the first star's."""
+    """In addition to the older fields, which have the times of the first star."""
     connection.result("set_value", twig="period@binary@component", value=2.0)
     times = {"primary": [0.0, 0.5, 1.5], "secondary": [0.25, 0.5]}
     connection.result("add_dataset", kind="rv", dataset="rv01", times=times)

@@ -1,4 +1,4 @@
-"""What PHOEBE imports where it is installed is in the environment, or left out for a reason."""
+"""Every optional import of PHOEBE is in the environment, or excluded for a reason."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def tried_by_phoebe() -> set[str]:
 
 
 def test_all_that_phoebe_tries_to_import_is_decided() -> None:
-    assert tried_by_phoebe() == {*optional_packages.WANTED, *optional_packages.LEFT_OUT}
+    assert tried_by_phoebe() == {*optional_packages.OPTIONAL, *optional_packages.EXCLUDED}
 
 
 def test_what_is_wanted_is_locked() -> None:
     lock = (Path(PACKAGE_DIRECTORY) / "requirements.lock").read_text()
     locked = set(re.findall(r"^([\w-]+)==", lock, re.MULTILINE))
-    wanted = set(optional_packages.WANTED.values())
+    wanted = set(optional_packages.OPTIONAL.values())
     assert wanted - locked == NOT_LOCKED
 
 
 def test_the_zygote_tells_what_is_there(zygote: Zygote, connection: Connection) -> None:
-    told = zygote.info["optional_packages"]
-    assert {name for name, version in told.items() if version is None} == NOT_LOCKED
-    assert set(told) == set(optional_packages.WANTED.values())
-    assert told["dynesty"] == "1.1"
+    summary = zygote.info["optional_packages"]
+    assert {name for name, version in summary.items() if version is None} == NOT_LOCKED
+    assert set(summary) == set(optional_packages.OPTIONAL.values())
+    assert summary["dynesty"] == "1.1"
 
 
 def test_the_readme_states_the_size_of_the_environment() -> None:

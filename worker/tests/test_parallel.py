@@ -1,4 +1,4 @@
-"""Computes on several cores, with the faster backend, against stock PHOEBE; helpers that fail."""
+"""Computes on several cores with the faster backend equal stock PHOEBE; failing helpers."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def _quiet():
 
 @pytest.fixture
 def forks(monkeypatch):
-    """The number of helpers started; frames are shared out however short they are."""
-    monkeypatch.setattr(frames, "WORTH_SECONDS", 0.0)
+    """The number of helpers started. Even short frames are distributed."""
+    monkeypatch.setattr(frames, "FORK_SECONDS", 0.0)
     started = []
     start = helpers._Team._start_helper
     monkeypatch.setattr(
@@ -41,7 +41,7 @@ def forks(monkeypatch):
 
 
 def outcome(name: str):
-    """Everything in the model, or the error."""
+    """All values of the model, or the error."""
     seed = zlib.crc32(name.encode())
     try:
         bundle, options = computes.CASES[name](np.random.default_rng(seed))
@@ -114,24 +114,24 @@ def in_helper(owner: int = os.getpid()) -> bool:
 
 
 def slowly(index: int) -> int:
-    """Long enough that helpers take part."""
+    """Take long enough for helpers to start."""
     signal.sigtimedwait([], 0.002)
     return index
 
 
 def test_results_are_in_order_and_shared_out(three_cores):
-    pids = helpers.share_out(200, lambda index: (slowly(index), os.getpid()))
+    pids = helpers.distribute(200, lambda index: (slowly(index), os.getpid()))
     assert [index for index, _ in pids] == list(range(200))
     assert len({pid for _, pid in pids}) == 3
 
 
 def test_large_results_do_not_block(three_cores):
-    results = helpers.share_out(40, lambda index: np.full(200_000, slowly(index)))
+    results = helpers.distribute(40, lambda index: np.full(200_000, slowly(index)))
     assert [int(result[-1]) for result in results] == list(range(40))
 
 
 def draw(index: int) -> list[float]:
-    """Every third piece of work draws: from NumPy, from Python, and as a distribution does."""
+    """Every third piece draws random numbers: from NumPy, Python, and like a distribution."""
     slowly(index)
     if index % 3:
         return []
@@ -143,7 +143,7 @@ def draw(index: int) -> list[float]:
 def test_random_numbers_are_those_of_a_loop(three_cores, repeatable):
     done: list[list[float]] = []
     random_numbers.seed_random_numbers(7)
-    shared = helpers.share_out(90, draw, done.append, repeatable=repeatable)
+    shared = helpers.distribute(90, draw, done.append, repeatable=repeatable)
     after = random_numbers.capture()
     random_numbers.seed_random_numbers(7)
     assert shared == [draw(index) for index in range(90)]
@@ -154,7 +154,7 @@ def test_random_numbers_are_those_of_a_loop(three_cores, repeatable):
 
 
 def test_a_piece_that_fails_for_its_random_numbers_alone_is_computed_again(three_cores):
-    """In a loop the second piece that draws finds another number, and does not fail."""
+    """In a serial loop the second piece that draws gets another number, and succeeds."""
     random_numbers.seed_random_numbers(7)
     first = np.random.random()
     random_numbers.seed_random_numbers(7)
@@ -165,14 +165,14 @@ def test_a_piece_that_fails_for_its_random_numbers_alone_is_computed_again(three
             raise ValueError(index)
         return number
 
-    results = helpers.share_out(200, compute)
+    results = helpers.distribute(200, compute)
     assert results[50] == first
     assert results[70] not in (first, 0.5)
     assert results.count(0.5) == 198
 
 
-def test_what_is_not_repeatable_is_computed_by_helpers(three_cores):
-    pids = helpers.share_out(60, lambda index: (slowly(index), os.getpid())[1], repeatable=False)
+def test_unrepeatable_pieces_are_computed_by_helpers(three_cores):
+    pids = helpers.distribute(60, lambda index: (slowly(index), os.getpid())[1], repeatable=False)
     assert len(set(pids)) == 3
     assert os.getpid() not in pids
 
@@ -184,7 +184,7 @@ def test_the_first_failure_is_raised_with_the_traceback_of_its_helper(three_core
         return slowly(index)
 
     with pytest.raises(KeyError, match="frame 50") as caught:
-        helpers.share_out(200, compute)
+        helpers.distribute(200, compute)
     cause = caught.value.__cause__
     assert cause is None or "in compute" in str(cause)
 
@@ -200,7 +200,7 @@ def test_an_exception_that_cannot_be_pickled_keeps_its_text(three_cores):
         return slowly(index)
 
     with pytest.raises(RuntimeError, match="Odd: strange"):
-        helpers.share_out(200, compute)
+        helpers.distribute(200, compute)
 
 
 def test_memory_that_runs_out_in_a_helper_is_the_failure(three_cores):
@@ -210,7 +210,7 @@ def test_memory_that_runs_out_in_a_helper_is_the_failure(three_cores):
         return slowly(index)
 
     with pytest.raises(MemoryError):
-        helpers.share_out(200, compute)
+        helpers.distribute(200, compute)
 
 
 @pytest.mark.parametrize(
@@ -229,11 +229,11 @@ def test_the_end_of_a_helper_is_the_failure(three_cores, end, text):
         return slowly(index)
 
     with pytest.raises(parallel.HelperDied, match=text):
-        helpers.share_out(200, compute)
+        helpers.distribute(200, compute)
 
 
 def test_helpers_start_no_helpers(three_cores):
-    assert set(helpers.share_out(60, lambda index: (slowly(index), helpers.granted())[1])) == {1}
+    assert set(helpers.distribute(60, lambda index: (slowly(index), helpers.granted())[1])) == {1}
     assert helpers.granted() == 3
 
 
@@ -322,7 +322,7 @@ def test_a_worker_computes_on_the_granted_cores(start_worker):
 
 
 def helpers_of(worker: Worker) -> list[int]:
-    """The helpers of the runner at work."""
+    """The helpers of the active runner."""
     runner = worker.runner()
     wait_until(lambda: len(descendants(runner)) == 2, "two helpers")
     return descendants(runner)

@@ -1,4 +1,4 @@
-"""What a command does to the process it runs in reaches neither the next command nor the worker.
+"""Changes of the process by a command affect neither the next command nor the worker.
 
 The tables are held against lists that others make: the system's signals, timers and limits, and
 the functions with which Python's modules set something.
@@ -26,7 +26,7 @@ from test_sandbox import plan
 from phoebe_worker import process_state
 
 SIGNALS = sorted(signal.valid_signals())
-# What a signal does that is not ignored.
+# The effects of signals that are not ignored.
 EFFECTS = {
     signal.SIGKILL: "SIGKILL ended the worker",
     signal.SIGTERM: "the worker exited with code 0",
@@ -52,11 +52,11 @@ result = "it fired"
 
 
 def run(connection: Connection, code: str) -> Any:
-    """What `result` is after the code, which must succeed."""
+    """Run code, which must succeed; returns its variable `result`."""
     return connection.result("test_execute", code=IMPORTS + code)
 
 
-def goes_on(worker: Worker) -> None:
+def still_answers(worker: Worker) -> None:
     assert worker.connection.result("ping") == {"status": "ready"}
 
 
@@ -75,15 +75,15 @@ def test_a_signal_between_commands(worker: Worker, number: int, ruin: str) -> No
     os.kill(worker.pid, number)
     effect = EFFECTS.get(number, "nothing")
     if effect == "nothing":
-        goes_on(worker)
+        still_answers(worker)
     elif effect == "stopped":
         stat = Path(f"/proc/{worker.pid}/stat")
         wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "it stops")
         os.kill(worker.pid, signal.SIGCONT)
-        goes_on(worker)
+        still_answers(worker)
     else:
         with pytest.raises(WorkerDied, match=effect):
-            goes_on(worker)
+            still_answers(worker)
 
 
 def test_signals_while_a_command_runs(worker: Worker) -> None:
@@ -113,8 +113,8 @@ def test_an_abort_still_ends_the_worker_and_says_why(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("hook", ["signal", "settrace", "setprofile"])
-def test_what_raises_after_its_command(worker: Worker, hook: str) -> None:
-    """A handler that a command left raises in the worker's own code, until it is put back."""
+def test_hooks_that_raise_after_their_command(worker: Worker, hook: str) -> None:
+    """A handler of a command raises in the worker's own code until it is removed."""
     code = {
         "signal": "signal.signal(signal.SIGALRM, stop)\nsignal.setitimer(0, 1e-4, 1e-4)",
         "settrace": "sys.settrace(stop)",
@@ -123,10 +123,10 @@ def test_what_raises_after_its_command(worker: Worker, hook: str) -> None:
     stop = "def stop(*_):\n    raise RuntimeError('stopped')\n"
     for _ in range(20):
         worker.connection.send("test_execute", code=IMPORTS + stop + code)
-        goes_on(worker)
+        still_answers(worker)
 
 
-# What has a value: code that changes it, and an expression of it.
+# Settings: code that changes each, and an expression that reads it.
 
 CHANGES: dict[str, tuple[str, str]] = {
     "sys.setrecursionlimit": ("sys.setrecursionlimit(500)", "sys.getrecursionlimit()"),
@@ -241,7 +241,7 @@ CHANGES: dict[str, tuple[str, str]] = {
     },
 }
 
-# Functions that set what no command can take back, or what is not of the process.
+# Functions whose effect cannot be reverted, or is not on the process.
 LEFT_ALONE = {
     "the account and the process group, which the sandbox lets nobody change": {
         *("os.setuid", "os.seteuid", "os.setreuid", "os.setresuid", "os.setgroups", "os.setgid"),
@@ -305,7 +305,9 @@ def test_a_change_ends_with_its_command(worker: Worker, name: str) -> None:
     wait_until(lambda: not is_alive(worker.pid), "the worker ends at SIGTERM")
 
 
-def test_the_same_in_the_sandbox(start_worker: Callable[..., Worker], tmp_path: Path) -> None:
+def test_changes_end_in_the_sandbox(
+    start_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
     worker = start_worker(sandbox=plan(tmp_path / "scratch"))
     connection = worker.wait_ready()
     for name in ("os.chdir", "os.environ", "signal.signal", "RLIMIT_FSIZE", "os.umask"):
@@ -313,24 +315,24 @@ def test_the_same_in_the_sandbox(start_worker: Callable[..., Worker], tmp_path: 
         assert before == after != changed, name
     run(connection, f"libc.signal({int(signal.SIGALRM)}, 0)")
     os.kill(worker.pid, signal.SIGALRM)
-    goes_on(worker)
+    still_answers(worker)
 
 
 def test_a_process_that_a_command_forks_does_not_answer(worker: Worker) -> None:
     seq = worker.connection.start("test_execute", code=IMPORTS + "result = os.fork() > 0")
     assert worker.connection.reply(seq)[1] == {"success": True, "result": True}
-    goes_on(worker)
+    still_answers(worker)
     assert not worker.connection.has_reply(seq)
     assert descendants(worker.pid) == []
 
 
-def test_what_cannot_be_taken_back_is_told(worker: Worker) -> None:
+def test_irreversible_changes_are_logged(worker: Worker) -> None:
     run(worker.connection, "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()")
-    goes_on(worker)
+    still_answers(worker)
     assert "a command left a thread running" in worker.log_text()
 
 
-def test_a_worker_that_cannot_be_mended_ends(worker: Worker) -> None:
+def test_a_worker_that_cannot_be_restored_ends(worker: Worker) -> None:
     close_output_and_its_copies = (
         "os.chdir('/proc/self/fd')\n"
         "is_output = lambda fd: os.path.realpath(fd) == os.path.realpath('2')\n"
@@ -340,7 +342,7 @@ def test_a_worker_that_cannot_be_mended_ends(worker: Worker) -> None:
         run(worker.connection, close_output_and_its_copies)
 
 
-def test_a_death_is_told_at_once(worker: Worker) -> None:
+def test_the_death_of_a_worker_is_reported_at_once(worker: Worker) -> None:
     seq = worker.connection.start("test_os_exit")
     with pytest.raises(WorkerDied, match=f"request {seq}: the worker exited with code 7"):
         worker.connection.reply(seq)

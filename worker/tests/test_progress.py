@@ -1,4 +1,4 @@
-"""Progress bars that report instead of drawing: all that PHOEBE's own source makes."""
+"""Progress bars report instead of drawing, in all places of PHOEBE's source."""
 
 from __future__ import annotations
 

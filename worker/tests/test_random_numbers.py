@@ -1,4 +1,4 @@
-"""No two runs draw the same random numbers, unless a seed is given: then all draw stock's."""
+"""Runs draw different random numbers, and with a seed the same as stock PHOEBE."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness import (
     receive_packet,
     socket_pair,
 )
-from scripts import Journal, assert_close, bundle_of, run, told
+from scripts import Journal, assert_close, bundle_of, run, summary
 
 from phoebe_worker import portable, random_numbers
 from phoebe_worker.commands import COMMANDS
@@ -76,7 +76,7 @@ def bundle_text() -> str:
 
 
 def assert_all_differ(drawn: list[list[Any]]) -> None:
-    """Place by place: what stands there in one list stands there in no other."""
+    """Assert that the lists have different values at every position."""
     for place, values in enumerate(zip(*drawn, strict=True)):
         assert len(set(map(str, values))) == len(values), f"place {place} repeats"
 
@@ -120,7 +120,7 @@ def test_no_two_workers_and_no_two_runners_share_a_word(
 def test_no_two_runs_draw_the_same(
     start_worker: Callable[..., Worker], bundle_text: str, distribution: str
 ) -> None:
-    """Of one session and of two, on one core and on two: of every parameter."""
+    """In one session and two, on one core and two, for every parameter."""
     drawn = []
     for _ in range(2):
         connection = start_worker().wait_ready()
@@ -165,9 +165,9 @@ COMMANDS_THAT_DRAW: dict[str, dict[str, Any]] = {
 NESTED = {"command": "run_solver", "solver": "nested", "solution": "sampled", "seed": SEED}
 
 
-def told_results(bundle: Any) -> dict[Any, Any]:
-    """What was computed: every value of models and solutions, by tags."""
-    known = told(bundle)
+def summarized_results(bundle: Any) -> dict[Any, Any]:
+    """Every value of models and solutions, by tags."""
+    known = summary(bundle)
     return {
         key: value
         for key, (fields, value) in known.items()
@@ -179,7 +179,7 @@ def told_results(bundle: Any) -> dict[Any, Any]:
 def test_a_seed_gives_the_numbers_of_stock(
     start_worker: Callable[..., Worker], bundle_text: str, tmp_path: Path, name: str
 ) -> None:
-    """On one core, on two, by the script, and by `numpy.random.seed` alone."""
+    """On one core, on two, with the script, and with `numpy.random.seed` alone."""
     fields = {**COMMANDS_THAT_DRAW[name], "seed": SEED}
     results = []
     for cores in (1, 2):
@@ -189,14 +189,14 @@ def test_a_seed_gives_the_numbers_of_stock(
         _, answer = journal.connection.reply(seq)
         assert answer["success"], answer
         journal.entries.append({"command": fields, "success": True})
-        results.append(told_results(bundle_of(journal.connection)))
+        results.append(summarized_results(bundle_of(journal.connection)))
     script = journal.script()
     assert "results differ" not in script
     called = f"seed_random_numbers({SEED})"
     assert called in script
-    results.append(told_results(run(script, tmp_path)[0]))
+    results.append(summarized_results(run(script, tmp_path)[0]))
     with_numpy_alone = script.replace(called, f"import numpy\nnumpy.random.seed({SEED})")
-    results.append(told_results(run(with_numpy_alone, tmp_path)[0]))
+    results.append(summarized_results(run(with_numpy_alone, tmp_path)[0]))
     first, *others = results
     if name != "differential_evolution":  # which does not tell
         failed = next(value for (twig, _), value in first.items() if "failed_samples@" in twig)
@@ -214,14 +214,14 @@ def assert_same_results(got: dict[Any, Any], expected: dict[Any, Any]) -> None:
 def test_a_seed_gives_dynesty_the_same_numbers_on_any_number_of_cores(
     start_worker: Callable[..., Worker], bundle_text: str
 ) -> None:
-    """Stock PHOEBE runs dynesty with a pool of processes only, whose numbers no seed repeats."""
+    """Stock PHOEBE runs dynesty only with a pool of processes, for which seeds have no effect."""
     results = []
     for cores in (1, 2):
         connection = start_worker().wait_ready()
         connection.result("load_bundle", bundle=bundle_text)
         _, answer = connection.reply(connection.request(orjson.dumps(NESTED), cores=cores))
         assert answer["success"], answer
-        results.append(told_results(bundle_of(connection)))
+        results.append(summarized_results(bundle_of(connection)))
     assert results[0]
     assert_same_results(results[1], results[0])
 
@@ -238,12 +238,12 @@ def test_another_seed_gives_others(connection: Connection, bundle_text: str) -> 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name].kind == "long"])
 @pytest.mark.parametrize("seed", [-1, 2**32, 1.0, True, "1", [1]])
-def test_what_is_no_seed(connection: Connection, name: str, seed: Any) -> None:
+def test_invalid_seeds(connection: Connection, name: str, seed: Any) -> None:
     assert connection.error(name, seed=seed).startswith("seed must be a whole number from 0 to")
 
 
 def test_phoebe_has_no_option_of_that_name() -> None:
-    """A seed would hide it."""
+    """An option `seed` of PHOEBE would be hidden."""
     b = phoebe.default_binary()
     for method in (b.run_compute, b.run_solver):
         assert "seed" not in inspect.signature(method).parameters

@@ -13,7 +13,7 @@ from harness import MISBEHAVING, Worker, Zygote
 from test_sandbox import SYSTEM, plan, run
 
 from phoebe_worker import forked, mounts, root_folder
-from phoebe_worker.root_folder import Contents, Unavailable, Wanted, contents
+from phoebe_worker.root_folder import Contents, Specification, Unavailable, contents
 
 NOBODY = 65534
 PR_SET_DUMPABLE = 4
@@ -21,7 +21,7 @@ PR_SET_DUMPABLE = 4
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder through which everybody may pass, as pytest's own is not."""
+    """A folder that every user may enter, unlike pytest's."""
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o755)
         folder = Path(name).resolve()
@@ -30,13 +30,15 @@ def place() -> Iterator[Path]:
         yield folder
 
 
-def wanted(place: Path, *readable: Path | str, changing: tuple[str, ...] = ()) -> Wanted:
+def specification(
+    place: Path, *readable: Path | str, changing: tuple[str, ...] = ()
+) -> Specification:
     named = tuple(map(str, readable))
-    return Wanted((*named, *changing), changing, str(place / "scratch"))
+    return Specification((*named, *changing), changing, str(place / "scratch"))
 
 
 def in_a_fork(function: Callable[[], object], user: int | None = None) -> str:
-    """What the function returns in a fork, as text; its error, if it raises."""
+    """The result of the function in a fork, as text, or its error."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
@@ -58,7 +60,7 @@ def in_a_fork(function: Callable[[], object], user: int | None = None) -> str:
     return text
 
 
-def entered(root: Wanted, look: Callable[[], object], user: int | None = None) -> str:
+def entered(root: Specification, look: Callable[[], object], user: int | None = None) -> str:
     def enter() -> object:
         root_folder.enter(root)
         return look()
@@ -69,7 +71,7 @@ def entered(root: Wanted, look: Callable[[], object], user: int | None = None) -
 def test_folders_below_others_come_with_them(place: Path) -> None:
     (place / "a/b").mkdir(parents=True)
     (place / "ab").mkdir()
-    found = contents(wanted(place, place / "a", place / "a/b", place / "ab", place / "none"))
+    found = contents(specification(place, place / "a", place / "a/b", place / "ab", place / "none"))
     ours = tuple(path for path in found.copied if path.startswith(str(place)))
     assert ours == (str(place / "a"), str(place / "ab"))
     assert found.writable == str(place / "scratch")
@@ -81,7 +83,8 @@ def test_links_are_followed_and_kept(place: Path) -> None:
     (place / "way").symlink_to(place / "real")
     (place / "real/inner").symlink_to("lib")
     (place / "loop").symlink_to("loop")
-    found = contents(wanted(place, place / "lib", place / "way/../lib/", place / "way/inner"))
+    paths = place / "lib", place / "way/../lib/", place / "way/inner"
+    found = contents(specification(place, *paths))
     assert str(place / "real/lib") in found.copied
     ours = {path: to for path, to in found.links if path.startswith(str(place))}
     assert ours == {
@@ -89,17 +92,17 @@ def test_links_are_followed_and_kept(place: Path) -> None:
         str(place / "way"): str(place / "real"),
         str(place / "real/inner"): "lib",
     }
-    assert contents(wanted(place, place / "loop")).copied == ("/dev/null",)
+    assert contents(specification(place, place / "loop")).copied == ("/dev/null",)
 
 
 def test_the_root_folder_itself_is_refused(place: Path) -> None:
     (place / "all").symlink_to("/")
     with pytest.raises(Unavailable, match="root folder itself"):
-        contents(wanted(place, place / "all"))
+        contents(specification(place, place / "all"))
 
 
-def test_what_is_there(place: Path) -> None:
-    assert contents(wanted(place)) == Contents(("/dev/null",), str(place / "scratch"), ())
+def test_specified_paths_exist(place: Path) -> None:
+    assert contents(specification(place)) == Contents(("/dev/null",), str(place / "scratch"), ())
 
 
 @pytest.mark.parametrize("user", [None, NOBODY])
@@ -109,7 +112,7 @@ def test_nothing_else_exists(place: Path, user: int | None) -> None:
     (place / "file").write_text("y")
     (place / "link").symlink_to("folder")
     (place / "secret").write_text("z")
-    root = wanted(place, place / "link", place / "file", "/dev/urandom")
+    root = specification(place, place / "link", place / "file", "/dev/urandom")
 
     def look() -> list[object]:
         top = sorted(os.listdir("/"))
@@ -150,7 +153,7 @@ def test_only_the_scratch_folder_can_be_written(place: Path, user: int | None) -
         open("/dev/null", "w").close()
         return [*sorted(set(refused)), str(len(refused))]
 
-    assert entered(wanted(place, folder), look, user) == "['Read-only file system', '4']"
+    assert entered(specification(place, folder), look, user) == "['Read-only file system', '4']"
     assert (place / "scratch/new").read_text() == "mine"
     assert not any(folder.iterdir())
 
@@ -161,12 +164,12 @@ def test_a_scratch_folder_in_a_readable_one_can_be_written(place: Path) -> None:
         open(place / "new", "w").close()
         return "written"
 
-    assert "Read-only file system" in entered(wanted(place, place), look)
+    assert "Read-only file system" in entered(specification(place, place), look)
     assert (place / "scratch/new").exists()
 
 
 def test_users_keep_their_ids_and_may_make_namespaces(place: Path) -> None:
-    """A worker counts its processes in a further user namespace."""
+    """A worker limits its processes in another user namespace."""
 
     def look() -> list[int]:
         ids = [os.getuid(), os.geteuid(), os.getgid(), (place / "scratch").stat().st_uid]
@@ -175,14 +178,14 @@ def test_users_keep_their_ids_and_may_make_namespaces(place: Path) -> None:
 
     if os.geteuid() == 0:
         os.chown(place / "scratch", NOBODY, NOBODY)
-        assert entered(wanted(place), look, NOBODY) == str([NOBODY] * 4)
+        assert entered(specification(place), look, NOBODY) == str([NOBODY] * 4)
     else:
         user, group = os.getuid(), os.getgid()
-        assert entered(wanted(place), look) == str([user, user, group, user])
+        assert entered(specification(place), look) == str([user, user, group, user])
 
 
 def test_forks_enter_what_was_prepared_and_hold_no_descriptor_of_it(place: Path) -> None:
-    root = wanted(place)
+    root = specification(place)
 
     def prepare_and_enter() -> list[object]:
         problem = root_folder.prepare(root)
@@ -207,7 +210,7 @@ def _open_descriptors(descriptors: tuple[int, ...]) -> list[int]:
 
 def test_a_folder_that_is_made_later_is_found(place: Path) -> None:
     later = place / "later"
-    root = wanted(place, changing=(str(later),))
+    root = specification(place, changing=(str(later),))
 
     def prepare_and_enter() -> list[str]:
         assert root_folder.prepare(root) is None
@@ -223,7 +226,7 @@ def test_a_folder_that_is_made_later_is_found(place: Path) -> None:
 def test_files_that_come_later_are_found(place: Path) -> None:
     folder = place / "folder"
     folder.mkdir()
-    root = wanted(place, folder)
+    root = specification(place, folder)
 
     def enter_and_wait() -> list[str]:
         read_end, write_end = os.pipe()
@@ -239,8 +242,8 @@ def test_files_that_come_later_are_found(place: Path) -> None:
     assert in_a_fork(enter_and_wait) == "['1']"
 
 
-def test_what_does_not_allow_it_is_told_once(place: Path) -> None:
-    root = Wanted((), (), str(place / "nowhere"))
+def test_a_failure_is_reported_once(place: Path) -> None:
+    root = Specification((), (), str(place / "nowhere"))
     reason = f"open_tree {place}/nowhere: No such file or directory"
 
     def prepare_and_enter() -> list[object]:
@@ -254,7 +257,7 @@ def test_what_does_not_allow_it_is_told_once(place: Path) -> None:
 
 def test_no_process_is_left(place: Path) -> None:
     def prepare() -> list[object]:
-        root_folder.prepare(wanted(place))
+        root_folder.prepare(specification(place))
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
         return [children, stat.S_ISREG(os.fstat(root_folder.descriptors()[0]).st_mode)]
 

@@ -1,4 +1,4 @@
-"""What a worker shuts itself in with, seen from code that runs in it."""
+"""The sandbox of a worker, tested by code that runs in it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def program(*instructions: tuple[int, int, int, int]) -> str:
     return base64.b64encode(packed).decode()
 
 
-# No symbolic links; all else as it is.
+# Without symbolic links.
 NO_SYMLINKS = program(
     (LOAD, 0, 0, 0),
     (JUMP_IF_EQUAL, 1, 0, SYS_SYMLINK),
@@ -55,7 +55,7 @@ def contained(start_worker: Callable[..., Worker], tmp_path: Path) -> Connection
 
 
 def run(connection: Connection, code: str) -> str:
-    """What `result` is after the code; the error's text, if it raises."""
+    """Run code; returns its variable `result`, or the text of its error."""
     answer = connection.send("test_execute", code=code)
     return str(answer["result"]) if answer["success"] else answer["error"]
 
@@ -129,7 +129,7 @@ def test_limits_are_in_force(contained: Connection) -> None:
     )
 
 
-def test_connects_to_nobody(contained: Connection) -> None:
+def test_cannot_connect(contained: Connection) -> None:
     code = "import socket; socket.create_connection(('127.0.0.1', {}))"
     assert "Permission denied" in run(contained, code.format(contained.port))
 
@@ -162,7 +162,7 @@ def test_signals_its_own_processes_only(
     assert run(connection, own) == "9"
 
 
-def test_a_runner_and_what_it_left_are_ended(
+def test_a_runner_and_its_processes_are_ended(
     start_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
     worker = start_worker(sandbox=plan(tmp_path / "scratch"))
@@ -179,7 +179,7 @@ def test_a_runner_and_what_it_left_are_ended(
 
 
 def test_holds_no_key_of_another_session(start_worker: Callable[..., Worker]) -> None:
-    """Workers are copies of the zygote, so the zygote must never see a key."""
+    """Workers are copies of the zygote, so the zygote must never hold a key."""
     earlier = start_worker()
     earlier.wait_ready()
     later = start_worker()
@@ -205,7 +205,7 @@ def writable_memory(pid: int) -> list[bytes]:
     return regions
 
 
-def test_is_the_first_to_go_when_memory_runs_out(
+def test_is_killed_first_when_memory_runs_out(
     start_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
     worker = start_worker(sandbox=plan(tmp_path / "scratch"))
@@ -227,7 +227,7 @@ def test_has_no_capabilities_and_gains_none(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change to another account")
 def test_changes_to_another_account(start_worker: Callable[..., Worker], tmp_path: Path) -> None:
-    """Whoever cannot pass through the interpreter's folders is refused with the folder's name."""
+    """An account without access to the interpreter gets an error that names the folder."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     os.chown(scratch, 65534, 65534)

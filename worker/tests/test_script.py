@@ -63,7 +63,7 @@ def test_two_datasets_flipped_constraints_and_a_solution(journal: Journal, tmp_p
 
 
 def test_every_other_change(journal: Journal, tmp_path: Path) -> None:
-    """Commands that fail after a change, older names, clients' own, odd fields and unique ids."""
+    """Commands that fail after a change, older names, client parameters, and unique ids."""
     done = journal.done
     done("set_value", **PERIOD, value=9.0)
     done("change_morphology", morphology="contact")
@@ -113,7 +113,7 @@ def test_every_other_change(journal: Journal, tmp_path: Path) -> None:
 
 
 def test_from_a_file_on(journal: Journal, tmp_path: Path) -> None:
-    """A Bundle that was loaded is in the script, and its unique ids are good in it."""
+    """The script contains a loaded Bundle, and can use its unique ids."""
     done = journal.done
     done("add_dataset", kind="lc", dataset="lc01", compute_phases=PHASES)
     done("run_compute", ntriangles=100)
@@ -150,7 +150,7 @@ def test_the_head_names_versions_and_warns_of_others(journal: Journal, tmp_path:
     assert "Passband Bolometric" not in printed
 
 
-def test_a_passbands_file_does_not_write_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_passband_file_cannot_add_code_to_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
     import phoebe
 
     from phoebe_worker import script
@@ -170,8 +170,8 @@ def test_a_passbands_file_does_not_write_the_script(monkeypatch: pytest.MonkeyPa
     assert not any("system" in ast.unparse(each) for each in calls), head
 
 
-def test_what_is_random_is_said(journal: Journal) -> None:
-    """No solver is run here: of the journal alone."""
+def test_random_steps_have_a_comment(journal: Journal) -> None:
+    """Uses the journal alone, without running a solver."""
 
     def entry(command: str, /, **arguments: Any) -> dict[str, Any]:
         return {"command": {"command": command, **arguments}, "success": True}
@@ -187,7 +187,7 @@ def test_what_is_random_is_said(journal: Journal) -> None:
 
 
 def test_what_cannot_be_repeated_makes_no_script(journal: Journal) -> None:
-    """A script that leaves a change out would be another Bundle's."""
+    """There is no script where it would omit a change."""
 
     def why_not(*entries: dict[str, Any], **fields: Any) -> str:
         journal.entries[:] = entries
@@ -207,16 +207,16 @@ def test_what_cannot_be_repeated_makes_no_script(journal: Journal) -> None:
     gone = entry("set_value", uniqueid="gone", value=1)
     assert "unique id gone" in why_not(gone)
     assert "damaged" in why_not(base="uploaded")
-    # What came before a new beginning is of no effect.
+    # Commands before a reset of the Bundle have no effect.
     journal.entries[:] = [gone, entry("from_the_future"), entry("new_bundle")]
     assert "\n\n\nb = default_bundle()\n\nif __name__" in journal.script()
-    # A failure that reached no parameter changed none.
+    # A failure before any parameter was reached has changed none.
     journal.entries[:] = [entry("set_value", False, uniqueid="gone", value=1)]
     assert "# 'set_value' failed: it is not known" in journal.script()
 
 
 def test_from_an_uploaded_file_on(journal: Journal, tmp_path: Path) -> None:
-    """The Bundle of a file is in the script, once, with constraints that are still to be run."""
+    """The script contains the Bundle of a file once, with its unfinished constraints."""
     done = journal.done
     done("set_value", **PERIOD, value=9.0)
     done("set_value", qualifier="incl", component="binary", context="component", value=81.5)
@@ -239,7 +239,7 @@ def test_from_an_uploaded_file_on(journal: Journal, tmp_path: Path) -> None:
 def test_a_parameter_that_was_removed_later_had_an_effect(
     journal: Journal, tmp_path: Path
 ) -> None:
-    """The model was computed with what is gone now."""
+    """The model was computed with a parameter that has been removed."""
     done = journal.done
     done("add_dataset", kind="lc", dataset="lc01", compute_phases=PHASES)
     done("add_compute", compute="quick")

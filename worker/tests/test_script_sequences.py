@@ -130,7 +130,7 @@ def _loaded(random: Random, journal: Journal) -> Fields:
     return {"bundle": random.choices(texts, [8, 1, 1])[0]}
 
 
-# What each command that changes a Bundle is sent with. One that is missing here fails the test.
+# The arguments of each command that changes a Bundle. The test requires all of them.
 GENERATORS: dict[str, Callable[[Random, Journal], Fields]] = {
     "set_value": _set_value,
     "set_value_all": lambda random, _: _set_all(random),
@@ -179,7 +179,7 @@ def test_every_command_that_changes_the_bundle_is_tried() -> None:
 
 
 class Sequence:
-    """One session, and what the server would keep of it: undo goes back to an earlier state."""
+    """One session with its journal. Undo restores an earlier state."""
 
     def __init__(self, seed: int, connection: Connection) -> None:
         self.random = Random(seed)
@@ -210,7 +210,7 @@ class Sequence:
         self.done.append(name)
 
     def remember(self) -> None:
-        """As undo and checkpoints do."""
+        """Restore like undo and checkpoints."""
         if self.random.random() < 0.3 or not self.earlier:
             pickled = self.connection.exported("pickle")
             self.earlier.append((pickled, deepcopy(self.journal.state)))
@@ -265,7 +265,7 @@ def test_a_script_makes_the_bundle_of_any_session(
     told = "\n".join(sequence.done)
     message = sequence.journal.export()
     if not message.header["success"]:
-        # Parameters of clients' own may have the same tags as others.
+        # Parameters of clients may have the same tags as others.
         assert b"others have the same tags" in message.body, f"{message.body!r} after\n{told}"
         return
     try:

@@ -1,4 +1,4 @@
-"""A Bundle that is kept and brought back is the same Bundle, and goes on as if nothing had been."""
+"""A saved and restored Bundle equals the original, and gives the same results afterwards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEPT = ["pickle", "portable"]
 
 
 def bundle_of(connection: Connection) -> Any:
-    """The worker's Bundle, brought here."""
+    """The worker's Bundle, unpickled in this process."""
     return pickle.loads(connection.exported("pickle"))
 
 
@@ -38,7 +38,7 @@ def snapshot_of(connection: Connection, command: str, /, **arguments: Any) -> by
     return attachment
 
 
-# Every sort of Bundle, without a worker.
+# Bundles of all kinds, without a worker.
 
 
 def test_pickles_are_exact_in_another_process(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_constraints_that_are_still_to_be_run_stay_so() -> None:
         assert len(copy._params) == len(bundle._params)
 
 
-# Through workers.
+# With workers.
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def two(start_worker: Callable[..., Worker]) -> tuple[Connection, Connection]:
 
 
 def work(connection: Connection) -> None:
-    """A session with data, a flipped constraint, a model, a solution and a client's own."""
+    """A session with data, a flipped constraint, a model, a solution and a client's parameter."""
     done = connection.result
     done("set_value", **PERIOD, value=1.7)
     done("add_dataset", **LC)
@@ -170,7 +170,7 @@ CHANGES: list[Callable[[random.Random], dict[str, Any]]] = [
 def test_random_commands_are_kept_at_each_step(
     connection: Connection, start_worker: Callable[..., Worker], seed: int
 ) -> None:
-    """What each answer carries is what the worker has, also in a process that starts from it."""
+    """The Bundle in each answer equals the worker's, also in a process that starts from it."""
     random_ = random.Random(seed)
     for _ in range(12):
         command = random_.choice(CHANGES)(random_)
@@ -257,7 +257,7 @@ def test_a_restore_may_ask_for_the_snapshot(two: tuple[Connection, Connection]) 
     assert second.result("get_value", **PERIOD) == 2.5
 
 
-# A runner at work.
+# While a runner is active.
 
 
 def test_while_a_runner_works_export_gives_the_committed_bundle_and_restore_waits(
@@ -285,7 +285,7 @@ def test_a_restore_that_waits_can_be_cancelled(connection: Connection) -> None:
     assert connection.reply(running)[1]["error"] == "Cancelled: enough"
 
 
-# What cannot be restored.
+# Invalid snapshots.
 
 
 GOOD_JSON = b'[{"Class": "StringParameter", "qualifier": "note", "value": "x"}]'
@@ -345,8 +345,8 @@ def test_an_unknown_format_is_not_exported(connection: Connection, form: Any) ->
     assert answer.attachments == []
 
 
-def test_a_pickle_of_another_phoebe_is_refused(connection: Connection) -> None:
-    """Nobody would migrate it."""
+def test_a_pickle_of_another_phoebe_is_rejected(connection: Connection) -> None:
+    """It would not be migrated."""
     bundle = bundle_of(connection)
     (version,) = [each for each in bundle._params if each.qualifier == "phoebe_version"]
     version._value = "2.5.3"
@@ -360,7 +360,7 @@ def test_a_pickle_of_another_phoebe_is_refused(connection: Connection) -> None:
 def test_every_fresh_session_is_the_template(
     two: tuple[Connection, Connection],
 ) -> None:
-    """Which the server keeps once: `new_bundle` reads the very pickle that the digest is of."""
+    """The server stores it once: `new_bundle` reads the pickle that the digest is of."""
     first, second = two
     fresh = exact(bundle_of(first))
     assert exact(bundle_of(second)) == fresh

@@ -1,4 +1,4 @@
-"""Files and snapshots of other versions of PHOEBE and Python: the session goes on."""
+"""Sessions can use files and snapshots of other versions of PHOEBE and Python."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def value(connection: Connection, twig: str) -> Any:
     return connection.result("get_value", twig=twig)
 
 
-def assert_goes_on(connection: Connection) -> None:
-    """What `data/make.py` made of the Bundle is there, and further commands work."""
+def assert_still_answers(connection: Connection) -> None:
+    """The content that `data/make.py` wrote is present, and further commands work."""
     assert value(connection, "period@binary@component") == 2.345678901234567
     assert value(connection, "incl@binary@component") == 87.5
     assert value(connection, "teff@secondary@component") == 5432.1
@@ -94,7 +94,7 @@ def test_files_of_phoebe_2(connection: Connection, path: Path, form: str) -> Non
         if "uniqueid" in each and (each["context"], each["qualifier"]) in lasting:
             assert each["uniqueid"] in now, "clients know parameters by these"
     assert connection.result("get_datasets")["datasets"].keys() >= {"lc01", "rv01"}
-    assert_goes_on(connection)
+    assert_still_answers(connection)
 
 
 @pytest.mark.parametrize("path", PHOEBE_1, ids=lambda path: path.name)
@@ -109,7 +109,7 @@ def test_files_of_phoebe_1(connection: Connection, path: Path) -> None:
     assert np.isclose(freq, 2 * np.pi / 2.5, rtol=1e-12), "constraints are on again"
 
 
-def test_a_file_of_windows_and_another_encoding(connection: Connection) -> None:
+def test_windows_line_ends_and_another_encoding(connection: Connection) -> None:
     data = contents(PHOEBE_1[0]).replace(b"\n", b"\r\n") + b"\r\n# \xe9\xff\r\n"
     answer = connection.restore("file", data)
     assert answer.header["success"], answer.body
@@ -146,7 +146,7 @@ def test_the_luminosity_of_phoebe_2_0_is_that_of_the_right_star(connection: Conn
         (b"phoebe_lcno = x\nphoebe_model = y\n", "PHOEBE 1 file cannot be imported"),
     ],
 )
-def test_what_is_no_file_of_phoebe(connection: Connection, data: bytes, said: str) -> None:
+def test_invalid_files(connection: Connection, data: bytes, said: str) -> None:
     before = content(pickle.loads(connection.exported("pickle")))
     answer = connection.restore("file", data)
     assert not answer.header["success"]
@@ -168,7 +168,7 @@ def newer(data: bytes) -> bytes:
 
 
 def test_a_newer_phoebe(connection: Connection) -> None:
-    """A user's file is refused as PHOEBE does; a session's own snapshot is tried."""
+    """A file of a newer PHOEBE is rejected; a snapshot of a session is read."""
     connection.result("set_value", **MASS, value=3.0)
     data = newer(connection.exported("portable"))
     connection.result("new_bundle")
@@ -230,7 +230,7 @@ else:
 """
 
 
-def elsewhere(*arguments: str) -> str:
+def run_with_version(*arguments: str) -> str:
     done = subprocess.run(
         [OTHER, "-c", ELSEWHERE, *arguments], stdout=subprocess.PIPE, text=True, check=True
     )
@@ -239,14 +239,14 @@ def elsewhere(*arguments: str) -> str:
 
 @needs_other
 def test_snapshots_of_another_version(connection: Connection, tmp_path: Path) -> None:
-    elsewhere("write", str(tmp_path))
+    run_with_version("write", str(tmp_path))
     pickled = connection.restore("pickle", (tmp_path / "pickle").read_bytes())
     print("pickle of the other version:", pickled.body[:200])
     answer = connection.restore("portable", (tmp_path / "portable").read_bytes())
     assert answer.header["success"], answer.body
     assert connection.result("get_value", **MASS) == 1.25
     assert not connection.result("is_parameter_constrained", **MASS)
-    assert_goes_on(connection)
+    assert_still_answers(connection)
 
 
 @needs_other
@@ -254,12 +254,12 @@ def test_another_version_reads_ours(connection: Connection, tmp_path: Path) -> N
     connection.result("set_value", **MASS, value=1.25)
     connection.result("add_dataset", kind="lc", dataset="lc01", times=[0.0, 0.25])
     (tmp_path / "portable").write_bytes(connection.exported("portable"))
-    told = elsewhere("read", str(tmp_path), "2.5").splitlines()
+    told = run_with_version("read", str(tmp_path), "2.5").splitlines()
     assert told[-1] == "LAST 1 1.25"
 
 
-def test_migration_is_not_needed_for_ours() -> None:
-    """Reading back what this version wrote builds nothing anew."""
+def test_current_bundles_are_not_migrated() -> None:
+    """Reading a Bundle of this version rebuilds nothing."""
     import phoebe
 
     bundle = phoebe.default_binary()

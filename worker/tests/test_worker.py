@@ -1,4 +1,4 @@
-"""The worker's loop: nothing that a user or a stranger does ends it, and it ends when it must."""
+"""The worker's loop: no user or other process can end it, and it ends when it must."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def period(connection: Connection) -> float:
     return float(connection.result("get_value", **PERIOD))
 
 
-# What is no command.
+# Invalid commands.
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def period(connection: Connection) -> float:
         (b'{"command": "ping", "a": NaN}', "not valid JSON"),
     ],
 )
-def test_what_is_no_command(connection: Connection, body: bytes, said: str) -> None:
+def test_invalid_commands(connection: Connection, body: bytes, said: str) -> None:
     header, answer = connection.reply(connection.request(body))
     assert said in answer["error"]
     assert "traceback" not in answer
@@ -116,7 +116,7 @@ def phoebe_folder() -> str:
     return os.path.dirname(specification.origin)
 
 
-def test_arguments_that_do_not_fit(connection: Connection) -> None:
+def test_wrong_arguments(connection: Connection) -> None:
     assert connection.error("set_value", twig="period@binary") == (
         "PhoebeWorker.set_value() missing 1 required positional argument: 'value'"
     )
@@ -273,7 +273,7 @@ def test_cancel_in_the_middle_of_a_compute(worker: Worker) -> None:
     assert descendants(worker.pid) == []
 
 
-def test_cancel_of_what_waits_and_of_what_is_not_there(connection: Connection) -> None:
+def test_cancel_of_queued_and_unknown_requests(connection: Connection) -> None:
     long = connection.start("test_sleep_long", seconds=0.5, period=3.0)
     waiting = connection.start("set_value", **PERIOD, value=9.0)
     connection.cancel(waiting, "not that one")
@@ -314,7 +314,7 @@ def test_unique_ids_survive_a_runner(connection: Connection) -> None:
     assert connection.result("get_value", uniqueid=before) == 1.0
 
 
-# The end.
+# The end of a worker.
 
 
 @pytest.mark.parametrize("command", ["test_busy_long", "test_busy", None])
@@ -348,7 +348,7 @@ def test_a_runner_dies_with_its_worker(worker: Worker) -> None:
     wait_until(lambda: not is_alive(runner), "the runner is gone", 2)
 
 
-def test_a_port_in_use_is_told(start_worker: Callable[..., Worker]) -> None:
+def test_a_port_in_use_is_reported(start_worker: Callable[..., Worker]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -368,7 +368,7 @@ def test_only_loopback_is_bound(worker: Worker) -> None:
     assert local not in Path("/proc/net/tcp6").read_text()
 
 
-# Strangers on the port.
+# Other processes that connect to the port.
 
 
 def test_a_stranger_is_not_answered(worker: Worker) -> None:
@@ -384,7 +384,7 @@ def test_a_stranger_is_not_answered(worker: Worker) -> None:
     assert "dropped message 1: wrong signature" in worker.log_text()
 
 
-def test_what_is_not_zeromq(worker: Worker) -> None:
+def test_connections_without_zeromq(worker: Worker) -> None:
     address = ("127.0.0.1", worker.port)
     with contextlib.ExitStack() as open_connections:
         greeting = b"\xff" + bytes(8) + b"\x7f" * 60
@@ -396,7 +396,7 @@ def test_what_is_not_zeromq(worker: Worker) -> None:
         assert worker.connection.result("ping") == {"status": "ready"}
 
 
-def test_from_the_first_message_on_nobody_else_is_connected(worker: Worker) -> None:
+def test_no_connection_is_accepted_after_the_first_message(worker: Worker) -> None:
     assert worker.connection.result("ping") == {"status": "ready"}
     for _ in range(3):
         with pytest.raises(ConnectionRefusedError):
@@ -404,7 +404,7 @@ def test_from_the_first_message_on_nobody_else_is_connected(worker: Worker) -> N
     assert worker.connection.result("ping") == {"status": "ready"}
 
 
-def test_strangers_do_not_close_the_door(worker: Worker) -> None:
+def test_unsigned_messages_do_not_close_the_listener(worker: Worker) -> None:
     stranger = Connection(worker.session, worker.port, bytes(32))
     stranger.start("ping")
     wait_until(lambda: "dropped message" in worker.log_text(), "the stranger's message is dropped")
@@ -443,7 +443,7 @@ def test_a_worker_takes_no_replies(worker: Worker) -> None:
     assert "a worker takes no reply" in worker.log_text()
 
 
-def test_a_flood_of_strangers(worker: Worker) -> None:
+def test_many_unsigned_messages(worker: Worker) -> None:
     stranger = worker.connection.context.socket(zmq.DEALER)
     stranger.linger = 0
     stranger.connect(f"tcp://127.0.0.1:{worker.port}")

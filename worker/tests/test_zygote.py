@@ -1,4 +1,4 @@
-"""The zygote forks, reports, and dies with the server."""
+"""The zygote forks workers, reports their exits, and ends with the server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_is_single_threaded_and_holds_little(zygote: Zygote) -> None:
                 continue  # closed since the look into the folder
         return sorted(kind for kind in held if kind)
 
-    # What it handed to the last worker is closed only after the server was told of that worker.
+    # The zygote closes the descriptors of the last worker only after reporting the worker.
     wait_until(lambda: kinds() == ["anon_inode", "socket", "socket", "socket"], "few descriptors")
 
 
@@ -67,7 +67,7 @@ def test_a_worker_holds_only_its_own_descriptors(start_worker: Callable[..., Wor
     ]
     assert len(held) == 1, links  # the lifeline
     files = [link for link in links if link.startswith("/") and link != os.devnull]
-    # The kernel's accounts of it, which it cannot open in its sandbox, and where it works.
+    # Files in /proc, which the sandbox forbids to open later, and the working folder.
     own = {"status", "children", Path.cwd().name}
     assert {Path(file).name for file in files} == own, links
     assert len(files) == len(own), links
@@ -126,7 +126,7 @@ def test_a_bad_start_is_answered(zygote: Zygote, start: object, said: str) -> No
     assert zygote.wait_exit(pid)["code"] == 1
 
 
-def test_garbage_is_answered(zygote: Zygote) -> None:
+def test_invalid_packets_are_answered(zygote: Zygote) -> None:
     for packet in (b"\xff\xfe", b"[1]", b"{}"):
         zygote.control.send(packet)
         assert zygote.next_packet()["failed"] is None
@@ -162,7 +162,7 @@ def test_dies_with_a_control_channel_that_was_closed_before() -> None:
     assert process.wait(10) == -signal.SIGKILL
 
 
-def test_a_missing_phoebe_is_told() -> None:
+def test_a_missing_phoebe_is_reported() -> None:
     zygote = Zygote("sys.modules['phoebe'] = None")
     packet = receive_packet(zygote.control)
     assert "phoebe" in packet["fatal"]

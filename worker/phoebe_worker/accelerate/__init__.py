@@ -1,12 +1,12 @@
-"""PHOEBE's own answers, sooner: replacements for PHOEBE functions that are slow for no reason.
+"""Faster replacements for slow functions of PHOEBE, with equal results.
 
-Each replacement is one entry of the table in `registry`: what it replaces, why, what makes its
-answers equal, and for which source code it was written. Where PHOEBE's code differs from that
-source, the replacement stays off and PHOEBE runs as it is. Nothing here changes what PHOEBE
-answers; the tests hold both side by side. `PHOEBE_SERVER_ACCELERATE=0` turns everything off.
+Each replacement is one entry of the table in `registry`: the function that it replaces, the reason,
+why its results are equal, and the source code that it was written for. If PHOEBE's code differs
+from that source, the replacement is not installed. Tests compare the results with those of stock
+PHOEBE. `PHOEBE_SERVER_ACCELERATE=0` turns all replacements off.
 """
 
-from . import constraints, matching, parameter_sets, roche, twigs, uniqueids, visibility
+from . import constraints, matching, parameter_sets, roche, twigs, visibility
 from .registry import PATCHES, Patch, enabled, install, uninstall
 
 __all__ = [
@@ -20,6 +20,5 @@ __all__ = [
     "roche",
     "twigs",
     "uninstall",
-    "uniqueids",
     "visibility",
 ]

@@ -1,4 +1,4 @@
-"""Print the digests of `sources` for the installed PHOEBE, once its functions were read anew."""
+"""Prints the table of `sources` for the installed PHOEBE. Review the changed functions first."""
 
 from __future__ import annotations
 

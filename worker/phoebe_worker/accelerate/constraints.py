@@ -32,8 +32,8 @@ _RUN_KEYS = {"uniqueid", "skip_kwargs_checks", "run_constraints"}
 _FLOAT_PARAMETER = phoebe_parameters.FloatParameter
 
 
-class _NotPlain(Exception):
-    """The expression is one that PHOEBE itself shall evaluate."""
+class _Unsupported(Exception):
+    """PHOEBE must evaluate this expression itself."""
 
 
 @patch(
@@ -68,13 +68,13 @@ def get_result(
 ) -> Any:
     if t is None and not use_distribution and not phoebe_parameters._use_sympy:
         try:
-            return _result(self)
+            return _evaluate(self)
         except Exception:
             pass
     return original(_RESULT)(self, t, use_distribution, suppress_error, distribution_uniqueids)
 
 
-def _result(constraint: Any) -> Any:
+def _evaluate(constraint: Any) -> Any:
     variables = constraint._vars + constraint._addl_vars
     _merge_variables(constraint)
     if _needs_functions(constraint._value):
@@ -88,7 +88,7 @@ def _result(constraint: Any) -> Any:
 
 
 def _merge_variables(constraint: Any) -> None:
-    """PHOEBE joins the two cached sets, in place, whenever it looks for the constrained one."""
+    """Merge the two cached sets in place, as PHOEBE does to find the constrained Parameter."""
     cached = constraint._var_params is not None and constraint._addl_var_params is not None
     if constraint._addl_vars or not cached:
         known = constraint.vars._params
@@ -105,20 +105,20 @@ def _needs_functions(expression: str) -> bool:
 
 
 def _evaluate_with_functions(constraint: Any, variables: list[Any]) -> Any:
-    """The text of the expression, with numbers for its variables, as Python."""
+    """Replace the variables by numbers in the text, and evaluate it as Python."""
     text = constraint._value
     if "{" in text or "}" in text:
-        raise _NotPlain
+        raise _Unsupported
     for variable in variables:
         label = variable._safe_label
         if len(label) != _UNIQUEID_LENGTH:
-            raise _NotPlain
+            raise _Unsupported
         if label in text:
             text = text.replace(label, format(_number(constraint, variable, as_list=True)))
     functions = {name: getattr(builtin, name) for name in _BUILTIN + _MATH}
     value = eval(text, phoebe_parameters.__dict__, functions)
     if value is None:
-        raise _NotPlain
+        raise _Unsupported
     try:
         return float(value)
     except TypeError:
@@ -126,12 +126,12 @@ def _evaluate_with_functions(constraint: Any, variables: list[Any]) -> Any:
 
 
 def _evaluate_arithmetic(constraint: Any, variables: list[Any]) -> Any:
-    """Arithmetic alone: it is evaluated with the numbers as variables, and so works on arrays."""
+    """Evaluate arithmetic with the numbers as variables, which may be arrays."""
     numbers = {v._safe_label: _number(constraint, v, as_list=False) for v in variables}
     for variable in constraint._vars:
         number = numbers[variable._safe_label]
         if isinstance(number, np.ndarray | list) or number is None or isinstance(number, str):
-            raise _NotPlain
+            raise _Unsupported
     return eval(_compiled(constraint._value), numbers)
 
 
@@ -141,7 +141,7 @@ def _compiled(expression: str) -> Any:
 
 
 def _number(constraint: Any, variable: Any, *, as_list: bool) -> Any:
-    """A variable's value in SI or solar units; text in quotes; anything else as it is."""
+    """A variable's value in SI or solar units. Text is quoted; other values are unchanged."""
     parameter = _parameter(variable)
     if not isinstance(parameter, _FLOAT_PARAMETER):
         value = parameter.get_value()
@@ -160,7 +160,7 @@ def _number(constraint: Any, variable: Any, *, as_list: bool) -> Any:
 
 
 def _parameter(variable: Any) -> Any:
-    """The Parameter of a variable; what was found before is good while it is in the Bundle."""
+    """The Parameter of a variable. The cached one is valid while it is in the Bundle."""
     parameter = variable._parameter
     if (
         parameter is None
@@ -178,7 +178,7 @@ _SCALES_MAX = 4096
 
 
 def _scale(unit: Any, to_system: Callable[[Any], float]) -> float:
-    """A unit's factor into a system. To compare units is slow, so that objects are remembered."""
+    """A unit's factor into a system, cached by the unit's identity: comparing units is slow."""
     known = _scales.get((id(unit), to_system))
     if known is None:
         if len(_scales) >= _SCALES_MAX:
@@ -206,8 +206,8 @@ _names: ContextVar[dict[str, str] | None] = ContextVar("names", default=None)
 
 @patch(
     _LABEL,
-    reason="it searched the Bundle for a Parameter that the variable knows already",
-    equal_because="a known Parameter is used only while it is in the Bundle under the same id",
+    reason="it searched the Bundle for a Parameter that the variable has cached",
+    equal_because="a cached Parameter is used only while it is in the Bundle under the same id",
     checked_with=("2.5.4",),
     guards=sources(
         _LABEL,
@@ -230,9 +230,9 @@ def update_user_label(self: Any) -> None:
 
 @patch(
     _TO_JSON,
-    reason="writing the constraints asked for the same few unique names hundreds of times",
-    equal_because="PHOEBE's own function runs; names cannot change while it does, and are "
-    "forgotten when it ends",
+    reason="it computed the same few unique names hundreds of times",
+    equal_because="PHOEBE's own function runs; names cannot change meanwhile, and the cache ends "
+    "with it",
     checked_with=("2.5.4",),
     guards=sources(
         _TO_JSON,
@@ -250,10 +250,9 @@ def to_json(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 @patch(
     _RUN,
-    reason="for messages that nobody reads it looked up three unique names in every run of every "
-    "constraint",
-    equal_because="the same steps without the messages; with debug messages on, and after an "
-    "error, PHOEBE's own runs",
+    reason="for debug messages it looked up three unique names in every run of a constraint",
+    equal_because="the same steps without the messages; PHOEBE's own runs with debug messages on "
+    "and after an error",
     checked_with=("2.5.4",),
     guards=sources(
         _RUN,
@@ -284,7 +283,7 @@ def run_constraint(
 
 
 def _find(bundle: Any, uniqueid: Any) -> tuple[Any, Any] | None:
-    """The constraint with that id and the Parameter that it sets, where each is just one."""
+    """The constraint with that id and the Parameter that it sets, if both are unique."""
     if type(uniqueid) is not str or "[" in uniqueid or "]" in uniqueid:
         return None
     constraints = [
@@ -309,7 +308,7 @@ def _find(bundle: Any, uniqueid: Any) -> tuple[Any, Any] | None:
 def _set_failed(
     bundle: Any, constraint: Any, constrained: Any, error: Exception, suppress_error: bool
 ) -> None:
-    """PHOEBE remembers a constraint whose result cannot be set, and tells of it once."""
+    """Record a constraint whose result cannot be set, and log it once, as PHOEBE does."""
     new = constraint.uniqueid not in bundle._failed_constraints
     if new:
         bundle._failed_constraints.append(constraint.uniqueid)

@@ -1,4 +1,4 @@
-"""Finding Parameters: match tags and twig first, ask for visibility last."""
+"""Finds Parameters: matches tags and twig first, and evaluates visibility last."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .parameter_sets import new_set
 from .registry import original, patch
 from .sources import sources
 from .tags import PLAIN_FIELDS, pieces_of, twig_of
-from .visibility import is_harmless
+from .visibility import evaluation_cannot_fail
 
 _MODULE = "phoebe.parameters.parameters"
 _TARGET = f"{_MODULE}:ParameterSet.filter_or_get"
@@ -41,8 +41,8 @@ Parameters = list[Any]
     reason="it evaluated the visibility of every Parameter, each by a search of its own, before "
     "it looked at the twig, and read every tag through a property",
     equal_because="tags, twig, `_default`, visibility, advanced and single are filters that do not "
-    "depend on each other, so their order is free; a `visible_if` that is not one of PHOEBE's own "
-    "is still evaluated where PHOEBE evaluates it, since it may fail",
+    "depend on each other, so their order is free; a `visible_if` that PHOEBE's source does not "
+    "have may fail, so it is evaluated where PHOEBE evaluates it",
     checked_with=("2.5.4",),
     guards=sources(
         _TARGET,
@@ -57,6 +57,7 @@ Parameters = list[Any]
         f"{_MODULE}:Parameter.kind",
         f"{_MODULE}:Parameter.uniqueid",
         f"{_MODULE}:Parameter.is_visible",
+        f"{_MODULE}:Parameter._is_visible",
         f"{_MODULE}:ConstraintParameter.is_visible",
     ),
 )
@@ -95,7 +96,7 @@ def filter_or_get(
             parameters = match_tag(self, parameters, key, wanted)
     if check_default:
         parameters = without_defaults(parameters)
-    if check_visible and not all(map(is_harmless, parameters)):
+    if check_visible and not all(map(evaluation_cannot_fail, parameters)):
         parameters = [p for p in parameters if p.is_visible]
         check_visible = False
 
@@ -143,11 +144,11 @@ def match_tag(owner: Any, parameters: Parameters, key: str, wanted: Any) -> Para
                 return _match_any(parameters, attribute, wanted)
             if key != "kind" and all(type(getattr(p, attribute)) in _TEXT for p in parameters):
                 return _match_patterns(parameters, attribute, wanted)
-    return _match_as_phoebe(owner, parameters, key, wanted)
+    return _match_any_type(owner, parameters, key, wanted)
 
 
 def _match_text(parameters: Parameters, attribute: str, wanted: str) -> Parameters:
-    """Written out for the tags that are asked for most: an attribute by name is read faster."""
+    """The frequent tags are written out, because direct attribute access is faster."""
     if attribute == "_qualifier":
         return [p for p in parameters if p._qualifier == wanted]
     if attribute == "_context":
@@ -170,7 +171,7 @@ def _match_any(parameters: Parameters, attribute: str, wanted: list[str]) -> Par
 
 
 def _match_patterns(parameters: Parameters, attribute: str, wanted: list[str]) -> Parameters:
-    """Text that one of the patterns describes; `*` and `?` are wildcards."""
+    """The Parameters whose tag matches one of the patterns; `*` and `?` are wildcards."""
     matches = [_matcher(each) for each in wanted]
     return [
         p
@@ -181,14 +182,14 @@ def _match_patterns(parameters: Parameters, attribute: str, wanted: list[str]) -
 
 @lru_cache(maxsize=1024)
 def _matcher(pattern: str) -> Callable[[str], Any]:
-    """Whether PHOEBE takes a text to be described by the pattern."""
+    """A function that matches a text with the pattern as PHOEBE does."""
     if _WILDCARDS.search(pattern) is None:
         return pattern.__eq__
     return re.compile(fnmatch.translate(pattern)).match
 
 
 def _match_kinds(parameters: Parameters, wanted: tuple[str, ...]) -> Parameters:
-    """Kinds match without regard to case."""
+    """Kinds match in any case."""
     lower = tuple(each.lower() for each in wanted)
     return [
         p
@@ -197,8 +198,8 @@ def _match_kinds(parameters: Parameters, wanted: tuple[str, ...]) -> Parameters:
     ]
 
 
-def _match_as_phoebe(owner: Any, parameters: Parameters, key: str, wanted: Any) -> Parameters:
-    """PHOEBE's own expression, for wildcards, times, values and whatever else."""
+def _match_any_type(owner: Any, parameters: Parameters, key: str, wanted: Any) -> Parameters:
+    """PHOEBE's own expression, for wildcards, times and values of any type."""
     many = isinstance(wanted, list)
     none_wanted = many and None in wanted
     matched = []
@@ -209,8 +210,8 @@ def _match_as_phoebe(owner: Any, parameters: Parameters, key: str, wanted: Any) 
         if (
             tag is wanted
             or (many and tag in wanted)
-            or (many and np.any([_like(tag, each) for each in wanted]))
-            or (isinstance(wanted, str) and isinstance(tag, str) and _like(tag, wanted))
+            or (many and np.any([_tag_matches(tag, each) for each in wanted]))
+            or (isinstance(wanted, str) and isinstance(tag, str) and _tag_matches(tag, wanted))
             or (key == "kind" and isinstance(wanted, str) and tag.lower() == wanted.lower())
             or (
                 key == "kind"
@@ -223,14 +224,14 @@ def _match_as_phoebe(owner: Any, parameters: Parameters, key: str, wanted: Any) 
     return matched
 
 
-def _like(tag: Any, pattern: Any) -> bool:
+def _tag_matches(tag: Any, pattern: Any) -> bool:
     if isinstance(pattern, str) and ("*" in pattern or "?" in pattern):
         return fnmatch.fnmatch(tag, pattern)
     return pattern == tag
 
 
 def _time_of(owner: Any, text: Any) -> Any:
-    """A time given as a number, or as the twig of a Parameter that holds one."""
+    """A time, given as a number or as the twig of a Parameter."""
     try:
         return float(text)
     except ValueError:
@@ -245,7 +246,7 @@ def _is_default(tag: Any) -> bool:
 
 
 def without_defaults(parameters: Parameters) -> Parameters:
-    """Without those that only wait to be copied for new components, datasets or features."""
+    """Without the templates for new components, datasets and features."""
     return [
         p
         for p in parameters
@@ -254,7 +255,7 @@ def without_defaults(parameters: Parameters) -> Parameters:
 
 
 def _parse_twig(twig: str) -> tuple[str | None, int | None, list[str]]:
-    """The method that a twig such as "unit@period" calls, the index it has, and its pieces."""
+    """The method that a twig such as "unit@period" calls, its index, and its pieces."""
     twig, index = phoebe_parameters._extract_index_from_string(twig)
     pieces = twig.split("@")
     method = _METHODS.get(pieces[0])
@@ -264,7 +265,7 @@ def _parse_twig(twig: str) -> tuple[str | None, int | None, list[str]]:
 
 
 def match_twig_piece(parameters: Parameters, piece: str, index: int | None) -> Parameters:
-    """The Parameters that have the piece in their twig, or whose whole twig it describes."""
+    """The Parameters with the piece in their twig, or whose complete twig it matches."""
     if index is None and _WILDCARDS.search(piece) is None:
         return [p for p in parameters if p._qualifier == piece or piece in pieces_of(p)]
     indexed = f"{piece}[{index}]"
@@ -281,14 +282,14 @@ def match_twig_piece(parameters: Parameters, piece: str, index: int | None) -> P
 def _filter_of(
     owner: Any, found: Any, twig: str | None, pieces: list[str] | None, kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """What the new set remembers of how it was made."""
-    remembered: dict[str, Any] = owner._filter.copy()
+    """The filter of the new set."""
+    filters: dict[str, Any] = owner._filter.copy()
     for key, value in kwargs.items():
         if key in _FIELDS_FILTER:
-            remembered[key] = value
+            filters[key] = value
     if pieces is not None:
         for field in _FIELDS_TWIG:
             tag = found.__dict__[f"_{field}"]
             if tag in pieces:
-                remembered[field] = tag
-    return remembered
+                filters[field] = tag
+    return filters

@@ -1,4 +1,4 @@
-"""Making a ParameterSet: the list of its Parameters and the tags that all of them share."""
+"""Creates ParameterSets: the list of Parameters and the tags that all of them share."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _set_meta(self: Any) -> None:
 @patch(
     f"{_MODULE}:ParameterSet._options_for_tag",
     reason="it read the tag of every Parameter through a property and searched a list for it",
-    equal_because="values in the order of their first appearance, None left out",
+    equal_because="values in the order of their first appearance, without None",
     checked_with=("2.5.4",),
     guards=sources(
         f"{_MODULE}:ParameterSet._options_for_tag",
@@ -104,7 +104,7 @@ def new_set(parameters: list[Any]) -> Any:
 
 
 def fill(parameter_set: Any, parameters: list[Any]) -> None:
-    """Give a set the attributes that PHOEBE's __init__ gives it."""
+    """Set the attributes that PHOEBE's __init__ sets."""
     attributes = parameter_set.__dict__
     attributes["_bundle"] = None
     attributes["_filter"] = {}
@@ -129,13 +129,13 @@ def set_shared_tags(parameter_set: Any, parameters: list[Any]) -> None:
                 timed = column.count(None) < len(column)
             else:
                 attributes[attribute] = _only_value(column)
-    if timed:  # PHOEBE compares times as the text that it shows
+    if timed:  # PHOEBE compares times in their printed form
         times = {p.time for p in parameters if p._time is not None}
         attributes["_time"] = times.pop() if len(times) == 1 else None
 
 
 def _only_value(values: tuple[Any, ...]) -> Any:
-    """The one value among those that are not None; None where there are several, or none."""
+    """The one value that is not None; None if there are several or none."""
     try:
         distinct = set(values)
     except TypeError:

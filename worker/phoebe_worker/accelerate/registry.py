@@ -1,7 +1,7 @@
-"""The table of patches, and how they are put in place and taken away again.
+"""The table of patches, and functions that install and uninstall them.
 
-A patch is put in place only where the source code of every function it relies on is, to the
-letter, the one it was written for. This module knows nothing of what a patch does.
+A patch is installed only if the source code of every function that it relies on is exactly the one
+that it was written for. This module does not depend on the content of a patch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OFF = {"0", "false", "no", "off"}
 
 @dataclass(slots=True)
 class Patch:
-    """One replacement. `guards` maps each function relied on to the SHA-256 of its source."""
+    """One replacement. `guards` maps each required function to the SHA-256 of its source."""
 
     target: str
     reason: str
@@ -35,7 +35,7 @@ class Patch:
         return self.original is not None
 
     def stale(self) -> list[str]:
-        """The functions whose source is not the one that this patch was written for."""
+        """The functions whose source differs from the one that this patch was written for."""
         return [name for name, digest in self.guards.items() if source_digest(name) != digest]
 
 
@@ -46,7 +46,7 @@ def patch(
     target: str, *, reason: str, equal_because: str, checked_with: tuple[str, ...],
     guards: dict[str, str],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Enter a function into the table as the replacement of `target`, "module:attribute.path"."""
+    """Register a function as the replacement of `target`, "module:attribute.path"."""
 
     def enter(replacement: Callable[..., Any]) -> Callable[..., Any]:
         if target not in guards:
@@ -58,12 +58,12 @@ def patch(
 
 
 def enabled() -> bool:
-    """Whether the environment allows patches; it does unless it says otherwise."""
+    """Whether the environment permits patches, which is the default."""
     return os.environ.get(SWITCH, "").strip().lower() not in _OFF
 
 
 def install(log: Callable[[str], None] = print) -> list[str]:
-    """Put every patch in place whose guards hold; gives the targets of those that stay off."""
+    """Install every patch whose guards match; returns the targets of the others."""
     off = []
     fitting = []
     for each in PATCHES:
@@ -78,12 +78,12 @@ def install(log: Callable[[str], None] = print) -> list[str]:
     for each in fitting:
         owner, name = _resolve(each.target)
         each.original = inspect.getattr_static(owner, name)
-        setattr(owner, name, _like(each.original, each.replacement))
+        setattr(owner, name, _wrap_like(each.original, each.replacement))
     return off
 
 
 def uninstall() -> None:
-    """Give PHOEBE its own functions back."""
+    """Restore PHOEBE's functions."""
     for each in PATCHES:
         if each.installed:
             owner, name = _resolve(each.target)
@@ -92,7 +92,7 @@ def uninstall() -> None:
 
 
 def original(target: str) -> Callable[..., Any]:
-    """PHOEBE's own function, whether or not a patch is in its place."""
+    """PHOEBE's own function, even while a patch replaces it."""
     for each in PATCHES:
         if each.target == target and each.installed:
             return _function(each.original)
@@ -101,7 +101,7 @@ def original(target: str) -> Callable[..., Any]:
 
 
 def source_digest(target: str) -> str | None:
-    """SHA-256 of the source code of a function or property; None where there is no such thing."""
+    """SHA-256 of the source code of a function or property; None if it does not exist."""
     try:
         return hashlib.sha256(inspect.getsource(original(target)).encode()).hexdigest()
     except (ImportError, AttributeError, OSError, TypeError):
@@ -124,8 +124,8 @@ def _function(attribute: Any) -> Any:
     return attribute.fget if isinstance(attribute, property) else attribute
 
 
-def _like(attribute: Any, replacement: Callable[..., Any]) -> Any:
-    """The replacement as what the attribute is: a property, a class method or a plain function."""
+def _wrap_like(attribute: Any, replacement: Callable[..., Any]) -> Any:
+    """Wrap the replacement as a property, class method or function, like the attribute."""
     if isinstance(attribute, classmethod):
         return classmethod(replacement)
     return property(replacement) if isinstance(attribute, property) else replacement

@@ -1,4 +1,4 @@
-"""The largest star that fits into its Roche lobe: the one expensive constraint."""
+"""The critical radius of a star in its Roche lobe: the most expensive constraint."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .sources import sources
 
 _REQUIV = "phoebe.distortions.roche:roche_misaligned_critical_requiv"
 _REQUIV_L1 = "phoebe.constraints.builtin:requiv_L1"
-_REMEMBERED_MAX = 1024
+_CACHE_MAX = 1024
 _volumes: dict[bytes, float] = {}
 
 
 @patch(
     _REQUIV,
-    reason="it takes milliseconds, and most changes of a Bundle ask it again for the same orbit",
-    equal_because="the volume depends on six numbers alone, and is remembered by their exact bits",
+    reason="it takes milliseconds, and most changes of a Bundle compute it for the same orbit",
+    equal_because="the volume depends on six numbers alone, and is cached by their exact bits",
     checked_with=("2.5.4",),
     guards=sources(_REQUIV),
 )
@@ -36,7 +36,7 @@ def roche_misaligned_critical_requiv(q: Any, F: Any, d: Any, s: Any, scale: Any 
     volume = _volumes.get(key)
     if volume is None:
         volume = libphoebe.roche_misaligned_critical_volume(q, F, d, s)
-        if len(_volumes) >= _REMEMBERED_MAX:
+        if len(_volumes) >= _CACHE_MAX:
             _volumes.clear()
         _volumes[key] = volume
     # The order of PHOEBE's operations, for the same last bit.
@@ -45,8 +45,8 @@ def roche_misaligned_critical_requiv(q: Any, F: Any, d: Any, s: Any, scale: Any 
 
 @patch(
     _REQUIV_L1,
-    reason="a message that nobody reads cost more than the arithmetic",
-    equal_because="the same steps without the message; with debug messages on, PHOEBE's own runs",
+    reason="a debug message took longer than the arithmetic",
+    equal_because="the same steps without the message; PHOEBE's own runs with debug messages on",
     checked_with=("2.5.4",),
     guards=sources(_REQUIV_L1),
 )

@@ -1,4 +1,4 @@
-"""Which source code the patches here were written for: SHA-256 of each of PHOEBE's functions.
+"""SHA-256 of the functions of PHOEBE that the patches were written for.
 
 `python -m phoebe_worker.accelerate` prints the table for the PHOEBE that is installed.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 def sources(*names: str) -> dict[str, str]:
-    """The guards of a patch that relies on these functions."""
+    """The guards for these functions."""
     return {name: DIGESTS.get(name, "") for name in names}
 
 
@@ -69,9 +69,6 @@ DIGESTS = {
     "phoebe.parameters.parameters:Parameter.dataset": (
         "ceabe0aa17ff21df74fb2620afe5023a0644ee3266805323b8a1684fcb28a6a1"
     ),
-    "phoebe.parameters.parameters:Parameter.get_meta": (
-        "0fb26c48a8117ffc6ad7febe754522dde8c0c83605f014e622cea20846bb7f13"
-    ),
     "phoebe.parameters.parameters:Parameter.is_visible": (
         "a433d1e9cd8ecd58afd83c080fb69a3935aece643ac83b97610dbe57ce97f5e2"
     ),
@@ -119,9 +116,6 @@ DIGESTS = {
     ),
     "phoebe.parameters.parameters:ParameterSet.filter_or_get": (
         "aee068d5c57d95319121d67e6a0852f0b8b0543a5b1630c4cebd0c1266e7aa34"
-    ),
-    "phoebe.parameters.parameters:ParameterSet.get": (
-        "0e219686eed00bcbdf28e983f12ea60da6699362c6d31a49546451d761f09a88"
     ),
     "phoebe.parameters.parameters:ParameterSet.get_quantity": (
         "d699284f13ac06560f3fbf44717dfe4df8d86870dc04a69c035247511b8e19d6"

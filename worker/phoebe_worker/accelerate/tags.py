@@ -1,7 +1,7 @@
-"""A Parameter's tags in one step, and the twig that they spell.
+"""Reads all tags of a Parameter in one step, and builds its twig.
 
-PHOEBE reads every tag through a property; here one C call reads all. What is remembered is
-remembered by the tags themselves, so that it cannot become wrong.
+PHOEBE reads every tag through a property; here one C call reads all. Twigs are cached by the tags,
+so the cache cannot become outdated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ATTRIBUTES = tuple(f"_{name}" for name in FIELDS)
 read_tags = attrgetter(*ATTRIBUTES)
 read_plain_tags = attrgetter(*ATTRIBUTES[1:])
 
-_REMEMBERED_MAX = 20_000
+_CACHE_MAX = 20_000
 _twigs: dict[tuple[Any, ...], str] = {}
 _pieces: dict[tuple[Any, ...], frozenset[str]] = {}
 
@@ -34,17 +34,17 @@ def twig_of(parameter: Any) -> str:
         return _twigs[tags]
     except KeyError:
         twig = "@".join([tag for tag in tags if tag is not None])
-        if len(_twigs) >= _REMEMBERED_MAX:
+        if len(_twigs) >= _CACHE_MAX:
             _twigs.clear()
         if all(tag is None or type(tag) is str for tag in tags):
             _twigs[tags] = twig
         return twig
-    except TypeError:  # an unhashable tag: as PHOEBE, which fails on joining it
+    except TypeError:  # an unhashable tag: fails like PHOEBE
         return "@".join([tag for tag in tags if tag is not None])
 
 
 def pieces_of(parameter: Any) -> frozenset[str]:
-    """What the twig has between its "@"."""
+    """The parts of the twig between its "@"."""
     if parameter._time is not None:
         return frozenset(twig_of(parameter).split("@"))
     tags = read_plain_tags(parameter)
@@ -52,7 +52,7 @@ def pieces_of(parameter: Any) -> frozenset[str]:
         return _pieces[tags]
     except (KeyError, TypeError):
         pieces = frozenset(twig_of(parameter).split("@"))
-        if len(_pieces) >= _REMEMBERED_MAX:
+        if len(_pieces) >= _CACHE_MAX:
             _pieces.clear()
         if all(tag is None or type(tag) is str for tag in tags):
             _pieces[tags] = pieces

@@ -1,7 +1,9 @@
-"""The names of Parameters: the full twig, and the shortest that is unique."""
+"""The names of Parameters: the twig, the shortest unique twig, and new unique ids."""
 
 from __future__ import annotations
 
+import os
+import string
 from typing import Any
 
 from phoebe.parameters import parameters as phoebe_parameters
@@ -13,6 +15,9 @@ from .tags import FIELDS, twig_of
 
 _MODULE = "phoebe.parameters.parameters"
 _UNIQUETAGS = f"{_MODULE}:ParameterSet._uniquetags"
+_UNIQUEID = f"{_MODULE}:_uniqueid"
+_LETTERS = string.ascii_uppercase + string.ascii_lowercase
+_EVEN = 256 // len(_LETTERS) * len(_LETTERS)  # bytes below map evenly to letters
 Parameter = phoebe_parameters.Parameter
 
 
@@ -20,7 +25,7 @@ Parameter = phoebe_parameters.Parameter
     f"{_MODULE}:Parameter.twig",
     reason="it read each of 15 tags twice through a property, and is read for every Parameter of "
     "a Bundle to match one twig",
-    equal_because="the text depends on the tags alone, and it is remembered by the tags",
+    equal_because="the text depends on the tags alone, and is cached by the tags",
     checked_with=("2.5.4",),
     guards=sources(
         f"{_MODULE}:Parameter.twig",
@@ -36,8 +41,8 @@ def twig(self: Any) -> str:
     _UNIQUETAGS,
     reason="it searched the whole Bundle up to 30 times for one name; every constraint asks for "
     "the names of all its variables whenever it is read or run",
-    equal_because="each search is the one before with one tag more or less, so that it can go on "
-    "from the few Parameters that have the same qualifier and context",
+    equal_because="all searches have the same qualifier and context, so that they can start from "
+    "the few Parameters that match these",
     checked_with=("2.5.4",),
     guards=sources(
         _UNIQUETAGS,
@@ -52,8 +57,8 @@ def _uniquetags(
     self: Any, param_or_twig: Any, force_levels: list[str] = ["qualifier"],  # noqa: B006
     exclude_levels: list[str] = [],  # noqa: B006
 ) -> dict[str, Any]:
-    usual = set(force_levels) <= {"qualifier", "context"}
-    if not (usual and isinstance(param_or_twig, Parameter)):
+    supported = set(force_levels) <= {"qualifier", "context"}
+    if not (supported and isinstance(param_or_twig, Parameter)):
         return original(_UNIQUETAGS)(self, param_or_twig, force_levels, exclude_levels)
     if "context" not in force_levels:
         force_levels.append("context")  # PHOEBE alters its argument, and its default
@@ -73,7 +78,7 @@ def _uniquetags(
         if found_count < count_before:
             count_before = found_count
         else:
-            tags[field] = None  # it did not help
+            tags[field] = None  # it excludes no Parameter
     if found_count != 1:
         return {k: v for k, v in param_or_twig.tags.items() if len(k)}
 
@@ -89,7 +94,7 @@ def _uniquetags(
 
 
 class _Search:
-    """Counts what `filter(check_visible=False, **tags)` finds, from what always matches."""
+    """Counts the results of `filter(check_visible=False, **tags)`, for fixed forced tags."""
 
     def __init__(self, owner: Any, forced: dict[str, Any]) -> None:
         self._owner = owner
@@ -99,7 +104,7 @@ class _Search:
         for field, tag in forced.items():
             if tag is not None:
                 self._candidates = match_tag(owner, self._candidates, field, tag)
-        self._proper = without_defaults(self._candidates)
+        self._without_defaults = without_defaults(self._candidates)
 
     def count(self, tags: dict[str, Any]) -> int:
         hides_default = (
@@ -107,8 +112,22 @@ class _Search:
             and tags.get("component") != "_default"
             and tags.get("dataset") != "_default"
         )
-        found = self._proper if hides_default else self._candidates
+        found = self._without_defaults if hides_default else self._candidates
         for field, tag in tags.items():
             if tag is not None and field not in self._forced:
                 found = match_tag(self._owner, found, field, tag)
         return len(found)
+
+
+@patch(
+    _UNIQUEID,
+    reason="for each of 30 letters it created a generator and called the kernel",
+    equal_because="equally likely letters of the same alphabet, from the same kernel source",
+    checked_with=("2.5.4",),
+    guards=sources(_UNIQUEID),
+)
+def _uniqueid(n: int = 30) -> str:
+    letters = ""
+    while len(letters) < n:
+        letters += "".join(_LETTERS[b % len(_LETTERS)] for b in os.urandom(2 * n) if b < _EVEN)
+    return letters[:n]

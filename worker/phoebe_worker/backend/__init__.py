@@ -1,8 +1,7 @@
-"""The serial part of PHOEBE's own backend, made faster without another result.
+"""Faster replacements for the serial part of PHOEBE's own backend, with equal results.
 
-Each patch, entered into the table of `accelerate`, replaces one function with one that computes the
-same numbers with less work: without columns that nobody reads, without copies of copies, without
-asking twice.
+Each patch in the table of `accelerate` replaces one function. The replacements avoid unused
+columns, repeated copies and repeated computations.
 """
 
 from . import interpolation, meshes, surfaces, synthetics

@@ -1,9 +1,8 @@
-"""Meshes: placed in orbit at every frame without computing columns that nobody reads.
+"""Places meshes in orbit at every frame without computing unused columns.
 
-PHOEBE makes a mesh from another by evaluating every column of the first, also those that are
-computed on the fly and cannot be set, and copies in between with `deepcopy`. Here the arrays are
-handed on directly. Every mesh gets columns of its own, and copies stay copies: features are free
-to alter them.
+PHOEBE makes a mesh from another by evaluating every column of the first, even those that cannot be
+set, and copies with `deepcopy` in between. Here the arrays are passed on directly. Every mesh has
+columns of its own, and copies remain independent, because features may alter them.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ _PLAIN = frozenset({type(None), bool, int, float, str, np.float64})
 @patch(
     _COPY,
     reason="deepcopy takes a millisecond for a few arrays",
-    equal_because="each array and column is copied, and anything unusual goes to PHOEBE",
+    equal_because="each array and column is copied; PHOEBE copies anything unusual",
     checked_with=("2.5.4",),
     guards={_COPY: "2a15561e583c9de68790becd0d6d52b3701393c7dff0af363dfda698c8e51f2b"},
 )
 def copy_mesh(self: Any) -> Any:
-    """ProtoMesh.copy: a deep copy, attribute by attribute; PHOEBE's own for what is unusual."""
+    """ProtoMesh.copy: a deep copy by attribute; PHOEBE's own for unusual attributes."""
     new: Any = object.__new__(type(self))
     attributes = vars(new)
     column_class = _column_class()
@@ -68,7 +67,7 @@ def copy_mesh(self: Any) -> Any:
 )
 def scaled_from_proto(cls: type, proto_mesh: Any, scale: float) -> Any:
     """ScaledProtoMesh.from_proto."""
-    mesh = _adopt(cls, proto_mesh)
+    mesh = _mesh_from(cls, proto_mesh)
     mesh._copy_roche_values()
     mesh._scale_mesh(scale=scale)
     return mesh
@@ -92,20 +91,20 @@ def mesh_from_scaledproto(
     component_com_x: float | None = None,
 ) -> Any:
     """Mesh.from_scaledproto."""
-    mesh = _adopt(cls, scaledproto_mesh)
+    mesh = _mesh_from(cls, scaledproto_mesh)
     mesh._place_in_orbit(pos, vel, euler, euler_vel, rotation_vel, component_com_x)
     return mesh
 
 
 @patch(
     _GET_ITEM,
-    reason="columns were computed a first time only to see that they exist",
+    reason="columns were computed an additional time to see that they exist",
     equal_because="an attribute exists where it can be read",
     checked_with=("2.5.4",),
     guards={_GET_ITEM: "fbe24412105c7e61c960aa606e0ac7565ff5d6f5d8c6b39801f53c7ca266f0fd"},
 )
 def get_item(self: Any, key: Any) -> Any:
-    """ProtoMesh.__getitem__, without computing a column a first time to see that it exists."""
+    """ProtoMesh.__getitem__, without an additional computation to see that a column exists."""
     if isinstance(key, str):
         try:
             return getattr(self, key)
@@ -122,12 +121,12 @@ def get_item(self: Any, key: Any) -> Any:
 @patch(
     _SET_ITEM,
     reason="attributes were looked up three times",
-    equal_because="the same attribute is set, and what is new goes to PHOEBE",
+    equal_because="the same attribute is set; PHOEBE sets new ones",
     checked_with=("2.5.4",),
     guards={_SET_ITEM: "d28201f792408fa41d4ce8ba6de0ca99a7dc6f5c947bf92dcf0b6626da76b917"},
 )
 def set_item(self: Any, key: str, value: Any) -> None:
-    """ProtoMesh.__setitem__ of what the mesh has; PHOEBE's own for what is new."""
+    """ProtoMesh.__setitem__ of existing attributes; PHOEBE's own for new ones."""
     attributes = vars(self)
     name = f"_{key}"
     if name not in attributes:
@@ -140,13 +139,13 @@ def set_item(self: Any, key: str, value: Any) -> None:
 
 @patch(
     _EULER,
-    reason="a star asks for the same matrix some ten times at each frame",
+    reason="the same matrix is computed about ten times for each star and frame",
     equal_because="a function of three numbers",
     checked_with=("2.5.4",),
     guards={_EULER: "9bb2051b0f40305d7abc798cd0ffaae654cb22455495567ec76ece01f84da9f9"},
 )
 def euler_trans_matrix(etheta: Any, elongan: Any, eincl: Any) -> Any:
-    """euler_trans_matrix; a star asks for the same one some ten times at each frame."""
+    """euler_trans_matrix, cached."""
     try:
         return _euler_trans_matrix(etheta, elongan, eincl)
     except TypeError:  # unhashable: angles of many times at once
@@ -168,7 +167,7 @@ def _euler_trans_matrix(etheta: float, elongan: float, eincl: float) -> Any:
     guards={_AREAS: "9fdb5adb8f9d18c63cf74a8cc0d169405ed66edf17d58da5be325c55a7517876"},
 )
 def areas_si(self: Any) -> Any:
-    """ProtoMesh.areas_si: the same factor as a Quantity's conversion, without the Quantity."""
+    """ProtoMesh.areas_si: the factor of a Quantity's conversion, without the Quantity."""
     return None if self._areas is None else _square_metres() * self._areas
 
 
@@ -188,7 +187,7 @@ def _square_metres() -> float:
     guards={_ROCHE: "11a5afa2a7135a27a097653000c41155a389d31faf4fd91c6e83328c8ba8c790"},
 )
 def copy_roche_values(self: Any) -> None:
-    """ScaledProtoMesh._copy_roche_values; a star at rest needs no average of velocities."""
+    """ScaledProtoMesh._copy_roche_values, without the average of a star's zero velocities."""
     self._roche_vertices = self._vertices.copy()
     self._roche_centers = self._centers.copy()
     self._roche_tnormals = self._tnormals.copy()
@@ -206,7 +205,7 @@ def copy_roche_values(self: Any) -> None:
     guards={_AVERAGES: "016c34460be2871cf11dac2c988c6156fdd83c993124f8db0f003957a89a3365"},
 )
 def averages(self: Any) -> Any:
-    """ComputedColumn.averages; the average of zeros is known."""
+    """ComputedColumn.averages, without averaging zeros."""
     if not self.mesh._compute_at_vertices:
         return None
     vertices = self._vertices
@@ -236,7 +235,7 @@ def transform_velocity_array(
     return np.dot(np.asarray(array) + velocities, euler_trans_matrix(*euler).T) + np.asarray(vel)
 
 
-def _adopt(cls: Any, source: Any) -> Any:
+def _mesh_from(cls: Any, source: Any) -> Any:
     """A mesh of another class with the arrays of `source`, in columns of its own."""
     new: Any = object.__new__(cls)
     attributes, settable = vars(new), vars(source)
@@ -254,7 +253,7 @@ def _adopt(cls: Any, source: Any) -> Any:
 
 
 class _Plan:
-    """What a new mesh of class `cls` takes from one of class `source`, and what is its own."""
+    """The attributes that a mesh of class `cls` takes from one of class `source`, and its own."""
 
     def __init__(self, cls: type, source: type) -> None:
         empty, example = vars(cls()), source()

@@ -1,7 +1,7 @@
-"""Roche surfaces: potential and mesh of the same star are computed once.
+"""Caches the potentials and meshes of Roche surfaces.
 
 PHOEBE builds every star twice for one compute, for the passband luminosities and for the frames.
-Both are functions of a few numbers. A mesh is handed out as a copy.
+Potential and mesh are functions of a few numbers. Callers get a copy of the mesh.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MODULE = "phoebe.backend.universe"
 _MESH_ARGS = f"{_MODULE}:Star_roche.instantaneous_mesh_args"
 _DETACHED_MESH = f"{_MODULE}:Star_roche._build_mesh"
 _CONTACT_MESH = f"{_MODULE}:Star_roche_envelope_half._build_mesh"
-_REMEMBERED_MAX = 6
+_CACHE_MAX = 6
 
 _mesh_args: OrderedDict[Any, Any] = OrderedDict()
 _meshes: OrderedDict[Any, Any] = OrderedDict()
@@ -26,7 +26,7 @@ _meshes: OrderedDict[Any, Any] = OrderedDict()
 @patch(
     _MESH_ARGS,
     reason="the potential at a volume takes tens of ms, and each star is built twice",
-    equal_because="a function of a few numbers, remembered by their exact bits",
+    equal_because="a function of a few numbers, cached by their exact bits",
     checked_with=("2.5.4",),
     guards={_MESH_ARGS: "ea289ff3d6f239fcd037592974d83f24f7c434d06e21a09b472412b20f04bfad"},
 )
@@ -39,14 +39,14 @@ def instantaneous_mesh_args(self: Any) -> Any:
             *numbers, direction, potential = _mesh_args[key]
             self.inst_vals["mesh_args"] = *numbers, direction.copy(), potential
         else:
-            _remember(_mesh_args, key, original(_MESH_ARGS)(self))
+            _store(_mesh_args, key, original(_MESH_ARGS)(self))
     return self.inst_vals["mesh_args"]
 
 
 @patch(
     _DETACHED_MESH,
     reason="each star is meshed twice for one compute",
-    equal_because="a function of a few numbers, remembered by their exact bits; arrays are copied",
+    equal_because="a function of a few numbers, cached by their exact bits; arrays are copied",
     checked_with=("2.5.4",),
     guards={_DETACHED_MESH: "5bd66e8d36fcd325030c33505357c0466fa1471b52a451cebe5dd36f0ea8a732"},
 )
@@ -58,7 +58,7 @@ def build_detached_mesh(self: Any, mesh_method: str, **kwargs: Any) -> Any:
 @patch(
     _CONTACT_MESH,
     reason="each envelope is meshed twice for one compute",
-    equal_because="a function of a few numbers, remembered by their exact bits; arrays are copied",
+    equal_because="a function of a few numbers, cached by their exact bits; arrays are copied",
     checked_with=("2.5.4",),
     guards={_CONTACT_MESH: "f0f872370d7197e7292afb7ebe5f82c143b4a6c0fbded956b9beb7015d273ec6"},
 )
@@ -74,7 +74,7 @@ def _build_mesh(target: str, star: Any, mesh_method: str, kwargs: dict[str, Any]
     settings = star.ntriangles, star.mesh_init_phi, star.sma
     key = target, _exactly(*star.instantaneous_mesh_args), _exactly(*settings)
     if key not in _meshes:
-        _remember(_meshes, key, build(star, mesh_method))
+        _store(_meshes, key, build(star, mesh_method))
     columns, scale = _meshes[key]
     return {
         name: value.copy() if isinstance(value, np.ndarray) else value
@@ -86,7 +86,7 @@ def _exactly(*numbers: Any) -> bytes:
     return b"".join(np.asarray(number, dtype=np.float64).tobytes() for number in numbers)
 
 
-def _remember(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+def _store(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:
     memory[key] = value
-    if len(memory) > _REMEMBERED_MAX:
+    if len(memory) > _CACHE_MAX:
         memory.popitem(last=False)

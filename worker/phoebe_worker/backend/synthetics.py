@@ -1,6 +1,6 @@
-"""Times in, synthetics out: the lists of what to compute and the filling of the results.
+"""Builds the lists of times to compute, and fills the synthetics with the results.
 
-PHOEBE looks every time up in a list of all times, and writes every value with two searches, two
+PHOEBE looks up every time in a list of all times, and writes every value with two searches, two
 Quantities and a copy of the whole array. Both grow with the square of the number of times.
 """
 
@@ -16,13 +16,13 @@ from ..accelerate.registry import original, patch
 _MODULE = "phoebe.backend.backends"
 _EXTRACT = f"{_MODULE}:_extract_from_bundle"
 _FILL = f"{_MODULE}:BaseBackend._fill_syns"
-_UNFILTERED = {"check_visible": False, "check_default": False}
+_NO_CHECKS = {"check_visible": False, "check_default": False}
 
 
 @patch(
     _EXTRACT,
     reason="each time was looked up in a list of all times",
-    equal_because="PHOEBE's own lists by dataset, gathered by time in the same order",
+    equal_because="PHOEBE's own lists by dataset, grouped by time in the same order",
     checked_with=("2.5.4",),
     guards={_EXTRACT: "75b682742f59b875a5999ec220d0f97ce78c04635ccc47b10f2439c0d6ba5330"},
 )
@@ -35,7 +35,7 @@ def extract_from_bundle(
     include_mesh: bool = True,
     **kwargs: Any,
 ) -> Any:
-    """_extract_from_bundle: PHOEBE's own lists by dataset, here sorted into times."""
+    """_extract_from_bundle: PHOEBE's own lists by dataset, grouped by time."""
     stock = original(_EXTRACT)
     infos, synthetics = stock(b, compute, dataset, times, False, include_mesh, **kwargs)
     if not by_time:
@@ -53,12 +53,12 @@ def extract_from_bundle(
 @patch(
     _FILL,
     reason="each value took two searches and a copy of its whole array",
-    equal_because="the same places and unit factors; what is no array element goes to PHOEBE",
+    equal_because="the same places and unit factors; PHOEBE fills what is no array element",
     checked_with=("2.5.4",),
     guards={_FILL: "14e3e9c4cc59ef9c2f1ac30d06813b1ea7042d823d4b72890d0ef6129197a76e"},
 )
 def fill_synthetics(self: Any, new_syns: Any, rpacketlists_per_worker: Any) -> Any:
-    """BaseBackend._fill_syns: values at a time are collected, and each array is written once."""
+    """BaseBackend._fill_syns: collects the values by time, and writes each array once."""
     stock = original(_FILL)
     columns: dict[Any, _Column | None] = {}
     others = []
@@ -83,7 +83,7 @@ _PLACE = ("dataset", "component", "kind", "qualifier")
 
 
 class _Column:
-    """An array of the synthetics, in which each element belongs to a time."""
+    """An array of the synthetics, with one element for each time."""
 
     def __init__(self, parameter: Any, times: Any) -> None:
         self._parameter = parameter
@@ -96,16 +96,16 @@ class _Column:
 
     @classmethod
     def find(cls, synthetics: Any, place: dict[str, Any]) -> _Column | None:
-        """None where values are not elements of an array (meshes, line profiles)."""
+        """The column; None if values are not elements of an array (meshes, line profiles)."""
         from phoebe.parameters import FloatArrayParameter
 
         here = [p for p in synthetics.to_list() if p.dataset == place["dataset"]]
         if any(parameter.time is not None for parameter in here):
             return None
-        parameter = synthetics.get_parameter(**place, **_UNFILTERED)
+        parameter = synthetics.get_parameter(**place, **_NO_CHECKS)
         if not isinstance(parameter, FloatArrayParameter):
             return None
-        times = synthetics.get_parameter(**{**place, "qualifier": "times"}, **_UNFILTERED)
+        times = synthetics.get_parameter(**{**place, "qualifier": "times"}, **_NO_CHECKS)
         return cls(parameter, times.get_value())
 
     def collect(self, time: float, value: Any) -> None:
@@ -122,7 +122,7 @@ class _Column:
         self._parameter.set_value(values, ignore_readonly=True)
 
     def _factor(self, unit: Any) -> Any:
-        """What a Quantity's conversion multiplies by."""
+        """The factor of a Quantity's conversion."""
         if unit not in self._factors:
             self._factors[unit] = (1.0 * unit).to(self._parameter.default_unit).value
         return self._factors[unit]

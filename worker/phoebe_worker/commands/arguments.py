@@ -1,7 +1,7 @@
-"""A command's fields as its function takes them.
+"""Converts the JSON fields of a command to the arguments of its function.
 
-PHOEBE writes arrays that follow a rule as objects, `{"nparray": "linspace", "start": 0, …}`. Some
-of its methods read them and others do not, so they become arrays here, for all commands alike.
+PHOEBE writes regular arrays as objects, `{"nparray": "linspace", "start": 0, …}`. Only some of its
+methods read them, so this module converts them for all commands.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _TYPE = "nparray"
 
 
 class Refused(ValueError):
-    """The arguments are wrong, and the command has changed nothing."""
+    """The arguments are invalid, and the command has changed nothing."""
 
 
 def decoded(value: Any) -> Any:
-    """The value with PHOEBE's arrays in the place of the objects that describe them.
+    """The value, with arrays in place of the objects that describe them.
 
-    Raises Refused for an object that describes none. Of a list only the first item tells
-    whether it holds objects, so that long lists of numbers cost nothing.
+    Raises Refused for an object that describes no array. Only the first item of a list decides
+    whether the list holds objects, so that long lists of numbers take no time.
     """
     if isinstance(value, dict):
         if _TYPE in value:
@@ -34,7 +34,7 @@ def decoded(value: Any) -> Any:
 
 
 def literal(value: Any) -> str:
-    """The value in Python, with the calls that make PHOEBE's arrays."""
+    """The value as Python source, with calls that create PHOEBE's arrays."""
     if isinstance(value, dict):
         if _TYPE in value:
             return f"phoebe.dependencies.nparray.from_dict({value!r})"
@@ -46,7 +46,7 @@ def literal(value: Any) -> str:
 
 
 def split_seed(fields: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
-    """The other fields, and the seed for the command's random numbers. Raises Refused."""
+    """The fields without `seed`, and the seed of the command's random numbers. Raises Refused."""
     others = dict(fields)
     seed = others.pop("seed", None)
     if seed is None:

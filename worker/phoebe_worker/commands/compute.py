@@ -1,4 +1,4 @@
-"""Long commands: forward models and solvers, and the shape in which clients get their results."""
+"""Long commands: forward models and solvers, and the format of their results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .statements import method
 
 @command("run_compute", kind="long", script=method("run_compute"))
 def run_compute(session: Session, /, **options: Any) -> dict[str, Any]:
-    """PHOEBE's run_compute; answers with the new model, dataset by dataset."""
+    """PHOEBE's run_compute; returns the new model by dataset."""
     new = session.bundle.run_compute(**options)
     label = new.model if new is not None else options.get("model", "latest")
     return {"model": models.answer(session.bundle, label)}
@@ -19,7 +19,7 @@ def run_compute(session: Session, /, **options: Any) -> dict[str, Any]:
 
 @command("run_solver", kind="long", script=method("run_solver"))
 def run_solver(session: Session, /, **options: Any) -> dict[str, Any]:
-    """PHOEBE's run_solver; answers with what was fitted, from where to where."""
+    """PHOEBE's run_solver; returns the fitted twigs, with initial and fitted values."""
     new = session.bundle.run_solver(**options)
     label = new.solution if new is not None else options.get("solution", "latest")
     solution = session.bundle.filter(context="solution", solution=label, check_visible=False)

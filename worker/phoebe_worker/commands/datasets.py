@@ -15,7 +15,7 @@ def add_dataset(session: Session, /, kind: str, **options: Any) -> dict[str, Any
     return {}
 
 
-def _script(arguments: Mapping[str, Any]) -> str:
+def _remove_script(arguments: Mapping[str, Any]) -> str:
     dataset = arguments.get("dataset")
     return (
         f"if {dataset!r} in b.datasets:\n"
@@ -25,9 +25,9 @@ def _script(arguments: Mapping[str, Any]) -> str:
     )
 
 
-@command("remove_dataset", kind="change", script=_script)
+@command("remove_dataset", kind="change", script=_remove_script)
 def remove_dataset(session: Session, /, dataset: str, **options: Any) -> dict[str, Any]:
-    """Remove a dataset with its models and the client's own parameters; unknown ones are none."""
+    """Remove a dataset with its models and the client's parameters. Ignores unknown datasets."""
     bundle = session.bundle
     if dataset in bundle.datasets:
         bundle.remove_dataset(dataset, **options)

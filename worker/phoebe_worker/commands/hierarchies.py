@@ -1,4 +1,4 @@
-"""The hierarchy: which stars and orbits make up the system, and which star is the primary."""
+"""Commands for the hierarchy: the stars and orbits of the system, and the primary star."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .statements import method
 _EXAMPLE = "orbit:binary(star:primary, star:secondary)"
 
 
-@command("set_hierarchy", kind="change", whole=True, script=method("set_hierarchy", "value"))
+@command("set_hierarchy", kind="change", atomic=True, script=method("set_hierarchy", "value"))
 def set_hierarchy(session: Session, /, value: str) -> dict[str, Any]:
-    """Change the hierarchy and the constraints that follow from it, or nothing.
+    """Change the hierarchy and the constraints that follow from it. Changes nothing on failure.
 
     `value` is PHOEBE's text, such as `orbit:binary(star:primary, star:secondary)`.
     """
@@ -34,7 +34,7 @@ def set_hierarchy(session: Session, /, value: str) -> dict[str, Any]:
 
 
 def _check(bundle: Any) -> None:
-    """PHOEBE takes any text; each component must be there, and once."""
+    """Check that each component exists and occurs once: PHOEBE accepts any text."""
     components = bundle.hierarchy.get_components()
     if not bundle.hierarchy.get_stars():
         raise ValueError("it has no star")

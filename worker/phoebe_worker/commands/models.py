@@ -1,7 +1,7 @@
-"""What `run_compute` answers: the computed values of a model, dataset by dataset.
+"""The result of `run_compute`: the computed values of a model by dataset.
 
-Everything that PHOEBE computed is there, for each component, but arrays over the elements of a
-mesh: where they are read stands in their place, since they may take hundreds of MB.
+The result has all values of each component, except arrays over the elements of a mesh, which may
+take hundreds of MB. It has their twigs instead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def answer(bundle: Any, label: str) -> dict[str, dict[str, Any]]:
 
 
 def _dataset(bundle: Any, name: str, parameters: list[Any]) -> dict[str, Any]:
-    """The values of one dataset: of the first component, of each star, of every component."""
+    """The values of one dataset, with those of each component."""
     kind = bundle.filter(dataset=name, context="dataset", check_visible=False).kind
     components = _components(bundle, name, [each for each in parameters if each.kind == kind])
     result = dict(components.pop(None, {}))
@@ -39,7 +39,7 @@ def _dataset(bundle: Any, name: str, parameters: list[Any]) -> dict[str, Any]:
             result.update(dict.fromkeys(older_names, rvs))
     if components:
         result["components"] = components
-    # Columns of meshes that belong to this dataset, such as `intensities@lc01`.
+    # Columns of meshes for this dataset, such as `intensities@lc01`.
     columns = [each for each in parameters if each.kind != kind]
     for other in dict.fromkeys(each.kind for each in columns):
         result[other] = {
@@ -64,9 +64,9 @@ def _components(bundle: Any, name: str, parameters: list[Any]) -> dict[str | Non
 
 
 def _values(parameters: list[Any]) -> dict[str, Any]:
-    """The values by qualifier. What PHOEBE keeps time by time is a list in the order of times."""
+    """The values by qualifier. Values with a time become lists in the order of times."""
     values = {
-        each.qualifier: _one_sample_flat(each.get_value())
+        each.qualifier: _flatten_single_sample(each.get_value())
         for each in parameters
         if each._time is None
     }
@@ -86,14 +86,14 @@ def _read(parameters: list[Any]) -> list[Any]:
 
 
 def _column(parameters: list[Any]) -> Any:
-    """Numbers, one a time; where they are read, if they are arrays over a mesh."""
+    """One number for each time; the twigs if the values are arrays over a mesh."""
     if np.ndim(parameters[0].get_value()) == 0:
         return _read(parameters)
     return {"twigs": [each.twig for each in parameters]}
 
 
 def _phases(bundle: Any, dataset: str, times: Any) -> Any:
-    """The phases that were asked for, where the model has exactly those; else from the times."""
+    """The requested phases if the model has exactly these; else computed from the times."""
     asked = bundle.filter(dataset=dataset, context="dataset", check_visible=False)
     phases = asked.filter(qualifier="compute_phases", check_visible=False).to_list()
     compute_times = asked.filter(qualifier="compute_times", check_visible=False).to_list()
@@ -102,6 +102,6 @@ def _phases(bundle: Any, dataset: str, times: Any) -> Any:
     return bundle.to_phase(times)
 
 
-def _one_sample_flat(values: Any) -> Any:
-    """A compute with a solution answers one row a sample; clients expect a single row flat."""
+def _flatten_single_sample(values: Any) -> Any:
+    """Flatten a single row: a compute with a solution returns one row for each sample."""
     return values[0] if np.ndim(values) == 2 and len(values) == 1 else values

@@ -1,6 +1,6 @@
-"""What else a system, a compute or a fit is made of: features, compute options, solvers, solutions.
+"""Commands for features, compute options, solvers and solutions.
 
-Each is PHOEBE's method of the same name.
+Each calls PHOEBE's method of the same name.
 """
 
 from __future__ import annotations
@@ -50,6 +50,6 @@ def remove_solver(session: Session, /, solver: str, **options: Any) -> dict[str,
 
 @command("adopt_solution", kind="change", script=method("adopt_solution", "solution"))
 def adopt_solution(session: Session, /, **options: Any) -> dict[str, Any]:
-    """Take the fitted values (or distributions) over; answers with what was taken over."""
+    """Adopt the fitted values or distributions; returns the adopted values by twig."""
     adopted = session.bundle.adopt_solution(**options)
     return {"adopted": {parameter.twig: parameter.get_value() for parameter in adopted.to_list()}}

@@ -1,4 +1,4 @@
-"""Reading, setting and attaching parameters.
+"""Commands that read, set and attach parameters.
 
 Filters are PHOEBE's own: `twig`, `uniqueid`, or any tags (`qualifier`, `component`, `context`, …),
 plus the keyword options of the PHOEBE method of the same name.
@@ -14,9 +14,9 @@ from .arguments import Refused
 from .registry import Session, command
 from .statements import keywords, method
 
-# Kinds of parameters that PHOEBE changes by a method of its own, with the command for it: setting
-# their value would leave out what else the method does.
-SET_OTHERWISE = {
+# Classes of parameters that PHOEBE changes by a specific method, with the command for it. To set
+# their value would omit the other effects of the method.
+COMMAND_BY_CLASS = {
     "HierarchyParameter": "set_hierarchy",
     "ConstraintParameter": "flip_constraint",
 }
@@ -32,7 +32,7 @@ def get_parameter(session: Session, /, **filters: Any) -> Any:
     parameter = session.bundle.get_parameter(**filters)
     fields = parameter.to_dict()
     if parameter.qualifier == "passband" and "choices" in fields:
-        # PHOEBE gives those of the time when the dataset was added, until one of others is set.
+        # PHOEBE's choices are those at the time when the dataset was added.
         fields["choices"] = passband_files.choices()
     return fields
 
@@ -45,23 +45,23 @@ def get_value(session: Session, /, **filters: Any) -> Any:
 @command("set_value", kind="change", script=method("set_value", "twig"))
 def set_value(session: Session, /, value: Any, **filters: Any) -> dict[str, Any]:
     found = session.bundle.filter(**filters).to_list()
-    if len(found) == 1:  # else PHOEBE says so
-        _refuse_what_has_its_own_command(found)
+    if len(found) == 1:  # otherwise PHOEBE raises an error
+        _refuse_dependents(found)
     session.bundle.set_value(value=value, **filters)
     return {}
 
 
 @command("set_value_all", kind="change", script=method("set_value_all", "twig"))
 def set_value_all(session: Session, /, value: Any, **filters: Any) -> dict[str, Any]:
-    """The same value for every parameter that fits."""
-    _refuse_what_has_its_own_command(session.bundle.filter(**filters).to_list())
+    """Set the same value for every matching parameter."""
+    _refuse_dependents(session.bundle.filter(**filters).to_list())
     session.bundle.set_value_all(value=value, **filters)
     return {}
 
 
-def _refuse_what_has_its_own_command(parameters: list[Any]) -> None:
+def _refuse_dependents(parameters: list[Any]) -> None:
     for parameter in parameters:
-        instead = SET_OTHERWISE.get(type(parameter).__name__)
+        instead = COMMAND_BY_CLASS.get(type(parameter).__name__)
         if instead is not None:
             raise Refused(
                 f"{parameter.twig} has no value to set: other parameters depend on it, which "
@@ -72,7 +72,7 @@ def _refuse_what_has_its_own_command(parameters: list[Any]) -> None:
 
 @command("get_uniqueid", kind="read", older_names=("update_uniqueid",))
 def get_uniqueid(session: Session, /, **filters: Any) -> Any:
-    """The unique id of one parameter, null where there is none."""
+    """The unique id of a parameter; null if it does not exist."""
     if not session.bundle.filter(**filters).to_list():
         return None
     return session.bundle.get_parameter(**filters).uniqueid
@@ -80,21 +80,21 @@ def get_uniqueid(session: Session, /, **filters: Any) -> Any:
 
 @command("is_parameter_constrained", kind="read")
 def is_parameter_constrained(session: Session, /, **filters: Any) -> bool:
-    """Whether a constraint sets this parameter, so that a user cannot."""
+    """Whether a constraint sets this parameter."""
     parameter = session.bundle.get_parameter(**filters)
     return bool(getattr(parameter, "constrained_by", None))
 
 
-def _script(arguments: Mapping[str, Any]) -> str:
+def _attach_script(arguments: Mapping[str, Any]) -> str:
     new = [f"    new_parameter({', '.join(keywords(each))}),\n" for each in arguments["parameters"]]
     return f"b._attach_params([\n{''.join(new)}])"
 
 
-@command("attach_parameters", kind="change", script=_script, older_names=("attach_params",))
+@command("attach_parameters", kind="change", script=_attach_script, older_names=("attach_params",))
 def attach_parameters(
     session: Session, /, parameters: list[dict[str, Any]]
 ) -> dict[str, list[str]]:
-    """Add parameters of the client's own, all or none; `context` is `ui` unless given."""
+    """Add parameters of the client, all or none. The default of `context` is `ui`."""
     if not isinstance(parameters, list) or not all(isinstance(p, dict) for p in parameters):
         raise TypeError("parameters must be a list of objects")
     new = [new_parameter(**description) for description in parameters]

@@ -16,7 +16,7 @@ CommandFunction = Callable[..., Any]
 
 @dataclass(slots=True)
 class Session:
-    """What a command works on: the user's Bundle, and the default Bundles to begin anew from."""
+    """The user's Bundle, and the default Bundles that can replace it."""
 
     bundle: Any
     templates: Templates
@@ -24,27 +24,25 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One entry of the table. `script` is None where the Bundle stays as it is; one that is `whole`
-    leaves the Bundle as it was when it fails; one that begins `anew` makes a Bundle that owes
-    nothing to the one before, and one that `imports` makes it of what was brought from outside."""
+    """One entry of the table. `command` describes the fields."""
 
     name: str
     kind: Kind
     function: CommandFunction
     script: Statement | None = None
-    whole: bool = False
-    anew: bool = False
+    atomic: bool = False
+    resets: bool = False
     imports: bool = False
 
     def split_seed(self, fields: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
-        """The user's fields without the `seed` that a long command may be given, and the seed.
+        """The user's fields without the `seed` of a long command, and the seed.
 
         Raises Refused.
         """
         return split_seed(fields) if self.kind == "long" else (dict(fields), None)
 
-    def prepared(self, fields: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
-        """The function's arguments, and the seed of its random numbers. Raises Refused."""
+    def decoded_arguments(self, fields: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
+        """The function's arguments, and the seed of the random numbers. Raises Refused."""
         arguments, seed = self.split_seed(fields)
         return {name: decoded(value) for name, value in arguments.items()}, seed
 
@@ -57,25 +55,26 @@ def command(
     *,
     kind: Kind,
     script: Statement | None = None,
-    whole: bool = False,
-    anew: bool = False,
+    atomic: bool = False,
+    resets: bool = False,
     imports: bool = False,
     older_names: tuple[str, ...] = (),
 ) -> Callable[[CommandFunction], CommandFunction]:
     """Register a function as a command, also under the names that older clients send.
 
-    `script` tells the command as Python, for the script that repeats a session with PHOEBE alone;
-    every command that is no `read` has one. `whole`: where it fails it leaves the Bundle. `anew`:
-    it puts a fresh Bundle in its place; `imports`: one from outside, with which scripts begin.
+    `script` writes the command as a Python statement, for the script that repeats a session with
+    PHOEBE alone. It is required for every kind except `read`. An `atomic` command does not change
+    the Bundle if it fails. A command that `resets` replaces the Bundle by one that does not depend
+    on it. A command that `imports` replaces it by a Bundle of the user, with which scripts begin.
     """
 
     def register(function: CommandFunction) -> CommandFunction:
-        # Python puts this name into "missing 1 required positional argument", which clients know.
+        # Clients know this name from Python's "missing 1 required positional argument".
         function.__qualname__ = f"PhoebeWorker.{name}"
         for each in (name, *older_names):
             if each in COMMANDS:
                 raise ValueError(f"command {each} is registered twice")
-            COMMANDS[each] = Command(each, kind, function, script, whole, anew, imports)
+            COMMANDS[each] = Command(each, kind, function, script, atomic, resets, imports)
         return function
 
     return register

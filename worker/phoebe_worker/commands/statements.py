@@ -1,6 +1,6 @@
-"""Commands as statements of Python, for the script that repeats a session with PHOEBE alone.
+"""Writes commands as Python statements, for the script that repeats a session with PHOEBE alone.
 
-A statement works on the Bundle `b`. Values are written in full: floats to the last bit.
+A statement works on the Bundle `b`. Floats are written to the last bit.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ Statement = Callable[[Mapping[str, Any]], str]
 
 
 def method(name: str, *positional: str) -> Statement:
-    """The call of a method of the Bundle with the command's arguments.
+    """A statement that calls a method of the Bundle with the command's arguments.
 
-    `positional` are those that come first, without their name, as far as they are given.
+    `positional` names the arguments that are written first and without their name.
     """
 
     def statement(arguments: Mapping[str, Any]) -> str:
@@ -33,7 +33,7 @@ def method(name: str, *positional: str) -> Statement:
 
 
 def keywords(arguments: Mapping[str, Any]) -> list[str]:
-    """Keyword arguments; names that Python cannot write as such come last, in a dictionary."""
+    """Keyword arguments. Names that are not valid in Python come last, in a dictionary."""
     plain = {name: value for name, value in arguments.items() if _is_name(name)}
     other = {name: value for name, value in arguments.items() if name not in plain}
     written = [f"{name}={literal(value)}" for name, value in plain.items()]

@@ -1,4 +1,4 @@
-"""Constraints solve for what they solve for in the file, after PHOEBE has built them anew."""
+"""Makes rebuilt constraints solve for the same parameters as in the file."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ _Key = tuple[Any, ...]
 _CAN_BE_CONSTRAINED = frozenset({"component", "dataset", "feature", "system"})
 
 
-def as_in_file(bundle: Any, parameters: list[Fields]) -> list[str]:
-    """Remove what the user has removed, flip what was flipped, add what was added; returns what
-    could not be done."""
+def restore_constraints(bundle: Any, parameters: list[Fields]) -> list[str]:
+    """Remove, flip and add constraints as in the file; returns the problems."""
     wanted = [each for each in parameters if each.get("context") == "constraint"]
     _remove_others(bundle, wanted, parameters)
     return _Builder(bundle).build(wanted)
 
 
 def _remove_others(bundle: Any, wanted: list[Fields], parameters: list[Fields]) -> None:
-    """A parameter that is free in the file is free."""
+    """Remove the constraints of parameters that are free in the file."""
     keys = {_key_of_fields(each) for each in wanted}
     constrained = {_target_of_fields(each) for each in wanted}
     known = {
@@ -44,13 +43,13 @@ class _Builder:
     bundle: Any
 
     def build(self, wanted: list[Fields]) -> list[str]:
-        """A constraint waits while another one solves for what it is to solve for."""
+        """Build all constraints. One is deferred while another solves for its parameter."""
         problems = []
         while wanted:
             waiting = []
             for each in wanted:
                 try:
-                    if not self._builds(each):
+                    if not self._build_one(each):
                         waiting.append(each)
                 except Exception as error:
                     problems.append(_problem(each, error))
@@ -60,9 +59,9 @@ class _Builder:
             wanted = waiting
         return problems
 
-    def _builds(self, fields: Fields) -> bool:
-        """Whether the constraint is as the file has it, now; raises what PHOEBE raises."""
-        target = self._parameters().get(_target_of_fields(fields)) or self._created(fields)
+    def _build_one(self, fields: Fields) -> bool:
+        """Build one constraint; returns False to defer it. Raises PHOEBE's exceptions."""
+        target = self._parameters().get(_target_of_fields(fields)) or self._create_target(fields)
         if target is None:
             return True  # this PHOEBE has no such parameter
         key = _key_of_fields(fields)
@@ -70,7 +69,7 @@ class _Builder:
         if same and _target(same[0]) == _target_of_fields(fields):
             return True
         if target._is_constraint is not None:
-            # True: this PHOEBE has another constraint in its place.
+            # True: this PHOEBE replaces it by another constraint.
             return not same and _function(fields) is None
         if same:
             self.bundle.flip_constraint(
@@ -80,11 +79,11 @@ class _Builder:
             self._add(fields, target)
         return True
 
-    def _created(self, fields: Fields) -> Any:
-        """The parameter that is solved for, where it comes to be with the constraint."""
+    def _create_target(self, fields: Fields) -> Any:
+        """The parameter to solve for, if adding the constraint creates it."""
         function = _function(fields)
         if function is not None:
-            with contextlib.suppress(Exception):  # not with these arguments any more
+            with contextlib.suppress(Exception):  # this PHOEBE takes other arguments
                 self.bundle.add_constraint(function, **(fields.get("constraint_kwargs") or {}))
         return self._parameters().get(_target_of_fields(fields))
 
@@ -131,7 +130,10 @@ def _key_of_fields(fields: Fields) -> _Key:
 
 
 def _key_of(function: str | None, arguments: Fields | None, target: _Target) -> _Key:
-    """What a constraint is, whatever it solves for; a user's own cannot be flipped."""
+    """Identifies a constraint independently of what it solves for.
+
+    A constraint of the user cannot be flipped, so its target identifies it.
+    """
     if function in (None, "custom"):
         return target
     return function, json.dumps(arguments or {}, sort_keys=True, default=str)

@@ -1,6 +1,6 @@
-"""What identifies a parameter: its tags, which last, and its unique id, which PHOEBE makes anew.
+"""Restores the unique ids of parameters, which PHOEBE's migration changes, by their tags.
 
-Pure: works on parameters as PHOEBE's files have them. It sets no values.
+It works on parameters in the form of PHOEBE's files, and sets no values.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def tags_of_fields(fields: Fields) -> Tags:
 
 
 def tags_of_parameter(parameter: Any, **instead: Any) -> Tags:
-    """Its tags; `instead`: tags that it is to have."""
+    """The tags of a parameter. `instead` replaces some of them."""
     tags = {name: getattr(parameter, name) for name in _NAMES} | instead
     return tuple(_time(tag) if name == "time" else tag for name, tag in tags.items())
 
@@ -35,24 +35,24 @@ def _time(time: Any) -> float | None:
 
 
 def by_tags(parameters: Iterable[Fields]) -> dict[Tags, Fields]:
-    """Without those that share their tags."""
+    """The parameters by tags, without those that share their tags."""
     found = [(tags_of_fields(each), each) for each in parameters]
     times = Counter(tags for tags, _ in found)
     return {tags: each for tags, each in found if times[tags] == 1}
 
 
-def as_in_file(
-    migrated: list[Fields], file: list[Fields], apart: frozenset[str]
+def restore_identities(
+    migrated: list[Fields], file: list[Fields], kept_contexts: frozenset[str]
 ) -> list[Fields]:
-    """The migrated parameters with the unique ids that those of the same tags had, and all that
-    the file has in the contexts that were set apart."""
+    """The migrated parameters with the unique ids of the file, and the file's parameters in the
+    contexts that were not migrated."""
     known = by_tags(file)
     ids = {
         each["uniqueid"]: known[tags]["uniqueid"]
         for tags, each in by_tags(migrated).items()
         if "uniqueid" in known.get(tags, ())
     }
-    kept = [each for each in file if each.get("context") in apart - {"constraint"}]
+    kept = [each for each in file if each.get("context") in kept_contexts - {"constraint"}]
     has = {tags_of_fields(each) for each in kept}
     result = [
         {**each, "uniqueid": ids.get(each["uniqueid"], each["uniqueid"])}

@@ -1,7 +1,7 @@
-"""Parameters have the file's values again, wherever the Bundle has a parameter of the same tags.
+"""Sets the file's values for all parameters of the same tags in the migrated Bundle.
 
-What a value means is PHOEBE's: where a later PHOEBE means something else by the same parameter, or
-keeps it under another name, PHOEBE's migration converts the value, and the table below says so.
+The tables below list the parameters whose meaning or name has changed between versions of PHOEBE.
+PHOEBE's migration converts their values.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from packaging.version import Version
 
 from .identities import Tags, tags_of_parameter
 
-# The text, and which parameters there are, are decided elsewhere.
+# Set by other modules.
 _NOT_VALUES = frozenset({"phoebe_version", "hierarchy"})
 
-# Before this version the qualifier had another meaning: PHOEBE converts its value.
+# The qualifier had another meaning before this version. PHOEBE converts its value.
 _CONVERTED = {
     "vgamma": Version("2.1"),  # the sign
 }
 
-# Before this version PHOEBE had choices or units that it has renamed; it converts the value.
+# PHOEBE renamed choices or units in this version. It converts the value.
 _RENAMED_VALUES = {
     "ld_func": Version("2.2"),  # `interp` is the choice of `ld_mode` since
     "ld_mode": Version("2.2"),
@@ -29,12 +29,12 @@ _RENAMED_VALUES = {
     "l3": Version("2.2"),  # it was W/m3
 }
 
-# Parameters of the same tags but the qualifier.
+# Qualifiers that have changed, with otherwise equal tags.
 _NEW_NAMES = {"compute_phases_t0": "phases_t0"}
 
-# Values that are in another place since this version, by PHOEBE's migration.
+# PHOEBE's migration moves these values to another parameter since this version.
 _MOVED = {
-    "log_history": Version("2.3"),  # commands are not kept in the Bundle any more
+    "log_history": Version("2.3"),  # the Bundle does not hold commands any more
     "rpole": Version("2.1"),  # `requiv`
     "phshift": Version("2.1"),  # PHOEBE removes it
     "plotting_backend": Version("2.2"),
@@ -44,7 +44,7 @@ _MOVED = {
     "ebv": Version("2.3"),  # from datasets to the system
     "Av": Version("2.3"),
     "Rv": Version("2.3"),
-    "boosting_method": Version("2.5"),  # of a compute it had one choice; it is of datasets since
+    "boosting_method": Version("2.5"),  # moved from computes, with one choice, to datasets
     "rv_offset": Version("2.5"),  # from datasets to a feature
     "log_S0": Version("2.4"),  # `sigma`, `rho` and `tau` of the feature
     "log_Q": Version("2.4"),
@@ -54,13 +54,13 @@ _MOVED = {
 }
 
 
-def as_in_file(bundle: Any, file: Any, version: Version) -> list[str]:
-    """Set all values; returns what the user must know."""
+def restore_values(bundle: Any, file: Any, version: Version) -> list[str]:
+    """Set all values; returns the problems, as text for the user."""
     _refresh_choices(bundle)
     known: dict[Tags | None, Any] = {
         tags_of_parameter(each): each for each in bundle._params
     }
-    problems, gone = [], set()
+    problems, missing = [], set()
     for old in file._params:
         if old.qualifier in _NOT_VALUES or _before(version, _CONVERTED, old.qualifier):
             continue
@@ -69,20 +69,20 @@ def as_in_file(bundle: Any, file: Any, version: Version) -> list[str]:
             new = known.get(_renamed(old))
         if new is None:
             if not _before(version, _MOVED, old.qualifier):
-                gone.add(old.qualifier)
+                missing.add(old.qualifier)
             continue
         try:
             _set(new, old)
         except Exception as error:
             if not _before(version, _RENAMED_VALUES, old.qualifier):
                 problems.append(f"{new.twig} is not as in the file: {error}.")
-    if gone:
-        problems.append(f"This PHOEBE has no {', '.join(sorted(gone))} where the file has.")
+    if missing:
+        problems.append(f"This PHOEBE has no {', '.join(sorted(missing))} where the file has.")
     return problems
 
 
 def _renamed(old: Any) -> Tags | None:
-    """The tags that a later PHOEBE has for it."""
+    """The tags of the parameter in a later PHOEBE."""
     if old.qualifier == "times" and old.kind in ("mesh", "orb"):
         if not len(old.get_value()):
             return None
@@ -96,7 +96,7 @@ def _before(version: Version, table: dict[str, Version], qualifier: str) -> bool
 
 
 def _refresh_choices(bundle: Any) -> None:
-    """Parameters whose choices are labels know those of what was set apart from the migration."""
+    """Update choices that are labels, to include those of parameters that were not migrated."""
     bundle._handle_distribution_selectparams()
     bundle._handle_computesamplefrom_selectparams()
     bundle._handle_solution_choiceparams()
@@ -104,7 +104,7 @@ def _refresh_choices(bundle: Any) -> None:
 
 
 def _set(new: Any, old: Any) -> None:
-    """Raises what PHOEBE raises where it refuses the value."""
+    """Set a value. Raises PHOEBE's exceptions if PHOEBE rejects it."""
     if hasattr(new, "set_default_unit") and hasattr(old, "default_unit"):
         new.set_default_unit(old.default_unit)
     value = old.get_quantity() if hasattr(old, "get_quantity") else old.get_value()
@@ -113,4 +113,4 @@ def _set(new: Any, old: Any) -> None:
             value, ignore_readonly=True, force=True, run_checks=False, run_constraints=False
         )
     if type(new) is type(old):
-        new._value = old._value  # exactly: no angle wrapped, no array written out
+        new._value = old._value  # exactly: without wrapped angles and expanded arrays

@@ -1,4 +1,4 @@
-"""Which PHOEBE wrote a Bundle: what it says itself, else what its content tells."""
+"""Finds the version of PHOEBE that wrote a Bundle: the stated one, or one derived from content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .identities import Fields
 
 _QUALIFIER = "phoebe_version"
 
-# The last PHOEBE of each minor release, and a parameter that Bundles have since then.
+# The last PHOEBE of each minor release, and a parameter introduced in it.
 _LANDMARKS = (
     ("2.5.4", "component", "loghefrac"),
     ("2.4.23", "setting", "run_checks_server"),
@@ -23,52 +23,57 @@ _OLDEST = "2.0.11"
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """`notices`: what the user must know of how the version was found."""
+class WriterVersion:
+    """A version of PHOEBE, and notices for the user about how it was found."""
 
     version: Version
     notices: list[str] = field(default_factory=list)
 
     @property
-    def is_of_this_phoebe(self) -> bool:
-        """Whether PHOEBE has nothing to migrate: the release is this one, or a later one."""
-        return self.version.release[:2] >= _this().release[:2]
+    def is_current(self) -> bool:
+        """Whether no migration is needed: the release is the installed one or a later one."""
+        return self.version.release[:2] >= _installed_version().release[:2]
 
 
-def written_by(parameters: list[Fields]) -> Written:
-    said = [str(each.get("value")) for each in parameters if each.get("qualifier") == _QUALIFIER]
-    known = _parsed(said[0]) if said else None
+def find_version(parameters: list[Fields]) -> WriterVersion:
+    stated = [str(each.get("value")) for each in parameters if each.get("qualifier") == _QUALIFIER]
+    known = _parsed(stated[0]) if stated else None
     if known is not None:
-        return Written(known)
-    fits = _that_fits(parameters)
-    what = f"an unknown version, {said[0][:100]!r}" if said else "a version that it does not name"
-    notice = f"The Bundle is of PHOEBE in {what}."
-    return Written(fits, [f"{notice} It was read as one of PHOEBE {fits}, by its content."])
+        return WriterVersion(known)
+    version = _version_from_content(parameters)
+    what = "a version that it does not name"
+    if stated:
+        what = f"an unknown version, {stated[0][:100]!r}"
+    notice = (
+        f"The Bundle is of PHOEBE in {what}. "
+        f"It was read as one of PHOEBE {version}, by its content."
+    )
+    return WriterVersion(version, [notice])
 
 
-def marked(parameters: list[Fields], written: Written) -> list[Fields]:
-    """The parameters, in which PHOEBE finds a version that it can read."""
-    marked = [each for each in parameters if each.get("qualifier") != _QUALIFIER]
+def with_version(parameters: list[Fields], written: WriterVersion) -> list[Fields]:
+    """The parameters, with the version in a form that PHOEBE can read."""
+    others = [each for each in parameters if each.get("qualifier") != _QUALIFIER]
     found = [each for each in parameters if each.get("qualifier") == _QUALIFIER]
     own = found[0] if found else {"Class": "StringParameter", "context": "setting"}
-    return [{**own, "qualifier": _QUALIFIER, "value": str(written.version)}, *marked]
+    return [{**own, "qualifier": _QUALIFIER, "value": str(written.version)}, *others]
 
 
-def _this() -> Version:
+def _installed_version() -> Version:
     import phoebe
 
     return _parsed(phoebe.__version__) or Version(_LANDMARKS[0][0])
 
 
 def _parsed(text: str) -> Version | None:
-    """The version in front of what a developer's PHOEBE adds, as in 2.4.3.dev+branch."""
+    """The version without the suffix of a development version, as in 2.4.3.dev+branch."""
     number = re.match(r"\d+(\.\d+)+", text.strip())
     return Version(number[0]) if number else None
 
 
-def _that_fits(parameters: list[Fields]) -> Version:
+def _version_from_content(parameters: list[Fields]) -> Version:
     has = {(each.get("context"), each.get("qualifier")) for each in parameters}
     for version, context, qualifier in _LANDMARKS:
         if (context, qualifier) in has:
-            return min(Version(version), _this())
+            return min(Version(version), _installed_version())
     return Version(_OLDEST)

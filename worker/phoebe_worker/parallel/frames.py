@@ -1,8 +1,8 @@
-"""Split the frames (times) of PHOEBE's backend over helpers.
+"""Distributes the frames (times) of PHOEBE's backend over helpers.
 
-The frames are the ones that PHOEBE's MPI mode splits, and the synthetics are filled in PHOEBE's own
-order, so the results are the same to the last bit. What frames hand on to the next ones (the mesh
-at periastron, temperatures after the first irradiation) is settled before the fork.
+The frames are those that PHOEBE's MPI mode distributes, and PHOEBE fills the synthetics in its own
+order, so the results are equal to the last bit. State that frames pass to later ones (the mesh at
+periastron, temperatures after the first irradiation) is computed before the fork.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..accelerate.registry import original, patch
-from .helpers import granted, share_out
+from .helpers import distribute, granted
 
 _TARGET = "phoebe.backend.backends:BaseBackendByTime._run_chunk"
-WORTH_SECONDS = 0.015  # about what a fork costs
+FORK_SECONDS = 0.015  # approximate cost of a fork
 
 
 @patch(
@@ -28,7 +28,7 @@ WORTH_SECONDS = 0.015  # about what a fork costs
 def run_chunk(
     self: Any, b: Any, compute: str, times: Any, infolists: Sequence[Any], **kwargs: Any
 ) -> list[Any]:
-    """BaseBackendByTime._run_chunk on the granted cores."""
+    """BaseBackendByTime._run_chunk, on the granted cores."""
     from phoebe import mpi
 
     # With an `out_fname`, PHOEBE looks for a kill file before each frame.
@@ -47,14 +47,14 @@ def run_chunk(
 
     packetlists = _first_frames(infolists, frame, done)
     first = len(packetlists)
-    packetlists += share_out(len(times) - first, lambda index: frame(first + index), done)
+    packetlists += distribute(len(times) - first, lambda index: frame(first + index), done)
     if progress is not None:
         progress.close()
     return packetlists
 
 
 def _first_frames(infolists: Sequence[Any], frame: Any, done: Any) -> list[Any]:
-    """All frames up to the first with meshes, and as many as take no longer than a fork."""
+    """All frames up to the first with meshes, and further ones for the duration of a fork."""
     with_meshes = (any(info["needs_mesh"] for info in infolist) for infolist in infolists)
     needed = next((index for index, needs in enumerate(with_meshes) if needs), 0) + 1
     packetlists: list[Any] = []
@@ -62,7 +62,7 @@ def _first_frames(infolists: Sequence[Any], frame: Any, done: Any) -> list[Any]:
     for index in range(len(infolists)):
         if index == needed:
             started = time.monotonic()
-        elif index > needed and time.monotonic() - started >= WORTH_SECONDS:
+        elif index > needed and time.monotonic() - started >= FORK_SECONDS:
             break
         packetlists.append(frame(index))
         done(packetlists[-1])
@@ -70,7 +70,7 @@ def _first_frames(infolists: Sequence[Any], frame: Any, done: Any) -> list[Any]:
 
 
 def _progress(b: Any, total: int, kwargs: dict[str, Any]) -> Any:
-    """What PHOEBE shows its progress with, where it does."""
+    """PHOEBE's progress bar, None if it shows none."""
     from phoebe.backend import backends
 
     if b._within_solver or not kwargs.get("progressbar", False):

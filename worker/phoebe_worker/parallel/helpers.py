@@ -1,12 +1,12 @@
-"""Share out independent pieces of work over forked helpers, in dynamic chunks.
+"""Distributes independent pieces of work over forked helpers, in dynamic chunks.
 
-Whoever is free takes the next chunk: chunk numbers wait in a pipe that all read from, large chunks
-first, so that nobody waits long at the end. Helpers inherit everything by the fork and send back
-pickled results. This module knows nothing of PHOEBE.
+All processes read the number of their next chunk from one pipe. Large chunks come first, so that
+all processes finish at about the same time. Helpers inherit their arguments by the fork and send
+back pickled results. This module does not know PHOEBE.
 
-Results are those of a serial loop, random numbers included. Each piece starts from the state of the
-generators at the fork. The first piece that draws finds there what a loop would give it; those that
-draw after it would not, and are computed again, in order. So drawing is costly, but for few pieces.
+Results equal those of a serial loop, random numbers included. Each piece starts from the state of
+the generators at the fork. This is right for the first piece that draws random numbers. Later
+pieces that draw are computed again, in order, so drawing is costly if many pieces do it.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ _cores = 1
 
 
 class HelperDied(RuntimeError):
-    """A helper ended without saying why: killed, or crashed in C++."""
+    """A helper ended without a result: killed, or crashed in C++."""
 
 
 class HelperTraceback(Exception):
-    """The cause of an exception that was raised in a helper: its traceback there, as text."""
+    """The cause of an exception raised in a helper: the helper's traceback as text."""
 
 
 def grant(cores: int) -> None:
-    """How many processes, this one included, may compute from now on."""
+    """Set how many processes, including this one, may compute."""
     global _cores
     _cores = max(1, cores)
 
@@ -60,15 +60,17 @@ def granted() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one piece of work went. `drawn` is the state of the generators afterwards, None where it
-    is as before."""
+    """The outcome of one piece of work.
+
+    `drawn` is the state of the generators afterwards; None if the piece drew no random numbers.
+    """
 
     result: Any = None
     error: Exception | None = None
     drawn: random_numbers.State | None = None
 
 
-def share_out(
+def distribute(
     count: int,
     compute: Callable[[int], Any],
     done: Callable[[Any], None] | None = None,
@@ -77,17 +79,17 @@ def share_out(
 ) -> list[Any]:
     """`[compute(0), …, compute(count - 1)]`, computed by as many processes as are granted.
 
-    `done` is called here with each result, in the order in which they come. Of several failures
-    the one with the lowest index is raised, as a serial loop would. Raises HelperDied.
+    This process calls `done` with each result, in the order of completion. Of several failures,
+    raises the one with the lowest index, as a serial loop does. Raises HelperDied.
 
-    A piece that is not `repeatable` leaves traces in the process that computes it: then this
-    process computes only what has to be computed again, and one helper more does its part.
+    Pieces that are not `repeatable` have side effects in the process that computes them. This
+    process then computes only repetitions, and one more helper computes its share.
     """
     report = done or (lambda _: None)
     processes = min(_cores, count)
     if processes < 2:
         return _in_order([None] * count, compute, report)
-    with _alone():
+    with _on_one_core():
         team = _Team(count, compute, report, processes, takes_part=repeatable)
         try:
             outcomes = team.outcomes()
@@ -99,9 +101,9 @@ def share_out(
 def _in_order(
     outcomes: list[Outcome | None], compute: Callable[[int], Any], done: Callable[[Any], None]
 ) -> list[Any]:
-    """The results of a loop, given the outcomes of pieces that all started from this state.
+    """The results of a serial loop, from outcomes of pieces that started from the same state.
 
-    `done` has been called for what drew nothing. What is missing is computed here.
+    Computes missing results. `done` has been called for pieces that drew no random numbers.
     """
     results = []
     drawn = False
@@ -109,7 +111,7 @@ def _in_order(
         if outcome is None or (drawn and outcome.drawn is not None):
             results.append(compute(index))
             done(results[-1])
-            drawn = True  # unless it drew nothing, which would make no difference
+            drawn = True  # has no effect if it drew nothing
             continue
         if outcome.drawn is not None:
             random_numbers.restore(outcome.drawn)
@@ -123,7 +125,7 @@ def _in_order(
 
 
 def _attempt(compute: Callable[[int], Any], index: int, state: random_numbers.State) -> Outcome:
-    """Compute from this state of the generators, and go back to it."""
+    """Compute from this state of the generators, and restore it."""
     result, error = None, None
     try:
         result = compute(index)
@@ -137,8 +139,8 @@ def _attempt(compute: Callable[[int], Any], index: int, state: random_numbers.St
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """While the cores are in use, what is computed inside must not use them again."""
+def _on_one_core() -> Iterator[None]:
+    """Grant one core inside the block, because all cores are in use."""
     cores = granted()
     grant(1)
     try:
@@ -148,7 +150,7 @@ def _alone() -> Iterator[None]:
 
 
 def chunks(count: int, processes: int) -> list[Chunk]:
-    """Ranges of indices, in order, that shrink with what is left."""
+    """Ranges of indices in order, with sizes that shrink with the remaining count."""
     least = -(-count // _CHUNKS_MAX)
     bounds = []
     start = 0
@@ -160,7 +162,7 @@ def chunks(count: int, processes: int) -> list[Chunk]:
 
 
 class _Helper:
-    """This process's handle on a helper."""
+    """This process's handle of a helper."""
 
     def __init__(self, pid: int, fd: int) -> None:
         self.pid, self.fd = pid, fd
@@ -169,7 +171,7 @@ class _Helper:
 
 
 class _Team:
-    """The helpers, the chunks that wait, and the results so far."""
+    """The helpers, the queue of chunks, and the results so far."""
 
     def __init__(
         self,
@@ -180,17 +182,17 @@ class _Team:
         *,
         takes_part: bool,
     ) -> None:
-        """`processes` compute, this one among them if it `takes_part`."""
+        """`processes` is the number that compute, including this one if it `takes_part`."""
         self._compute, self._done, self._takes_part = compute, done, takes_part
         self._state = random_numbers.capture()
         self._outcomes: list[Outcome | None] = [None] * count
         self._chunks = chunks(count, processes)
-        self._waiting = self._fill_queue()
+        self._queue_fd = self._fill_queue()
         self._poller = select.poll()
         self._helpers: dict[int, _Helper] = {}
         sys.stdout.flush()
         sys.stderr.flush()
-        gc.freeze()  # or a collection in a helper would copy the pages it shares with this process
+        gc.freeze()  # a collection in a helper would copy shared pages
         try:
             for _ in range(processes - 1 if takes_part else processes):
                 self._start_helper()
@@ -199,10 +201,10 @@ class _Team:
             raise
 
     def outcomes(self) -> list[Outcome | None]:
-        """What came of each piece; after a failure some may be None."""
-        for index in self._taken() if self._takes_part else ():
+        """The outcome of each piece. After a failure some may be None."""
+        for index in self._own_indices() if self._takes_part else ():
             outcome = _attempt(self._compute, index, self._state)
-            self._take_outcome(index, outcome)
+            self._record_outcome(index, outcome)
             if outcome.error is not None:
                 break
             self._collect(0)
@@ -211,7 +213,7 @@ class _Team:
         return self._outcomes
 
     def end(self) -> None:
-        """End what is still at work; nothing of the team is left afterwards."""
+        """Kill remaining helpers and close all descriptors."""
         for helper in self._helpers.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(helper.pid, signal.SIGKILL)
@@ -219,25 +221,25 @@ class _Team:
                 os.waitpid(helper.pid, 0)
             os.close(helper.fd)
         self._helpers.clear()
-        if self._waiting >= 0:
-            os.close(self._waiting)
-            self._waiting = -1
+        if self._queue_fd >= 0:
+            os.close(self._queue_fd)
+            self._queue_fd = -1
 
     def _fill_queue(self) -> int:
-        """The read end of a pipe with all chunk numbers; it ends where they end."""
+        """The read end of a pipe that holds all chunk numbers."""
         read_end, write_end = os.pipe()
         os.write(write_end, b"".join(_NUMBER.pack(n) for n in range(len(self._chunks))))
         os.close(write_end)
         return read_end
 
-    def _taken(self) -> Iterator[int]:
+    def _own_indices(self) -> Iterator[int]:
         """Indices of the chunks that this process takes."""
-        while record := os.read(self._waiting, _NUMBER.size):
+        while record := os.read(self._queue_fd, _NUMBER.size):
             yield from range(*self._chunks[_NUMBER.unpack(record)[0]])
 
     def _start_helper(self) -> None:
         read_end, write_end = os.pipe()
-        with contextlib.suppress(OSError):  # only larger, never needed
+        with contextlib.suppress(OSError):  # optional
             fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         parent = os.getpid()
         try:
@@ -247,14 +249,14 @@ class _Team:
             os.close(write_end)
             raise
         if pid == 0:
-            self._become_helper(parent, write_end)
+            self._run_helper(parent, write_end)
         os.close(write_end)
         os.set_blocking(read_end, False)
         self._helpers[read_end] = _Helper(pid, read_end)
         self._poller.register(read_end, select.POLLIN)
 
     def _collect(self, timeout: int | None) -> None:
-        """Take what helpers have sent; None waits for something."""
+        """Receive the data of helpers. A timeout of None waits for some."""
         for fd, _ in self._poller.poll(timeout):
             self._receive(self._helpers[fd])
 
@@ -267,11 +269,11 @@ class _Team:
                 break
             helper.buffer += data
             ended = not data
-        self._take_messages(helper)
+        self._parse_messages(helper)
         if ended:
             self._reap(helper)
 
-    def _take_messages(self, helper: _Helper) -> None:
+    def _parse_messages(self, helper: _Helper) -> None:
         buffer, start = helper.buffer, 0
         while len(buffer) >= start + _LENGTH.size:
             (length,) = _LENGTH.unpack_from(buffer, start)
@@ -284,14 +286,14 @@ class _Team:
                 helper.finished = True
                 continue
             for index, outcome in enumerate(message[1], message[0]):
-                self._take_outcome(index, outcome)
+                self._record_outcome(index, outcome)
         del buffer[:start]
 
-    def _take_outcome(self, index: int, outcome: Outcome) -> None:
-        """After a failure no new chunks: what lies before it is taken and comes to its end."""
+    def _record_outcome(self, index: int, outcome: Outcome) -> None:
+        """Record an outcome. After a failure, empty the queue; started chunks still finish."""
         self._outcomes[index] = outcome
         if outcome.error is not None:
-            while os.read(self._waiting, _PIPE_BYTES):
+            while os.read(self._queue_fd, _PIPE_BYTES):
                 pass
         elif outcome.drawn is None:
             self._done(outcome.result)
@@ -304,35 +306,35 @@ class _Team:
         if not helper.finished:
             raise HelperDied(_describe_exit(os.waitstatus_to_exitcode(status)))
 
-    def _become_helper(self, parent: int, write_end: int) -> NoReturn:
-        """The helper's whole life. It must never return."""
+    def _run_helper(self, parent: int, write_end: int) -> NoReturn:
+        """Run a helper. It never returns."""
         code = 1
         try:
-            forked.die_with(parent)
+            forked.die_with_parent(parent)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            forked.close_all_but(self._waiting, write_end)
-            random_numbers.restore(self._state)  # Python seeds its generator anew after a fork
-            self._help(write_end)
+            forked.close_all_but(self._queue_fd, write_end)
+            random_numbers.restore(self._state)  # Python reseeds its generator after a fork
+            self._compute_chunks(write_end)
             code = 0
         except BaseException:
             traceback.print_exc()
         finally:
-            forked.leave(code)
+            forked.exit_process(code)
 
-    def _help(self, fd: int) -> None:
-        while record := os.read(self._waiting, _NUMBER.size):
+    def _compute_chunks(self, fd: int) -> None:
+        while record := os.read(self._queue_fd, _NUMBER.size):
             if not self._compute_chunk(fd, *self._chunks[_NUMBER.unpack(record)[0]]):
                 break
         _send(fd, None)
 
     def _compute_chunk(self, fd: int, first: int, end: int) -> bool:
-        """Compute and send, in part messages where it takes long; False after a failure."""
+        """Compute a chunk, and send outcomes at intervals. Returns False after a failure."""
         outcomes: list[Outcome] = []
         sent_at = time.monotonic()
         for index in range(first, end):
             outcome = _attempt(self._compute, index, self._state)
             if outcome.error is not None:
-                failure = replace(outcome, error=_portable(outcome.error))
+                failure = replace(outcome, error=_picklable(outcome.error))
                 _send(fd, (first, [*outcomes, failure]))
                 return False
             outcomes.append(outcome)
@@ -350,8 +352,8 @@ def _send(fd: int, message: Any) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _portable(error: Exception) -> Exception:
-    """The exception if it survives pickling, else one with its text; the traceback as its cause."""
+def _picklable(error: Exception) -> Exception:
+    """The exception, or one with its text if it cannot be pickled; its cause is the traceback."""
     text = format_trace(error)
     try:
         copy = pickle.loads(pickle.dumps(error))
@@ -360,11 +362,11 @@ def _portable(error: Exception) -> Exception:
     except Exception:
         copy = RuntimeError(f"{type(error).__name__}: {error}")
     copy.__cause__ = None
-    return _Raised(copy, text)
+    return _PicklableError(copy, text)
 
 
-class _Raised(Exception):
-    """An exception on its way: pickles as itself with the helper's traceback as its cause."""
+class _PicklableError(Exception):
+    """Wraps an exception; unpickles to it, with the helper's traceback as its cause."""
 
     def __init__(self, error: Exception, text: str) -> None:
         self.error, self.text = error, text

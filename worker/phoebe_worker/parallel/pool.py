@@ -1,8 +1,8 @@
 """PHOEBE's pool interface over forked helpers.
 
-PHOEBE asks for a `SerialPool` where neither MPI nor multiprocessing is on. Here that pool maps over
-the granted cores. Functions and arguments need no pickling: helpers have them by the fork, made
-anew for each call of `map`.
+PHOEBE uses a `SerialPool` when neither MPI nor multiprocessing is on. This pool replaces it, and
+maps over the granted cores. Each call of `map` forks new helpers, so functions and arguments need
+no pickling.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..accelerate.registry import patch
-from .helpers import granted, share_out
+from .helpers import distribute, granted
 
 _TARGET = "phoebe.pool:SerialPool"
-# As many points dynesty proposes at a time, which alters its random numbers: so it depends on
-# nothing. SerialPool says 0, with which no dynesty works. Of more, some are out of date when used.
+# The number of points that dynesty proposes at a time. It affects the random numbers, so it does
+# not depend on the number of cores. dynesty does not work with the 0 of SerialPool. With a larger
+# number, some points are outdated when they are used.
 _QUEUE_SIZE = 8
 Callback = Callable[[Any], None] | None
 
@@ -29,13 +30,13 @@ Callback = Callable[[Any], None] | None
     guards={_TARGET: "631cbfcaf5a007760bd6c5fddf25c19474dbee1609f348359ae99b9d2928f2a0"},
 )
 class HelperPool:
-    """In the place of SerialPool; always the master."""
+    """Replaces SerialPool; always the master."""
 
     size = _QUEUE_SIZE
     rank = 0
 
     def __init__(self, **_: Any) -> None:
-        self._one_after_another: list[Callable[[Any], Any]] = []
+        self._sequential: list[Callable[[Any], Any]] = []
 
     @staticmethod
     def enabled() -> bool:
@@ -59,13 +60,13 @@ class HelperPool:
     def map(
         self, function: Callable[[Any], Any], iterable: Iterable[Any], callback: Callback = None
     ) -> Iterable[Any]:
-        """The results in order; `callback` gets each as it comes.
+        """The results in order. `callback` gets each result when it is complete.
 
-        A function that draws random numbers for most arguments, as dynesty's random walks do, needs
-        the result before; next time it is called in a loop, with the frames of models shared out.
+        A function that draws random numbers for most arguments, such as dynesty's random walks, is
+        called in a serial loop the next time; the frames of its models are distributed instead.
         """
-        if granted() < 2 or function in self._one_after_another:
-            return _lazily(function, iterable, callback)
+        if granted() < 2 or function in self._sequential:
+            return _serial_map(function, iterable, callback)
         arguments = list(iterable)
         failed = _failed_samples()
         owner, computed_again = os.getpid(), 0
@@ -83,15 +84,15 @@ class HelperPool:
             if callback is not None:
                 callback(pair[0])
 
-        # A sample changes the copy of the Bundle that is its argument.
-        pairs = share_out(len(arguments), compute, done, repeatable=False)
+        # A sample changes the copy of the Bundle in its argument.
+        pairs = distribute(len(arguments), compute, done, repeatable=False)
         if len(arguments) > 1 and computed_again > len(arguments) / 2:
-            self._one_after_another.append(function)
+            self._sequential.append(function)
         failed.extend(sample for _, failed_here in pairs for sample in failed_here)
         return [result for result, _ in pairs]
 
 
-def _lazily(
+def _serial_map(
     function: Callable[[Any], Any], iterable: Iterable[Any], callback: Callback
 ) -> Iterable[Any]:
     for result in map(function, iterable):
@@ -101,7 +102,7 @@ def _lazily(
 
 
 def _failed_samples() -> list[Any]:
-    """The list in which PHOEBE's samplers note, as a side effect, samples without a model."""
+    """The list to which PHOEBE's samplers append samples whose model failed."""
     from phoebe.solverbackends import solverbackends
 
     samples = getattr(solverbackends, "failed_samples_buffer", None)

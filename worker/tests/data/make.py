@@ -1,4 +1,4 @@
-"""Write files as users of another PHOEBE have them: `PYTHON make.py FOLDER`.
+"""Writes the files of users of another PHOEBE: `PYTHON make.py FOLDER`.
 
 Runs on Python 2.7 and PHOEBE 2.0 as well as on the newest of both, with nothing else. It writes
 
@@ -27,7 +27,7 @@ import phoebe
 TIMES = [0.0, 0.11, 0.25, 1.0 / 3, 0.5]
 FLUXES = [0.9, 1.0, 1.1, 1.05, 0.95]
 
-# Where any other choice would be refused, or would keep the tests from computing.
+# Parameters for which other choices would be rejected, or would prevent computations.
 KEPT = {
     "hierarchy", "phoebe_version", "passband", "ld_coeffs_source", "ld_mode", "pblum_mode",
     "run_checks_compute", "run_checks_solver", "run_checks_solution", "run_checks_figure",
@@ -51,7 +51,7 @@ def build():
 
 
 def extend(b):
-    """Add one of all that this PHOEBE has."""
+    """Add one object of each kind of this PHOEBE."""
     for star, relteff in (("primary", 0.91), ("secondary", 0.87)):
         attempt("spot", b.add_feature, "spot", component=star, feature="spot_" + star,
                 relteff=relteff)
@@ -132,7 +132,7 @@ def attempt(what, function, *arguments, **options):
 
 
 def vary(b):
-    """Give each parameter that is free a value of its own."""
+    """Set each free parameter to a different value."""
     parameters = [each for each in b.to_list() if each.context not in ("model", "solution")]
     for number, each in enumerate(sorted(parameters, key=lambda each: str(each.uniquetwig))):
         kind = type(each).__name__
@@ -161,7 +161,7 @@ def varied(each, kind, number):
 
 
 def give_each_star_its_own(b):
-    """Times and velocities of each star, and settings that `vary` leaves alone."""
+    """Times and velocities of each star, and settings that `vary` does not change."""
     for number, dataset in enumerate(("rv01", "rv02")):
         for star, times, rvs in (("primary", [0.1, 0.2, 0.3], [-50.0, -40.0, -30.0]),
                                  ("secondary", [0.15, 0.25], [60.0, 70.0])):
@@ -189,7 +189,7 @@ def give_each_star_its_own(b):
 
 
 def constrain(b):
-    """Constraints as a user changes them: flipped, removed, and of the user's own."""
+    """Constraints that a user has flipped, removed or added."""
     flips = [("ecosw@binary@constraint", "per0@binary"), ("esinw@binary@constraint", "ecc@binary"),
              ("logg@secondary@constraint", "requiv@secondary"),
              ("period@secondary@constraint", "syncpar@secondary")]
@@ -206,7 +206,7 @@ def compress(path, name):
     with open(path, "rb") as plain:
         data = plain.read()
     os.remove(path)
-    # No name and no time of making: the same content is the same file.
+    # Without name and time, so that equal contents give equal files.
     with open(name, "wb") as target:
         packed = gzip.GzipFile("", "wb", 9, target, mtime=0)
         packed.write(data)
