@@ -18,7 +18,7 @@ pub(super) async fn source(
 ) -> Result<(Bytes, Vec<Bytes>), SessionError> {
     let files = files.ok_or_else(SessionError::nothing_is_kept)?;
     let begun = br#"{"entries":"#.to_vec();
-    let source = files.submit(|folder| folder.script_source(begun)).await.map_err(LineageError::Io);
+    let source = files.run(|folder| folder.script_source(begun)).await.map_err(LineageError::Io);
     let ScriptSource { base, commands: mut journal } =
         source.and_then(|source| source).map_err(no_script)?;
     if let Some((base, _)) = &base

@@ -258,6 +258,21 @@ async fn a_session_takes_no_more_disk_than_it_may_and_all_but_changes_goes_on() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_computation_that_is_refused_takes_no_turn_on_the_cores_from_others() {
+    let builder = TestServer::builder().fake().set("resources.max_disk_mb_per_session", 5);
+    let server = builder.set("resources.max_concurrent_computes", 1).start().await;
+    let session = server.start_session().await;
+    fill(&session).await;
+    let compute = json!({"command": "run_compute", "value": "x".repeat(300_000)});
+    session.send(&compute).await.expect(507);
+    let other = server.start_session().await;
+    let computed = other.command(json!({"command": "run_compute"}));
+    let computed = tokio::time::timeout(SOON, computed).await.expect("no turn for another session");
+    assert_eq!(computed["success"], true);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_sessions_of_a_user_take_no_more_disk_than_they_may_together() {
     let builder = TestServer::builder().fake().set("resources.max_disk_mb_per_user", 5);
     let builder = builder.set("auth.mode", "jwt");

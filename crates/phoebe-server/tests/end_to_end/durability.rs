@@ -514,6 +514,52 @@ async fn a_session_that_nobody_touched_expires() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_an_earlier_server_left_expires_too() {
+    let mut server =
+        TestServer::builder().fake().set("session.retention_seconds", 3.0).start().await;
+    let session = server.start_session().await;
+    server.stop().await;
+    server.start_again().await;
+    until("it is gone", SOON, async || {
+        server.sessions().await.get(&session.id).is_none().then_some(())
+    })
+    .await;
+    assert_eq!(server.database().end_of(&session.id).await, "expired");
+    assert!(!folder(&server, &session).exists());
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn user_information_is_kept_in_its_order_and_never_after_the_end() {
+    let mut server = TestServer::builder().fake().start().await;
+    let kept = server.start_session().await;
+    for _ in 0..20 {
+        let session = server.start_session().await;
+        let told = (0..12).map(|number| {
+            let told = json!({"first_name": format!("Ada {number}")});
+            let path = format!("/dash/update-user-info/{}", session.id);
+            let server = &server;
+            async move { server.post(&path, &told).await.status }
+        });
+        let (told, ended) = tokio::join!(futures::future::join_all(told), session.end());
+        ended.expect(200);
+        assert!(told.iter().all(|status| [200, 404].contains(status)), "{told:?}");
+        assert!(!folder(&server, &session).exists(), "an ended session is written again");
+    }
+    let path = format!("/dash/update-user-info/{}", kept.id);
+    let told = (0..40).map(|number| {
+        let (server, path) = (&server, &path);
+        async move { server.post(path, &json!({"first_name": number.to_string()})).await }
+    });
+    futures::future::join_all(told).await;
+    let shown = object(&server, &kept).await["first_name"].clone();
+    server.kill_nine().await;
+    server.start_again().await;
+    assert_eq!(object(&server, &kept).await["first_name"], shown, "an older record is on disk");
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_changes_are_saved_when_idle_the_session_says_so_meanwhile() {
     let mut server = TestServer::builder().fake().set("session.durability", "idle").start().await;
     let session = server.start_session().await;

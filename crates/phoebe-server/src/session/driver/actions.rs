@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use phoebe_protocol::command::SnapshotFormat;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::link::Asked;
 use super::task::find;
@@ -41,8 +41,10 @@ impl Driver {
             Action::NoteEnded(task) => self.note_ended(task),
             Action::Answer { task, outcome } => self.answer(task, outcome),
             Action::AskForBundle(format) => {
-                if let Some(link) = &mut self.link {
-                    link.ask(Asked::Bundle, |to| to.export(format, Bytes::new(), &[]));
+                if let Some(link) = &mut self.link
+                    && !link.ask(Asked::Bundle, |to| to.export(format, Bytes::new(), &[]))
+                {
+                    self.events.push_back(Event::WorkerFailing);
                 }
             }
             Action::WriteBundle(format) => self.write_bundle(format),
@@ -134,6 +136,10 @@ impl Driver {
         if result.is_ok() {
             info!(session = self.session, port = view.port, "session started");
         }
+        if let Err(error) = &result {
+            let reason = error.without_workers_words();
+            warn!(session = self.session, reason, "session not started");
+        }
         let is_started = result.is_ok();
         let Some(waiting) = self.waiting.start.take() else { return };
         let has_left = waiting.send(result.map(|()| view)).is_err();
@@ -146,6 +152,8 @@ impl Driver {
     }
 
     fn begin(&mut self, id: TaskId, cores: Option<usize>, snapshot: bool) {
+        // A turn on the cores is this task's or nobody's, whatever becomes of the task.
+        let grant = cores.and_then(|_| self.granted.take());
         let (Some(task), Some(link)) = (self.tasks.get_mut(&id), &mut self.link) else { return };
         let admission = self.admission.as_ref();
         let admitted = admission.map_or(Ok(()), |admission| admission.check(&task.work, task.kind));
@@ -153,20 +161,19 @@ impl Driver {
             return self.events.push_back(Event::NotBegun { task: id, error });
         }
         task.began = Some(Instant::now());
-        if cores.is_some() {
-            task.cores = self.granted.take();
-        }
+        task.cores = grant;
         let (files, versions) = (self.files.clone(), link.versions().clone());
         match &task.work {
             Work::Command(command) => {
                 let noted = task.is_journaled() && files.is_some();
                 let wanted = Wanted { snapshot, base: files.is_some() };
                 let (body, name) = (command.body.clone(), command.name.clone());
+                if !link.ask(Asked::Task(id), |to| to.request(body, cores, wanted)) {
+                    return self.events.push_back(Event::NotSent { task: id });
+                }
                 if noted {
                     self.note_begun(name);
                 }
-                let Some(link) = &mut self.link else { return };
-                link.ask(Asked::Task(id), |to| to.request(body, cores, wanted));
                 self.events.push_back(Event::Begun { task: id, noted });
             }
             Work::Export { format: SnapshotFormat::Script, .. } => {
@@ -178,7 +185,9 @@ impl Driver {
             }
             Work::Export { format, .. } => {
                 let format = *format;
-                link.ask(Asked::Task(id), |to| to.export(format, Bytes::new(), &[]));
+                if !link.ask(Asked::Task(id), |to| to.export(format, Bytes::new(), &[])) {
+                    self.events.push_back(Event::NotSent { task: id });
+                }
             }
             Work::Load { source, .. } => {
                 let source = source.clone();
@@ -198,17 +207,20 @@ impl Driver {
     /// Sends what was read for a task to the worker, unless both have ended meanwhile.
     pub(super) fn note_prepared(&mut self, id: TaskId, prepared: Result<Prepared, SessionError>) {
         let (Some(task), Some(link)) = (self.tasks.get_mut(&id), &mut self.link) else { return };
-        match prepared {
-            Err(error) => self.events.push_back(Event::NotBegun { task: id, error }),
+        let is_sent = match prepared {
+            Err(error) => return self.events.push_back(Event::NotBegun { task: id, error }),
             Ok(Prepared::Script { journal, base }) => {
                 let format = SnapshotFormat::Script;
-                link.ask(Asked::Task(id), |to| to.export(format, journal, &base));
+                link.ask(Asked::Task(id), |to| to.export(format, journal, &base))
             }
             Ok(Prepared::Load { format, bundle, found }) => {
                 task.found = Some(found);
                 let wanted = found.wanted(self.files.is_some());
-                link.ask(Asked::Task(id), |to| to.restore(format, bundle, wanted));
+                link.ask(Asked::Task(id), |to| to.restore(format, bundle, wanted))
             }
+        };
+        if !is_sent {
+            self.events.push_back(Event::NotSent { task: id });
         }
     }
 

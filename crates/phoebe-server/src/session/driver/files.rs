@@ -204,17 +204,40 @@ impl Driver {
         self.touch();
         self.view.send_modify(|view| view.user_info.update(info));
         self.log_user_info(&self.view.borrow().user_info);
-        let (session, record, files) = (self.session.clone(), self.record(), self.files.clone());
-        tokio::spawn(async move {
-            if let Some(files) = files
-                && let Err(error) =
-                    files.run(move |folder| folder.write_record(&record)).await.flatten()
+        self.waiting.newer_user_info.push(done);
+        if self.waiting.user_info.is_empty() {
+            self.write_user_info();
+        }
+    }
+
+    /// Writes what is known of the user, once for all who wait for that.
+    fn write_user_info(&mut self) {
+        self.waiting.user_info = std::mem::take(&mut self.waiting.newer_user_info);
+        let (session, record) = (self.session.clone(), self.record());
+        let written = self.files.as_ref().map(|files| {
+            // In its place in the queue: no later record, and no removal, comes before it.
+            files.submit(move |folder| folder.write_record(&record))
+        });
+        self.jobs.push(Box::pin(async move {
+            if let Some(written) = written
+                && let Err(error) = written.await.flatten()
             {
                 warn!(session, %error, "the session's record is not saved");
             }
+            Happening::UserInfoWritten
+        }));
+    }
+
+    pub(super) fn user_info_written(&mut self) {
+        for done in self.waiting.user_info.drain(..) {
             // The client may have gone.
             let _ = done.send(());
-        });
+        }
+        if self.has_ended() {
+            self.waiting.newer_user_info.clear();
+        } else if !self.waiting.newer_user_info.is_empty() {
+            self.write_user_info();
+        }
     }
 
     pub(super) fn remove_files(&mut self) {

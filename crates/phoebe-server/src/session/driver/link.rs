@@ -38,6 +38,8 @@ pub(super) enum LinkEvent {
     Progress,
     Measured(Option<f64>),
     CoresGranted(CoreGrant),
+    /// Nothing more comes from it: it will be lost.
+    Broken,
     /// It is of no more use, for this reason.
     Lost(String),
 }
@@ -53,8 +55,10 @@ pub(super) struct WorkerLink {
     versions: Versions,
     /// The requests that are not answered, by their number on the wire.
     asked: HashMap<u64, Asked>,
-    /// Why nothing more can be sent, and since when.
+    /// Why the connection is of no more use, and since when.
     broken: Option<(ConnectionError, Instant)>,
+    /// Nothing more can be read from it.
+    is_read: bool,
 }
 
 impl WorkerLink {
@@ -70,6 +74,7 @@ impl WorkerLink {
             versions,
             asked: HashMap::new(),
             broken: None,
+            is_read: false,
         }
     }
 
@@ -86,16 +91,15 @@ impl WorkerLink {
         Payload { format, versions: self.versions.clone(), bytes }
     }
 
-    /// Sends a request. Where that fails, [`Self::next`] reports the worker as lost.
+    /// Sends a request and returns whether it went out. Where it did not, [`Self::next`] will
+    /// report the worker as lost.
     pub(super) fn ask(
         &mut self,
         what: Asked,
         send: impl FnOnce(&mut Connection) -> Result<u64, ConnectionError>,
-    ) {
-        match send(&mut self.connection) {
-            Ok(number) => drop(self.asked.insert(number, what)),
-            Err(error) => self.broken = Some((error, Instant::now())),
-        }
+    ) -> bool {
+        let sent = send(&mut self.connection).map(|number| self.asked.insert(number, what));
+        sent.map_err(|error| self.note_broken(error)).is_ok()
     }
 
     /// Ends the runner of a task.
@@ -104,34 +108,35 @@ impl WorkerLink {
         if let Some((number, _)) = number
             && let Err(error) = self.connection.cancel(*number, reason)
         {
-            self.broken = Some((error, Instant::now()));
+            self.note_broken(error);
         }
+    }
+
+    /// The first error counts: further ones do not give the worker more time.
+    fn note_broken(&mut self, error: ConnectionError) {
+        self.broken.get_or_insert((error, Instant::now()));
     }
 
     /// The next thing that happens. With `listens` false nothing of the worker's is read any more.
     /// Cancel-safe.
     pub(super) async fn next(&mut self, listens: bool) -> LinkEvent {
         let measure = self.memory.due();
-        loop {
-            tokio::select! {
-                message = self.connection.next(), if listens && self.broken.is_none() => {
-                    return match message {
-                        Ok(message) => self.receive(message),
-                        Err(error) => {
-                            self.broken = Some((error, Instant::now()));
-                            continue;
-                        }
-                    };
+        tokio::select! {
+            // What was answered before a request could not be sent is still read.
+            message = self.connection.next(), if listens && !self.is_read => match message {
+                Ok(message) => self.receive(message),
+                Err(error) => {
+                    self.is_read = true;
+                    self.note_broken(error);
+                    LinkEvent::Broken
                 }
-                lost = lost(&self.worker, self.broken.as_ref()), if listens => {
-                    return LinkEvent::Lost(lost);
-                }
-                measured = self.memory.measured() => return LinkEvent::Measured(measured),
-                grant = self.cores.turn() => return LinkEvent::CoresGranted(grant),
-                () = at(measure) => {
-                    self.memory.start(self.worker.memory());
-                    return LinkEvent::Progress;
-                }
+            },
+            lost = lost(&self.worker, self.broken.as_ref()), if listens => LinkEvent::Lost(lost),
+            measured = self.memory.measured() => LinkEvent::Measured(measured),
+            grant = self.cores.turn() => LinkEvent::CoresGranted(grant),
+            () = at(measure) => {
+                self.memory.start(self.worker.memory());
+                LinkEvent::Progress
             }
         }
     }
@@ -147,9 +152,9 @@ impl WorkerLink {
         }
     }
 
-    /// What the worker answered before it ended and nobody has read yet.
-    pub(super) fn last_reply(&mut self) -> Option<LinkEvent> {
-        if self.broken.is_some() {
+    /// What the worker sent before it ended and nobody has read yet.
+    pub(super) fn rest(&mut self) -> Option<LinkEvent> {
+        if self.is_read {
             return None;
         }
         let message = self.connection.next().now_or_never()?.ok()?;
@@ -158,6 +163,8 @@ impl WorkerLink {
 
     /// Ends the worker, and then frees its port.
     pub(super) async fn stop(self, grace: Duration) -> Exit {
+        // It waits for no cores any more: others have its place.
+        drop(self.cores);
         let exit = self.worker.stop(grace).await;
         drop(self.port);
         exit

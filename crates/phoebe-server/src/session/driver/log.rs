@@ -21,15 +21,13 @@ impl Driver {
         let unsaved = self.machine.unsaved();
         let retention = self.shared.settings.session.retention_seconds;
         self.view.send_if_modified(|view| {
-            let falls_asleep = status == Status::Asleep && view.port.is_some();
             let is_new =
                 view.status != status || view.port != port || view.unsaved.as_deref() != unsaved;
-            if status == Status::Awake && view.status != status {
-                view.expires_at = None;
-            }
-            if status == Status::Asleep && (falls_asleep || view.status != status) {
+            let is_asleep = status == Status::Asleep;
+            view.expires_at =
+                (is_asleep && retention > 0.0).then(|| view.last_activity + retention);
+            if is_asleep {
                 view.mem_used = 0.0;
-                view.expires_at = (retention > 0.0).then_some(view.last_activity + retention);
             }
             view.status = status;
             view.port = port;
@@ -70,9 +68,13 @@ impl Driver {
 
     /// Records that the session is used now.
     pub(super) fn touch(&mut self) {
+        if self.has_ended() {
+            return;
+        }
         let at = now();
         self.used = Instant::now();
         self.view.send_modify(|view| view.last_activity = at);
+        self.publish();
         self.shared.store.log(LogRecord::SessionActivity { session_id: self.session.clone(), at });
     }
 

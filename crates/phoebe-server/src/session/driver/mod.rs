@@ -34,7 +34,7 @@ use super::request::{Request, Work};
 use super::shared::Shared;
 use super::start::BroughtUp;
 use super::state::{Beginning, Ending, Event, Machine, Reply, Rules, TaskId};
-use super::view::{EndReason, SessionView, StartRequest, now};
+use super::view::{EndReason, SessionView, StartRequest, Status, now};
 use crate::store::snapshots::{DiskUsage, SnapshotStore};
 use crate::worker::Exit;
 
@@ -79,6 +79,9 @@ struct Waiting {
     start: Option<oneshot::Sender<Result<SessionView, SessionError>>>,
     sleep: Vec<oneshot::Sender<bool>>,
     files: Vec<oneshot::Sender<Result<FileQueue, SessionError>>>,
+    /// User information that is being written, and what came meanwhile.
+    user_info: Vec<oneshot::Sender<()>>,
+    newer_user_info: Vec<oneshot::Sender<()>>,
     end: Vec<oneshot::Sender<()>>,
 }
 
@@ -98,6 +101,7 @@ enum Happening {
     Link(LinkEvent),
     Request(Option<Request>),
     Prepared(TaskId, Result<Prepared, SessionError>),
+    UserInfoWritten,
     Stopped { exit: Exit, memory: Option<f64> },
 }
 
@@ -232,6 +236,7 @@ impl Driver {
                 self.events.push_back(Event::EndWanted(ending));
             }
             Happening::Prepared(task, prepared) => self.note_prepared(task, prepared),
+            Happening::UserInfoWritten => self.user_info_written(),
             Happening::Stopped { exit, memory } => {
                 self.log_memory(memory);
                 debug!(session = self.session, %exit, "worker stopped");
@@ -267,6 +272,8 @@ impl Driver {
                 self.waiting.files.push(files);
                 Event::FilesWanted { all_forms }
             }
+            // Whoever comes after the end is told so: nobody answers.
+            Request::Measure { .. } | Request::UserInfo { .. } if self.has_ended() => return,
             Request::Measure { done } => {
                 self.touch();
                 match &mut self.link {
@@ -301,13 +308,7 @@ impl Driver {
     fn note_start(&mut self, started: Result<Start, SessionError>) {
         let Start { up, beginning, memory } = match started {
             Ok(start) => start,
-            Err(error) => {
-                if self.beginning.is_some() {
-                    let reason = error.without_workers_words();
-                    warn!(session = self.session, reason, "session not started");
-                }
-                return self.events.push_back(Event::StartFailed(error));
-            }
+            Err(error) => return self.events.push_back(Event::StartFailed(error)),
         };
         let BroughtUp { mut started, notice, portable } = up;
         let migrated = started.migrated.take();
@@ -355,12 +356,14 @@ impl Driver {
                 self.events.push_back(Event::CoresGranted(grant.cores()));
                 self.granted = Some(grant);
             }
+            LinkEvent::Broken => self.events.push_back(Event::WorkerFailing),
             LinkEvent::Lost(why) => {
-                // What the worker answered before it died still counts.
-                while let Some(LinkEvent::Replied(asked, message)) =
-                    self.link.as_mut().and_then(WorkerLink::last_reply)
-                {
-                    self.note_reply(asked, message);
+                // What the worker answered before it died still counts; it gets no more work.
+                self.events.push_back(Event::WorkerFailing);
+                while let Some(event) = self.link.as_mut().and_then(WorkerLink::rest) {
+                    if let LinkEvent::Replied(asked, message) = event {
+                        self.note_reply(asked, message);
+                    }
                 }
                 self.events.push_back(Event::WorkerLost(why));
             }
@@ -381,6 +384,11 @@ impl Driver {
             self.publish_notice(&task.work, notice.as_deref());
         }
         self.events.push_back(Event::Replied { task: id, reply });
+    }
+
+    /// Whether the session is over for everybody but this driver.
+    fn has_ended(&self) -> bool {
+        self.machine.is_over() || self.machine.status() == Status::Ended
     }
 
     /// Tells the state machine everything that happened, and does what it asks for.

@@ -46,6 +46,10 @@ pub(in crate::session) enum Event {
         task: TaskId,
         error: SessionError,
     },
+    /// The work could not be sent: the worker is failing and does not know of it.
+    NotSent {
+        task: TaskId,
+    },
     CoresGranted(usize),
     Replied {
         task: TaskId,
@@ -62,6 +66,8 @@ pub(in crate::session) enum Event {
     BundleWritten(Result<(), String>),
     /// A line about a command's begin or end is written.
     NoteWritten(Result<(), String>),
+    /// The worker takes no more work; [`Self::WorkerLost`] will follow.
+    WorkerFailing,
     /// The worker cannot be used any more, for this reason.
     WorkerLost(String),
     /// The worker's process is gone and its port is free.
@@ -136,7 +142,7 @@ pub(in crate::session) enum Action {
     AbandonStart,
     /// Answered by [`Event::CoresGranted`].
     AskForCores,
-    /// Answered by [`Event::Begun`] or [`Event::NotBegun`]. `snapshot`: the reply to a change is
+    /// Answered by [`Event::Begun`], [`Event::NotBegun`] or [`Event::NotSent`]. `snapshot`: the reply to a change is
     /// to bring the Bundle.
     Begin {
         task: TaskId,

@@ -70,6 +70,8 @@ enum State {
 /// What is known of a worker.
 #[derive(Debug, Default)]
 struct Worker {
+    /// It takes no more work.
+    is_failing: bool,
     stray_replies: u32,
     cores: Cores,
 }
@@ -205,6 +207,7 @@ impl Machine {
                     self.answer(task, Outcome::Refused(error));
                 }
             }
+            Event::NotSent { task } => self.not_sent(task),
             Event::CoresGranted(cores) => {
                 if let Some(worker) = self.worker() {
                     worker.cores = Cores::Granted(cores);
@@ -224,6 +227,7 @@ impl Machine {
                     self.not_saved(now, self.saving.last_change(), reason);
                 }
             }
+            Event::WorkerFailing => self.worker_failing(),
             Event::WorkerLost(why) => self.worker_lost(why),
             Event::WorkerStopped => self.worker_stopped(),
             Event::FilesWanted { all_forms } => self.files_wanted(now, all_forms),
@@ -246,7 +250,9 @@ impl Machine {
     /// When [`Event::Tick`] is due, if time alone changes something.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let of_state = match &self.state {
-            State::Awake(_) => self.saving.next().map(|(due, _)| due),
+            State::Awake(Worker { is_failing: false, .. }) => {
+                self.saving.next().map(|(due, _)| due)
+            }
             State::Saving(_, Save { until, .. }) | State::Settling(_, until) => Some(*until),
             _ => return None,
         };
@@ -351,7 +357,7 @@ impl Machine {
                 self.actions.push(Action::StartWorker);
                 false
             }
-            State::Awake(_) => {
+            State::Awake(Worker { is_failing: false, .. }) => {
                 self.begin_work(now);
                 if let Some((due, format)) = self.saving.next()
                     && now >= due
@@ -363,7 +369,7 @@ impl Machine {
             State::Saving(..) => {
                 let has_saved = self.has_saved(now);
                 if has_saved {
-                    self.finish_save();
+                    self.finish_save(now);
                 }
                 has_saved
             }

@@ -72,6 +72,15 @@ impl<T> CommandQueue<T> {
         self.running.remove(&number).map(|(_, command)| command)
     }
 
+    /// Takes a command back that did not reach the worker: it waits again, before those that
+    /// `came_later`.
+    pub fn put_back(&mut self, number: u64, came_later: impl Fn(&T) -> bool) {
+        let Some((kind, command)) = self.running.remove(&number) else { return };
+        let place = self.waiting.iter().position(|(_, waiting)| came_later(waiting));
+        let place = place.unwrap_or(self.waiting.len());
+        self.waiting.insert(place, (kind, command));
+    }
+
     /// What is with the worker: number, kind, command.
     pub fn running(&self) -> impl Iterator<Item = (u64, CommandKind, &T)> {
         self.running.iter().map(|(number, (kind, command))| (*number, *kind, command))

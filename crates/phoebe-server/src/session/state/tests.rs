@@ -39,6 +39,11 @@ struct World {
     unsaved_beginning: bool,
     /// The last worker was lost.
     lost: bool,
+    /// Nothing can be sent to the worker any more, and whether the machine was told.
+    broken: bool,
+    told_of_break: bool,
+    /// The worker was asked for a Bundle in vain.
+    asked_in_vain: bool,
     /// When the last save began, and whether something could not be saved since.
     save_began: Instant,
     save_failed: bool,
@@ -99,24 +104,41 @@ struct Task {
     change: Option<(u64, bool)>,
     replied: bool,
     answers: usize,
+    /// The change and its Bundle are written.
+    is_on_disk: bool,
 }
 
 /// What happens next; what is impossible at the time does nothing.
 #[derive(Debug, Clone)]
 enum Step {
     Submit(CommandKind),
-    Ready { portable: bool, beginning: u8 },
+    Ready {
+        portable: bool,
+        beginning: u8,
+    },
     StartFails,
     Cores,
-    Reply { index: usize, how: u8 },
+    Reply {
+        index: usize,
+        how: u8,
+    },
     Refuse(usize),
     Stray,
-    Write { works: bool },
+    Write {
+        works: bool,
+    },
+    /// The connection breaks; the machine learns of it at once, or when it is used.
+    Breaks {
+        noticed: bool,
+    },
     Dies,
     Stops,
     WantFiles(bool),
     WantSleep,
-    Look { idle: bool, expired: bool },
+    Look {
+        idle: bool,
+        expired: bool,
+    },
     End,
     ShutDown,
     Wait(u16),
@@ -136,6 +158,7 @@ fn step(disk: u32) -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::Refuse),
         2 => Just(Step::Stray),
         disk => (0u8..8).prop_map(|number| Step::Write { works: number > 0 }),
+        1 => any::<bool>().prop_map(|noticed| Step::Breaks { noticed }),
         1 => Just(Step::Dies),
         4 => Just(Step::Stops),
         2 => any::<bool>().prop_map(Step::WantFiles),
@@ -187,6 +210,9 @@ impl World {
             given: None,
             unsaved_beginning: false,
             lost: false,
+            broken: false,
+            told_of_break: false,
+            asked_in_vain: false,
             save_began: Instant::now(),
             save_failed: false,
             was_asked: false,
@@ -289,6 +315,8 @@ impl World {
                 let waits = |asked: &Asked| matches!(asked, Asked::Bundle(_));
                 assert!(has_worker && !self.asked.iter().any(waits) && self.given.is_none());
                 assert!(!self.change_given_up, "it saves a Bundle that is being changed");
+                assert!(!self.told_of_break, "a failing worker is asked for its Bundle");
+                self.asked_in_vain |= self.broken;
                 self.asked.push(Asked::Bundle(format));
                 self.was_asked |= format == SnapshotFormat::Pickle;
                 self.unsaved_beginning &= format != SnapshotFormat::Pickle;
@@ -363,6 +391,7 @@ impl World {
 
     fn begin(&mut self, id: TaskId, cores: Option<usize>, snapshot: bool) {
         assert!(matches!(self.worker, Place::Running), "no worker to send to");
+        assert!(!self.told_of_break, "a failing worker gets work");
         assert!(self.machine.writes_pending < WRITES_MAX, "work begins though the disk is behind");
         let kind = self.tasks[&id].kind;
         let others = self.tasks.values().filter(|task| task.runs()).map(|task| task.kind);
@@ -397,6 +426,7 @@ impl World {
         match outcome {
             Outcome::Reply { unsaved } => {
                 assert!(self.tasks[&id].replied, "an answer that the worker did not give");
+                assert!(!self.tasks[&id].is_on_disk || unsaved.is_none(), "it is saved");
                 if let (Some((change, durable)), true) = (change, self.is_kept())
                     && unsaved.is_none()
                     && (durable || self.rules.durability == Durability::Command && written(self))
@@ -440,6 +470,7 @@ impl World {
                     change: None,
                     replied: false,
                     answers: 0,
+                    is_on_disk: false,
                 };
                 self.tasks.insert(id, task);
                 self.tell(Event::Submitted { task: id, kind: *kind });
@@ -449,6 +480,7 @@ impl World {
                 self.worker = Place::Running;
                 self.changes = self.changes_on_disk;
                 (self.lost, self.stray_replies, self.change_given_up) = (false, 0, false);
+                (self.broken, self.told_of_break, self.asked_in_vain) = (false, false, false);
                 let beginning = match beginning {
                     0 if self.is_kept() => Beginning::NotKept,
                     1 if self.is_kept() => Beginning::Failed("disk full".to_owned()),
@@ -484,8 +516,12 @@ impl World {
                     && !self.tasks[&task].noted
                 {
                     self.asked.remove(place);
-                    let error = SessionError::NoCheckpoint;
-                    self.tell(Event::NotBegun { task, error });
+                    if self.broken {
+                        self.not_sent(task);
+                    } else {
+                        let error = SessionError::NoCheckpoint;
+                        self.tell(Event::NotBegun { task, error });
+                    }
                 }
             }
             Step::Stray if self.worker == Place::Running => {
@@ -493,6 +529,13 @@ impl World {
                 self.tell(Event::StrayReply);
             }
             Step::Write { works } => self.write(*works),
+            Step::Breaks { noticed } if self.worker == Place::Running => {
+                self.broken = true;
+                if *noticed && self.machine.has_worker() {
+                    self.told_of_break = true;
+                    self.tell(Event::WorkerFailing);
+                }
+            }
             Step::Dies if self.worker == Place::Running && self.machine.has_worker() => {
                 self.worker = Place::Lost;
                 self.tell(Event::WorkerLost("it died".to_owned()));
@@ -553,7 +596,16 @@ impl World {
     /// The driver reports what it sent.
     fn report_begun(&mut self) {
         let begun = std::mem::take(&mut self.begun);
+        if std::mem::take(&mut self.asked_in_vain) {
+            self.told_of_break = true;
+            self.tell(Event::WorkerFailing);
+        }
         for id in begun {
+            if self.broken && id % 4 > 0 {
+                self.asked.retain(|asked| *asked != Asked::Task(id));
+                self.not_sent(id);
+                continue;
+            }
             let kept = self.is_kept();
             let task = self.tasks.get_mut(&id).unwrap();
             task.noted = kept && task.kind != Read && id % 3 > 0 && task.answers == 0;
@@ -563,6 +615,12 @@ impl World {
             }
             self.tell(Event::Begun { task: id, noted });
         }
+    }
+
+    fn not_sent(&mut self, task: TaskId) {
+        self.told_of_break = true;
+        self.tasks.get_mut(&task).unwrap().began = false;
+        self.tell(Event::NotSent { task });
     }
 
     fn reply(&mut self, asked: Asked, how: u8) {
@@ -616,6 +674,7 @@ impl World {
             Write::Change { task, change, durable } => {
                 if works && durable {
                     self.changes_on_disk = self.changes_on_disk.max(change);
+                    self.tasks.get_mut(&task).unwrap().is_on_disk = true;
                 }
                 self.tell(Event::ChangeWritten { task, result });
             }
@@ -652,6 +711,9 @@ impl World {
                 Step::Deadline,
             ] {
                 self.take(&step);
+            }
+            if self.broken {
+                self.take(&Step::Dies);
             }
             if !self.shuts_down && !self.told_of_end {
                 self.take(if by_shutdown { &Step::ShutDown } else { &Step::End });

@@ -67,11 +67,11 @@ impl Machine {
 
     /// Asks for what is still to be saved; returns whether the save has ended.
     pub(super) fn has_saved(&mut self, now: Instant) -> bool {
-        let State::Saving(_, save) = &mut self.state else { return false };
+        let State::Saving(worker, save) = &mut self.state else { return false };
         if now >= save.until {
             return true;
         }
-        if self.saving.asked().is_some() || self.writes_pending > 0 {
+        if worker.is_failing || self.saving.asked().is_some() || self.writes_pending > 0 {
             return false;
         }
         let format = match self.saving.unsaved_change() {
@@ -89,10 +89,13 @@ impl Machine {
         false
     }
 
-    pub(super) fn finish_save(&mut self) {
+    pub(super) fn finish_save(&mut self, now: Instant) {
         let state = std::mem::replace(&mut self.state, State::Asleep);
         let State::Saving(worker, save) = state else { return self.state = state };
         let problem = self.saving.problem().map(str::to_owned);
+        if now >= save.until && save.all_forms && self.saving.wants_portable() {
+            self.report(Report::NoPortableCopy("it took too long".to_owned()));
+        }
         if save.files_wanted {
             let told = problem.as_ref().map_or(Ok(()), |problem| {
                 let text = format!("The session cannot be saved now: {problem}");

@@ -41,6 +41,24 @@ impl Machine {
         }
     }
 
+    /// The worker that could not be reached does not know of the work: the next one gets it.
+    pub(super) fn not_sent(&mut self, id: TaskId) {
+        self.worker_failing();
+        match self.refusal() {
+            Some(error) if self.queue.finished(id).is_some() => {
+                self.answer(id, Outcome::Refused(error));
+            }
+            Some(_) => {}
+            None => self.queue.put_back(id, |waiting| waiting.id > id),
+        }
+    }
+
+    pub(super) fn worker_failing(&mut self) {
+        if let Some(worker) = self.worker() {
+            worker.is_failing = true;
+        }
+    }
+
     /// Begins what may go to the worker now.
     pub(super) fn begin_work(&mut self, now: Instant) {
         while self.writes_pending < WRITES_MAX {
@@ -104,15 +122,18 @@ impl Machine {
         let Some(Write { change, content, holds_answer }) = self.writes.remove(&id) else {
             return;
         };
+        let mut is_saved = true;
         match (result, content) {
             (Ok(()), Content::Snapshot(bytes)) => self.saving.record_saved(change, bytes),
             (Ok(()), Content::Step) => self.saving.record_step(change),
-            (Ok(()), Content::JournalOnly) => {}
-            (Err(problem), _) => self.not_saved(now, change, problem),
+            (Ok(()), Content::JournalOnly) => is_saved = self.saving.is_saved(change),
+            (Err(problem), _) => {
+                self.not_saved(now, change, problem);
+                is_saved = false;
+            }
         }
-        let saved = self.saving.is_saved(change);
-        let unsaved = self.saving.problem().filter(|_| !saved);
-        let unsaved = unsaved.map(str::to_owned);
+        // A later change may be unsaved though this one is not.
+        let unsaved = self.saving.problem().filter(|_| !is_saved).map(str::to_owned);
         if holds_answer {
             self.answer(id, Outcome::Reply { unsaved });
         }

@@ -189,7 +189,8 @@ impl Dealer {
     /// Reads and writes until a command or message is whole.
     async fn next_step(&mut self) -> Result<Step, TransportError> {
         loop {
-            self.write()?;
+            // Where nothing can be written any more, what has arrived is still read, to its end.
+            let _ = self.write();
             match self.decoder.step(&mut self.buffer)? {
                 Step::Announced(length) => self.announced(length),
                 Step::NeedsBytes { missing, in_frame } => {
@@ -270,7 +271,10 @@ impl Dealer {
             match self.stream.try_write(front) {
                 Ok(written) => front.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    self.outgoing.clear();
+                    return Err(error.into());
+                }
             }
             if front.is_empty() {
                 self.outgoing.pop_front();

@@ -125,6 +125,29 @@ async fn a_large_message_of_several_frames_takes_one_turn() {
 }
 
 #[tokio::test]
+async fn what_arrived_before_the_connection_broke_is_still_read() {
+    const SMALL: usize = 20_000;
+    let (address, peer) = peer(frame(SMALL, SMALL)).await;
+    let memory = Memory::new(BOUNDS.message_bytes);
+    let mut dealer = Dealer::connect(address, BOUNDS, &memory).await.unwrap();
+    // All of the message is here before the other side goes.
+    let mut arrived = vec![0; SMALL];
+    while dealer.buffer.len() < SMALL
+        && dealer.stream.peek(&mut arrived).await.unwrap() + dealer.buffer.len() < SMALL
+    {
+        tokio::task::yield_now().await;
+    }
+    peer.abort();
+    let until = Instant::now() + HANDSHAKE_LIMIT;
+    while dealer.send(vec![Bytes::from_static(b"x")]).is_ok() {
+        assert!(Instant::now() < until, "one can write to a peer that is gone");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(dealer.receive().await.unwrap(), [vec![b'x'; SMALL]]);
+    assert!(dealer.receive().await.is_err());
+}
+
+#[tokio::test]
 async fn a_peer_that_is_no_router_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
