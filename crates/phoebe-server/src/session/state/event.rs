@@ -142,8 +142,8 @@ pub(in crate::session) enum Action {
     AbandonStart,
     /// Answered by [`Event::CoresGranted`].
     AskForCores,
-    /// Answered by [`Event::Begun`], [`Event::NotBegun`] or [`Event::NotSent`]. `snapshot`: the reply to a change is
-    /// to bring the Bundle.
+    /// Answered by [`Event::Begun`], [`Event::NotBegun`] or [`Event::NotSent`]. `snapshot`: the
+    /// reply to a change is to bring the Bundle.
     Begin {
         task: TaskId,
         cores: Option<usize>,
