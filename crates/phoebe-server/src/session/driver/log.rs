@@ -25,7 +25,7 @@ impl Driver {
                 view.status != status || view.port != port || view.unsaved.as_deref() != unsaved;
             let is_asleep = status == Status::Asleep;
             view.expires_at =
-                (is_asleep && retention > 0.0).then(|| view.last_activity + retention);
+                (is_asleep && retention > 0.0).then_some(view.last_activity + retention);
             if is_asleep {
                 view.mem_used = 0.0;
             }
