@@ -105,6 +105,7 @@ pub async fn serve(
     )?;
     let snapshots = open_snapshots(&settings, &data)?;
     let last_activity = store.active_sessions().await?;
+    let jobs = store.open_jobs().await?;
     store.close_stale_sessions(CRASH_REASON).await?;
     let listener = listen(&settings).await?;
     let address = listener.local_addr()?;
@@ -133,7 +134,7 @@ pub async fn serve(
         WorkerStart::Spawn => Launcher::spawn(interpreter, registry, containment),
     };
     let sessions = SessionManager::new(Arc::clone(&settings), store.clone(), launcher, snapshots);
-    match sessions.take_over(&last_activity)? {
+    match sessions.take_over(&last_activity, jobs)? {
         0 => {}
         sessions => info!(sessions, "sessions of an earlier run are asleep; work wakes them"),
     }

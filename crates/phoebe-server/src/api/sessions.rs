@@ -19,7 +19,7 @@ use super::state::Shared;
 use super::view::{METADATA_KIB, Session};
 use crate::auth::Identity;
 use crate::error::{ErrorBody, HttpError, ValidationBody};
-use crate::session::{EndReason, Owner, SessionView, StartRequest, UserInfo};
+use crate::session::{EndReason, Owner, Requester, SessionView, StartRequest, UserInfo};
 use crate::store::AuditEntry;
 use crate::web::ClientAddress;
 
@@ -117,6 +117,18 @@ impl<S: Sync> FromRequestParts<S> for Client {
         let ClientAddress(ip) = ClientAddress::from_request_parts(parts, state).await?;
         let user_agent = user_agent(&parts.headers);
         Ok(Self { ip: ip.map(|ip| ip.to_string()), user_agent })
+    }
+}
+
+impl Client {
+    /// The most characters of a client's name in a job.
+    const NAME_CHARACTERS_MAX: usize = 60;
+
+    /// Returns who submits a job.
+    pub(super) fn requester(self, caller: &Caller) -> Requester {
+        let user_id = caller.0.as_ref().map(|identity| identity.user_id.clone());
+        let cut = |name: String| name.chars().take(Self::NAME_CHARACTERS_MAX).collect();
+        Requester { user_id, client: self.user_agent.map(cut) }
     }
 }
 

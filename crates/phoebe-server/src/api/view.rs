@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::caller::Caller;
+use super::v1::jobs::JobBody;
 use crate::config::SessionSettings;
 use crate::session::{DiskView, SessionView, Status};
 
@@ -71,9 +72,17 @@ pub(super) struct Session {
     /// The limit for `user_disk_bytes`; missing without a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     user_disk_limit_bytes: Option<u64>,
+    /// The job that runs, or the first that waits; only where one session is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<JobBody>,
 }
 
 impl Session {
+    /// Adds the job that runs or waits.
+    pub(super) fn with_job(self, job: Option<JobBody>) -> Self {
+        Self { job, ..self }
+    }
+
     /// Adds the disk usage.
     pub(super) fn with_disk(self, disk: Option<DiskView>) -> Self {
         let Some(DiskView { bytes, user_bytes, bounds }) = disk else { return self };
@@ -128,6 +137,7 @@ impl Session {
             disk_limit_bytes: None,
             user_disk_bytes: None,
             user_disk_limit_bytes: None,
+            job: None,
         }
     }
 }

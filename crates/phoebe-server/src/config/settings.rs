@@ -145,6 +145,16 @@ table::settings! {
         /// If not empty, only these commands are logged.
         log_include_commands: Vec<String> = Vec::new();
     }
+    /// Long commands as jobs.
+    jobs: JobSettings {
+        /// How often a job may begin, the first time included: a job that the end of the server
+        /// interrupted begins again.
+        attempts: u64 = 3, check(within(1, 100));
+        /// Seconds for which a job and its result are kept after its end.
+        retention_seconds: f64 = 604_800.0, check(within(600.0, 1e9));
+        /// Jobs of a session that are kept. A job is kept for ten minutes in any case.
+        per_session: usize = 200, check(within(1, 100_000));
+    }
     /// Resource limits.
     resources: ResourceSettings {
         /// Awake sessions per user; 0 for no limit.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use phoebe_protocol::command::SnapshotFormat;
-use phoebe_protocol::kinds;
+use phoebe_protocol::kinds::{self, CommandKind};
 use phoebe_protocol::packet::Info;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::cores::Cores;
 use super::driver::Driver;
 use super::error::SessionError;
+use super::job::{Board, NewJob, Requester};
 use super::ports::PortPool;
 use super::request::{Command, Request, Source, Work};
 use super::shared::{Session, Sessions, Shared};
@@ -25,8 +26,8 @@ use super::view::{
     now,
 };
 use crate::config::Settings;
-use crate::store::Store;
 use crate::store::snapshots::{DiskUsage, SessionFolder, SessionRecord, SnapshotStore};
+use crate::store::{Store, StoredJob};
 use crate::worker::Launcher;
 use crate::worker::connection::Memory;
 
@@ -66,22 +67,36 @@ impl SessionManager {
     }
 
     /// Takes over the sessions that an earlier server left, asleep. `last_activity` is what the log
-    /// has of each.
+    /// has of each, `jobs` what was not done.
     ///
     /// # Errors
     /// When the folder of sessions cannot be read.
-    pub fn take_over(&self, last_activity: &HashMap<String, f64>) -> io::Result<usize> {
-        let Some(snapshots) = &self.shared.snapshots else { return Ok(0) };
-        let records = snapshots.sessions()?;
+    pub fn take_over(
+        &self,
+        last_activity: &HashMap<String, f64>,
+        jobs: Vec<StoredJob>,
+    ) -> io::Result<usize> {
+        let mut jobs_of: HashMap<String, Vec<StoredJob>> = HashMap::new();
+        for job in jobs {
+            jobs_of.entry(job.session_id.clone()).or_default().push(job);
+        }
+        let snapshots = self.shared.snapshots.as_ref();
+        let records = snapshots.map_or(Ok(Vec::new()), SnapshotStore::sessions)?;
         let count = records.len();
         for record in records {
-            let changed = snapshots.session(&record.session_id).last_change();
+            let jobs = jobs_of.remove(&record.session_id).unwrap_or_default();
+            let changed =
+                snapshots.and_then(|snapshots| snapshots.session(&record.session_id).last_change());
             let logged = last_activity.get(&record.session_id).copied();
             // A clock that was set back makes no session older than it is.
             let latest =
                 [changed, logged].into_iter().flatten().fold(record.last_activity, f64::max);
             let driver = self.insert(view_of(record, latest.min(now())));
-            self.shared.drivers.spawn(driver.run_kept());
+            self.shared.drivers.spawn(driver.run_kept(jobs));
+        }
+        for session in jobs_of.into_keys() {
+            // Their sessions were not kept.
+            tokio::spawn(self.shared.store.remove_jobs_of(&session));
         }
         Ok(count)
     }
@@ -130,13 +145,21 @@ impl SessionManager {
         self.ask(id, |done| Request::Measure { done }).await
     }
 
-    /// Sends one command, `name` being its `command` field, and waits for the answer.
+    /// Sends one command, `name` being its `command` field, and waits for the answer. A long one is
+    /// a job meanwhile, submitted by `by`.
     ///
     /// # Errors
     /// Unknown session, full queue. A command that fails is an `Ok` answer that says so.
-    pub async fn send(&self, id: &str, name: &str, body: Bytes) -> Result<Answer, SessionError> {
+    pub async fn send(
+        &self,
+        id: &str,
+        name: &str,
+        body: Bytes,
+        by: Requester,
+    ) -> Result<Answer, SessionError> {
         let (name, kind) = (name.to_owned(), kinds::kind_of(name));
-        let command = |answer| Work::Command(Command { name, kind, body, answer });
+        let job = (kind == Some(CommandKind::Long)).then_some(NewJob { by, resumes: false });
+        let command = |answer| Work::Command(Command { name, kind, body, job, answer });
         self.ask(id, |answer| Request::Work(command(answer))).await?
     }
 
@@ -310,7 +333,11 @@ impl SessionManager {
         self.shared.launcher.shut_down().await;
     }
 
-    async fn ask<T>(
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(super) async fn ask<T>(
         &self,
         id: &str,
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
@@ -406,9 +433,10 @@ impl SessionManager {
         let eviction = Arc::new(Semaphore::new(1));
         let user = view.borrow().owner.as_ref().map(|owner| sessions.of_user(&owner.user_id));
         let disk = Arc::new(DiskUsage::new(user));
-        let session = Session { requests, view, eviction, disk: Arc::clone(&disk) };
+        let (publish_jobs, jobs) = watch::channel(Board::new());
+        let session = Session { requests, view, jobs, eviction, disk: Arc::clone(&disk) };
         sessions.known.insert(id, session);
-        Driver::new(Arc::clone(&self.shared), mailbox, publish, disk)
+        Driver::new(Arc::clone(&self.shared), mailbox, publish, publish_jobs, disk)
     }
 
     /// Whether there is room on disk for what a new session begins with.

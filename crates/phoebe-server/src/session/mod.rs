@@ -8,6 +8,8 @@
 //! | `start` | from an id to a worker that has its Bundle |
 //! | `eviction` | chooses idle sessions that sleep when ports or memory run out |
 //! | `ports`, `cores` | what sessions share: leases that free themselves |
+//! | `job` | what is known of a long command: its states, progress, reasons; no I/O |
+//! | `job_queries` | submits, finds, waits for and cancels jobs |
 //! | `file_queue` | a session's files: one job after the other, bounded |
 //!
 //! [`SessionManager`] knows all sessions and nothing of Bundles. Others send a driver requests and
@@ -20,6 +22,8 @@ mod driver;
 mod error;
 mod eviction;
 mod file_queue;
+mod job;
+mod job_queries;
 mod manager;
 mod memory;
 mod ports;
@@ -32,7 +36,10 @@ mod state;
 mod view;
 
 pub use error::SessionError;
+pub use job::{Best, Job, JobError, JobState, NewJob, Progress, Reason, Requester, WaitingFor};
+pub use job_queries::JobQuery;
 pub use manager::SessionManager;
+pub use request::Accepted;
 // For the benchmarks.
 #[doc(hidden)]
 pub use state::CommandQueue;

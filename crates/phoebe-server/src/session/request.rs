@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::error::SessionError;
 use super::file_queue::FileQueue;
+use super::job::{Job, NewJob};
 use super::view::{Answer, EndReason, UserInfo};
 
 /// A request to a session's driver.
@@ -21,6 +22,10 @@ pub(super) enum Request {
     Look { idle_timeout: Option<Duration> },
     /// Go to sleep, if it is awake and has nothing to do. The answer says whether it did.
     Sleep { done: oneshot::Sender<bool> },
+    /// Store a long command, then do it in its turn.
+    Job(JobSubmission),
+    /// Cancel a job by its id, or all of the session.
+    CancelJobs { job: Option<String>, reason: String, done: oneshot::Sender<()> },
     /// Measure the memory now.
     Measure { done: oneshot::Sender<f64> },
     /// Replace the fields of the user's information that are given.
@@ -60,12 +65,33 @@ pub(super) enum Source {
     File(Bytes),
 }
 
+/// A long command that is stored before it is accepted.
+pub(super) struct JobSubmission {
+    pub(super) name: String,
+    pub(super) body: Bytes,
+    pub(super) new: NewJob,
+    /// The client's name for the request.
+    pub(super) key: Option<String>,
+    pub(super) done: oneshot::Sender<Result<Accepted, SessionError>>,
+}
+
+/// A job that was accepted.
+#[derive(Debug)]
+pub enum Accepted {
+    /// Now.
+    New(Job),
+    /// Before, with the same idempotency key.
+    Known(Job),
+}
+
 /// One command and the receiver of its answer.
 pub(super) struct Command {
     pub(super) name: String,
     /// `None`: workers do not know it.
     pub(super) kind: Option<CommandKind>,
     pub(super) body: Bytes,
+    /// The job that a long command becomes, until it is one.
+    pub(super) job: Option<NewJob>,
     pub(super) answer: oneshot::Sender<Result<Answer, SessionError>>,
 }
 

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::cores::Cores;
 use super::error::SessionError;
 use super::file_queue::FileQueue;
+use super::job::Board;
 use super::ports::PortPool;
 use super::request::Request;
 use super::view::SessionView;
@@ -72,6 +73,8 @@ impl Sessions {
 pub(super) struct Session {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) view: watch::Receiver<SessionView>,
+    /// Its jobs.
+    pub(super) jobs: watch::Receiver<Board>,
     /// One permit: held while the session is asked to sleep for others.
     pub(super) eviction: Arc<Semaphore>,
     /// Its disk use.

@@ -21,6 +21,7 @@ const STEPS: &[Step] = &[
     indexes,
     groups_keys_and_audit,
     account_names,
+    jobs,
 ];
 
 /// The number of the last migration.
@@ -277,6 +278,28 @@ fn account_names(transaction: &Transaction<'_>) -> Result<(), MigrationError> {
             );
         }
     }
+    Ok(())
+}
+
+/// Long commands that can be followed and found again.
+fn jobs(transaction: &Transaction<'_>) -> Result<(), MigrationError> {
+    transaction.execute_batch(
+        "CREATE TABLE IF NOT EXISTS jobs (
+             job_id TEXT PRIMARY KEY,
+             session_id TEXT NOT NULL,
+             user_id TEXT,
+             state TEXT NOT NULL,
+             ended_at REAL,
+             idempotency_key TEXT,
+             command BLOB,
+             record TEXT NOT NULL
+         ) WITHOUT ROWID;
+         CREATE UNIQUE INDEX IF NOT EXISTS phoebe_jobs_by_key
+             ON jobs (session_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+         CREATE INDEX IF NOT EXISTS phoebe_jobs_by_session ON jobs (session_id, job_id);
+         CREATE INDEX IF NOT EXISTS phoebe_jobs_by_user ON jobs (user_id, job_id);
+         CREATE INDEX IF NOT EXISTS phoebe_jobs_not_done ON jobs (job_id) WHERE ended_at IS NULL;",
+    )?;
     Ok(())
 }
 

@@ -22,6 +22,7 @@ mod database;
 mod error;
 pub(crate) mod groups;
 mod health;
+mod jobs;
 mod migrations;
 mod queue;
 mod reader;
@@ -42,6 +43,7 @@ pub use data_directory::{
 pub(crate) use database::with_suffix;
 pub(crate) use error::QueryError;
 pub use error::StoreError;
+pub use jobs::{JobFilter, JobRetention, StoredJob};
 pub use record::{CommandFilter, LogRecord};
 pub use users::{NewUser, User};
 
@@ -264,6 +266,88 @@ impl Store {
         self.change(move |transaction| Ok(api_keys::revoke(transaction, id)?)).await
     }
 
+    /// Stores a job, before it is accepted. Returns the session's job with the same idempotency key
+    /// instead, if there is one. The write begins at once, before those that are asked for later.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn insert_job(
+        &self,
+        job: StoredJob,
+    ) -> impl Future<Output = Result<Option<StoredJob>, StoreError>> + Send + use<> {
+        self.change(move |transaction| Ok(jobs::insert(transaction, &job)?))
+    }
+
+    /// Stores a job's new state. The write begins at once, as [`Self::insert_job`]'s does.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn update_job(
+        &self,
+        job: StoredJob,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        self.change(move |transaction| Ok(jobs::update(transaction, &job)?))
+    }
+
+    /// Returns the jobs that are not done, in their order.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn open_jobs(&self) -> Result<Vec<StoredJob>, StoreError> {
+        self.read(jobs::not_done).await
+    }
+
+    /// Returns jobs without their commands, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn jobs(&self, filter: JobFilter) -> Result<Vec<StoredJob>, StoreError> {
+        self.read(move |connection| jobs::list(connection, &filter)).await
+    }
+
+    /// Returns a session's job without its command.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn job(&self, session: &str, job: &str) -> Result<Option<StoredJob>, StoreError> {
+        let (session, job) = (session.to_owned(), job.to_owned());
+        self.read(move |connection| jobs::find(connection, &session, &job)).await
+    }
+
+    /// Removes a job that is done. Returns whether there was one.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn remove_job(&self, session: &str, job: &str) -> Result<bool, StoreError> {
+        let (session, job) = (session.to_owned(), job.to_owned());
+        self.change(move |transaction| Ok(jobs::remove(transaction, &session, &job)?)).await
+    }
+
+    /// Removes all jobs of a session. The write begins at once, as [`Self::insert_job`]'s does.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn remove_jobs_of(
+        &self,
+        session: &str,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let session = session.to_owned();
+        self.change(move |transaction| Ok(jobs::remove_all(transaction, &session)?))
+    }
+
+    /// Removes a session's jobs that are not kept any more, and returns their ids.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn expire_jobs(
+        &self,
+        session: &str,
+        retention: JobRetention,
+    ) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send + use<> {
+        let session = session.to_owned();
+        self.change(move |transaction| Ok(jobs::expire(transaction, &session, retention)?))
+    }
+
     /// Checks that the database can be read and written. Writes one page.
     ///
     /// # Errors
@@ -280,8 +364,11 @@ impl Store {
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }
 
-    /// Runs `work` in one transaction.
-    async fn change<T, W>(&self, work: W) -> Result<T, StoreError>
+    /// Runs `work` in one transaction, whether or not the result is waited for.
+    fn change<T, W>(
+        &self,
+        work: W,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + use<T, W>
     where
         T: Send + 'static,
         W: FnOnce(&Transaction<'_>) -> Result<T, QueryError> + Send + 'static,
@@ -293,11 +380,10 @@ impl Store {
             transaction.commit()?;
             Ok(done)
         })
-        .await
     }
 
-    /// Runs `work` on the writer thread.
-    async fn write<T, W>(&self, work: W) -> Result<T, StoreError>
+    /// Runs `work` on the writer thread, whether or not the result is waited for.
+    fn write<T, W>(&self, work: W) -> impl Future<Output = Result<T, StoreError>> + Send + use<T, W>
     where
         T: Send + 'static,
         W: FnOnce(&mut Connection) -> Result<T, QueryError> + Send + 'static,
@@ -310,7 +396,8 @@ impl Store {
             // The caller may have gone.
             let _ = reply.send(done);
         }));
-        self.answered(answer).await
+        let reader = Arc::clone(&self.inner.reader);
+        async move { answer.await.unwrap_or_else(|_| Err(reader.error("it is closed"))) }
     }
 
     async fn read<T, Q>(&self, query: Q) -> Result<T, StoreError>

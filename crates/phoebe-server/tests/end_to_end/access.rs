@@ -71,6 +71,14 @@ const ROUTES: &[(&str, For, &str)] = &[
     ("PUT /v1/sessions/{session_id}/bundle", For::Owner, "{}"),
     ("GET /v1/sessions/{session_id}/script", For::Owner, ""),
     ("GET /v1/sessions/{session_id}/snapshots/{format}", For::Owner, ""),
+    ("GET /v1/jobs", For::Guests, ""),
+    ("GET /v1/sessions/{session_id}/jobs", For::Owner, ""),
+    ("POST /v1/sessions/{session_id}/jobs", For::Owner, r#"{"command": "run_compute"}"#),
+    ("POST /v1/sessions/{session_id}/jobs/cancel", For::Owner, ""),
+    ("GET /v1/sessions/{session_id}/jobs/{job_id}", For::Owner, ""),
+    ("DELETE /v1/sessions/{session_id}/jobs/{job_id}", For::Owner, ""),
+    ("GET /v1/sessions/{session_id}/jobs/{job_id}/result", For::Owner, ""),
+    ("POST /v1/sessions/{session_id}/jobs/{job_id}/cancel", For::Owner, ""),
 ];
 
 /// Somebody who asks.

@@ -17,6 +17,7 @@ mod durability;
 mod escape;
 mod files;
 mod harness;
+mod jobs;
 mod lifecycle;
 mod load;
 mod misbehaviour;

@@ -4,6 +4,7 @@ mod checkpoints;
 mod clones;
 mod files;
 mod history;
+pub(super) mod jobs;
 mod shares;
 mod token;
 
@@ -23,6 +24,12 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(history::history))
         .routes(routes!(history::undo))
         .routes(routes!(history::redo))
+        .routes(routes!(jobs::submit_job, jobs::list_jobs))
+        .routes(routes!(jobs::show_job, jobs::remove_job))
+        .routes(routes!(jobs::job_result))
+        .routes(routes!(jobs::cancel_job))
+        .routes(routes!(jobs::cancel_all_jobs))
+        .routes(routes!(jobs::list_all_jobs))
         .routes(routes!(checkpoints::list_checkpoints, checkpoints::create_checkpoint))
         .routes(routes!(checkpoints::remove_checkpoint))
         .routes(routes!(checkpoints::restore_checkpoint))
@@ -55,5 +62,7 @@ async fn session(
 ) -> Json<Session> {
     let settings: &SessionSettings = &context.app.settings.session;
     let disk = context.app.sessions.disk(&session.session_id);
-    Json(Session::seen_by(&caller, session, settings).with_disk(disk))
+    let job = context.app.sessions.current_job(&session.session_id);
+    let job = job.map(|job| jobs::JobBody::of(&context, job));
+    Json(Session::seen_by(&caller, session, settings).with_disk(disk).with_job(job))
 }

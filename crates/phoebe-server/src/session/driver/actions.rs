@@ -9,6 +9,7 @@ use phoebe_protocol::command::SnapshotFormat;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::files::INTERRUPTED;
 use super::link::Asked;
 use super::task::find;
 use super::{Driver, Happening, Prepared, Start};
@@ -20,6 +21,8 @@ use crate::session::start::bring_up;
 use crate::session::state::{Action, Beginning, Ending, Event, Outcome, TaskId};
 use crate::session::view::{EndReason, Status};
 use crate::worker::connection::Wanted;
+
+const STOPPING: &str = "The server is stopping. The session is kept as it was before this command";
 
 impl Driver {
     pub(super) fn perform(&mut self, action: Action) {
@@ -33,6 +36,7 @@ impl Driver {
             }
             Action::Begin { task, cores, snapshot } => self.begin(task, cores, snapshot),
             Action::CancelRunner { task, reason } => {
+                self.note_runner_ended(task);
                 if let Some(link) = &mut self.link {
                     link.cancel(task, &reason);
                 }
@@ -73,7 +77,10 @@ impl Driver {
                 self.view.send_modify(|view| view.notice = Some(text.to_owned()));
             }
             Action::Report(report) => self.log_report(&report),
-            Action::RecordEnd(ending) => self.log_end(&ending),
+            Action::RecordEnd(ending) => {
+                self.forget_jobs();
+                self.log_end(&ending);
+            }
         }
     }
 
@@ -171,6 +178,7 @@ impl Driver {
                 if !link.ask(Asked::Task(id), |to| to.request(body, cores, wanted)) {
                     return self.events.push_back(Event::NotSent { task: id });
                 }
+                self.job_begun(id, cores);
                 if noted {
                     self.note_begun(name);
                 }
@@ -226,8 +234,14 @@ impl Driver {
 
     fn answer(&mut self, id: TaskId, outcome: Outcome) {
         let Some(task) = self.tasks.remove(&id) else { return };
+        self.end_job(id, &task, &outcome);
         match outcome {
             Outcome::Refused(error) => task.work.refuse(error),
+            Outcome::Cancelled { reason } => task.work.fail(&format!("Cancelled: {reason}")),
+            Outcome::Interrupted => {
+                self.log_work(&task, false, Some(INTERRUPTED.to_owned()));
+                task.work.fail(STOPPING);
+            }
             Outcome::Failed { message, logged } => {
                 self.log_work(&task, false, Some(logged));
                 task.work.fail(&message);

@@ -2,6 +2,8 @@
 //! machine when it has ended.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use phoebe_protocol::command::{Message, SnapshotFormat};
@@ -26,7 +28,7 @@ use crate::store::snapshots::{
 use crate::worker::connection::Wanted;
 
 /// What the log says of a command that a stop or crash of the server interrupted.
-const INTERRUPTED: &str = "interrupted: the server stopped while it ran";
+pub(super) const INTERRUPTED: &str = "interrupted: the server stopped while it ran";
 
 impl Found {
     /// What the reply to the load is to bring.
@@ -43,8 +45,10 @@ impl Driver {
     /// Records in the log that a command was interrupted when an earlier server ended.
     pub(super) async fn log_interrupted(&mut self) {
         let Some(files) = &self.files else { return };
-        let interrupted = files.submit(|folder| {
+        let head = Arc::clone(&self.head);
+        let interrupted = files.submit(move |folder| {
             folder.measure();
+            head.store(folder.head().unwrap_or(0), Ordering::Relaxed);
             let interrupted = folder.interrupted().ok().flatten();
             if let Some(interrupted) = &interrupted {
                 // Where this cannot be written, the next server logs it again.
@@ -67,6 +71,7 @@ impl Driver {
 
     /// Writes what a task changed.
     pub(super) fn write_change(&mut self, id: TaskId) {
+        let job = self.job_of(id);
         let (Some(task), Some(files)) = (self.tasks.get_mut(&id), &self.files) else { return };
         let (Some(link), Some(Given { header, bundle, base, .. })) = (&self.link, &mut task.reply)
         else {
@@ -81,8 +86,10 @@ impl Driver {
         let (changed, parent) = match (task.found, &task.work) {
             (Some(Found { place: Place::Step(step), migrates }), _) => {
                 let imported = migrates.then(|| import(Origin::Migrated));
+                let head = Arc::clone(&self.head);
                 let written = files.submit(move |folder| {
                     folder.set_head(step)?;
+                    head.store(step, Ordering::Relaxed);
                     imported.map_or(Ok(()), |imported| folder.write_base_step(imported, at))
                 });
                 return self.report_change(id, written);
@@ -100,9 +107,18 @@ impl Driver {
             (None, Work::Command(_)) => (ChangeKind::Replaced(import(Origin::Loaded)), None),
             _ => (ChangeKind::Replaced(import(Origin::Uploaded)), None),
         };
-        let entry = Change { at, success, changed, parent };
-        let written = files.submit(move |folder| folder.commit(entry, payload.as_ref()).map(drop));
+        let entry = Change { at, success, changed, parent, job };
+        let head = Arc::clone(&self.head);
+        let written = files.submit(move |folder| {
+            head.store(folder.commit(entry, payload.as_ref())?, Ordering::Relaxed);
+            Ok(())
+        });
         self.report_change(id, written);
+    }
+
+    /// The step of the Bundle, as far as it is on disk.
+    pub(super) fn revision(&self) -> u64 {
+        self.head.load(Ordering::Relaxed)
     }
 
     fn report_change(

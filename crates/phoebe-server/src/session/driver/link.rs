@@ -35,7 +35,9 @@ pub(super) enum Asked {
 pub(super) enum LinkEvent {
     Replied(Asked, Message),
     StrayReply(u64),
-    Progress,
+    /// A report on a task that runs.
+    Progress(TaskId, Bytes),
+    Nothing,
     Measured(Option<f64>),
     CoresGranted(CoreGrant),
     /// Nothing more comes from it: it will be lost.
@@ -136,16 +138,19 @@ impl WorkerLink {
             grant = self.cores.turn() => LinkEvent::CoresGranted(grant),
             () = at(measure) => {
                 self.memory.start(self.worker.memory());
-                LinkEvent::Progress
+                LinkEvent::Nothing
             }
         }
     }
 
     fn receive(&mut self, message: Message) -> LinkEvent {
-        if message.header.kind != Kind::Reply {
-            return LinkEvent::Progress;
-        }
         let number = message.header.seq;
+        if message.header.kind != Kind::Reply {
+            return match self.asked.get(&number) {
+                Some(Asked::Task(task)) => LinkEvent::Progress(*task, message.body),
+                _ => LinkEvent::Nothing,
+            };
+        }
         match self.asked.remove(&number) {
             Some(asked) => LinkEvent::Replied(asked, message),
             None => LinkEvent::StrayReply(number),

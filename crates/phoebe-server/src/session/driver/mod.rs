@@ -7,12 +7,14 @@
 
 mod actions;
 mod files;
+mod jobs;
 mod link;
 mod log;
 mod task;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -23,6 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
+use self::jobs::{Jobs, Storing};
 use self::link::{Asked, LinkEvent, WorkerLink};
 use self::task::{Found, Task};
 use super::admission::Admission;
@@ -30,12 +33,14 @@ use super::cores::CoreGrant;
 use super::crash_counter::CrashCounter;
 use super::error::SessionError;
 use super::file_queue::FileQueue;
-use super::request::{Request, Work};
+use super::job::{Board, Job};
+use super::request::{JobSubmission, Request, Work};
 use super::shared::Shared;
 use super::start::BroughtUp;
 use super::state::{Beginning, Ending, Event, Machine, Reply, Rules, TaskId};
 use super::view::{EndReason, SessionView, StartRequest, Status, now};
 use crate::store::snapshots::{DiskUsage, SnapshotStore};
+use crate::store::{StoreError, StoredJob};
 use crate::worker::Exit;
 
 /// A session's task before it runs.
@@ -54,6 +59,8 @@ pub(super) struct Driver {
     crashes: CrashCounter,
     /// The session's files; `None` where nothing is kept.
     files: Option<FileQueue>,
+    /// The step of the Bundle, as far as it is on disk.
+    head: Arc<AtomicU64>,
     admission: Option<Admission>,
     link: Option<WorkerLink>,
     /// A turn on the machine's cores for the next long command.
@@ -68,6 +75,9 @@ pub(super) struct Driver {
     /// What is on its way to the disk, in order.
     writes: FuturesOrdered<BoxFuture<'static, Event>>,
     jobs: FuturesUnordered<BoxFuture<'static, Happening>>,
+    jobs_of_session: Jobs,
+    /// Jobs that are being stored, in order.
+    storing: Storing,
     waiting: Waiting,
     /// Events that follow from actions at once.
     events: VecDeque<Event>,
@@ -102,6 +112,8 @@ enum Happening {
     Request(Option<Request>),
     Prepared(TaskId, Result<Prepared, SessionError>),
     UserInfoWritten,
+    JobStored(Box<(JobSubmission, Job)>, Result<Option<StoredJob>, StoreError>),
+    JobEnded { job: String, stored: Result<(), StoreError>, expired: Vec<String> },
     Stopped { exit: Exit, memory: Option<f64> },
 }
 
@@ -118,6 +130,7 @@ impl Driver {
         shared: Arc<Shared>,
         requests: mpsc::Receiver<Request>,
         view: watch::Sender<SessionView>,
+        board: watch::Sender<Board>,
         disk: Arc<DiskUsage>,
     ) -> Self {
         let session = view.borrow().session_id.clone();
@@ -148,6 +161,7 @@ impl Driver {
             last_task: 0,
             crashes: CrashCounter::default(),
             files,
+            head: Arc::default(),
             admission,
             link: None,
             granted: None,
@@ -157,6 +171,8 @@ impl Driver {
             starting: None,
             writes: FuturesOrdered::new(),
             jobs: FuturesUnordered::new(),
+            jobs_of_session: Jobs::new(board),
+            storing: Storing::new(),
             waiting: Waiting::default(),
             events: VecDeque::new(),
         }
@@ -175,17 +191,22 @@ impl Driver {
         self.drive().await;
     }
 
-    /// Drives a session of which an earlier server left the files.
-    pub(super) async fn run_kept(mut self) {
+    /// Drives a session of which an earlier server left the files, and goes on with its jobs.
+    pub(super) async fn run_kept(mut self, jobs: Vec<StoredJob>) {
         self.log_interrupted().await;
         self.log_start(None, None);
+        self.resume_jobs(jobs).await;
         self.drive().await;
     }
 
     async fn drive(mut self) {
         self.publish();
         self.handle_events();
-        while !(self.machine.is_over() && self.requests_ended && self.writes.is_empty()) {
+        while !(self.machine.is_over()
+            && self.requests_ended
+            && self.writes.is_empty()
+            && self.storing.is_empty())
+        {
             let happening = self.next().await;
             self.note(happening);
             self.handle_events();
@@ -206,6 +227,7 @@ impl Driver {
         tokio::select! {
             Some(event) = self.writes.next() => Happening::Event(event),
             Some(happening) = self.jobs.next() => happening,
+            Some(happening) = self.storing.next() => happening,
             started = optional(self.starting.as_mut()) => Happening::Started(started),
             event = next_of(&mut self.link, listens) => Happening::Link(event),
             request = self.requests.recv(), if !is_starting && !self.requests_ended => {
@@ -237,6 +259,11 @@ impl Driver {
             }
             Happening::Prepared(task, prepared) => self.note_prepared(task, prepared),
             Happening::UserInfoWritten => self.user_info_written(),
+            Happening::JobStored(submitted, stored) => {
+                let (submission, job) = *submitted;
+                self.job_stored(submission, job, stored);
+            }
+            Happening::JobEnded { job, stored, expired } => self.job_ended(&job, stored, expired),
             Happening::Stopped { exit, memory } => {
                 self.log_memory(memory);
                 debug!(session = self.session, %exit, "worker stopped");
@@ -248,6 +275,15 @@ impl Driver {
     fn note_request(&mut self, request: Request) {
         let event = match request {
             Request::Work(work) => return self.submit(work),
+            // Whoever comes after the end is told so: nobody answers.
+            Request::Job(_) | Request::CancelJobs { .. } if self.has_ended() => return,
+            Request::Job(submission) => return self.submit_job(submission),
+            Request::CancelJobs { job, reason, done } => {
+                self.cancel_jobs(job.as_deref(), &reason);
+                // The client may have gone.
+                let _ = done.send(());
+                return;
+            }
             Request::End { reason, done } => {
                 self.waiting.end.push(done);
                 let message = format!("The session was ended ({})", reason.as_str());
@@ -298,9 +334,10 @@ impl Driver {
         {
             return work.fail(&reason);
         }
-        let task = Task::new(work);
+        let mut task = Task::new(work);
         let kind = task.kind;
         self.last_task += 1;
+        self.open_job(self.last_task, &mut task);
         self.tasks.insert(self.last_task, task);
         self.events.push_back(Event::Submitted { task: self.last_task, kind });
     }
@@ -345,7 +382,8 @@ impl Driver {
                 warn!(session = self.session, number, "an answer to nothing asked");
                 self.events.push_back(Event::StrayReply);
             }
-            LinkEvent::Progress => {}
+            LinkEvent::Progress(task, body) => self.note_progress(task, &body),
+            LinkEvent::Nothing => {}
             LinkEvent::Measured(measured) => {
                 self.log_memory(measured);
                 if let Some(link) = &mut self.link {
@@ -383,6 +421,7 @@ impl Driver {
             let task = &self.tasks[&id];
             self.publish_notice(&task.work, notice.as_deref());
         }
+        self.keep_answer(id);
         self.events.push_back(Event::Replied { task: id, reply });
     }
 
@@ -400,6 +439,7 @@ impl Driver {
                 self.perform(action);
             }
         }
+        self.publish_waits();
     }
 }
 

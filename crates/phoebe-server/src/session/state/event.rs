@@ -46,6 +46,11 @@ pub(in crate::session) enum Event {
         task: TaskId,
         error: SessionError,
     },
+    /// Somebody does not want the work any more, for this reason.
+    CancelWanted {
+        task: TaskId,
+        reason: String,
+    },
     /// The work could not be sent: the worker is failing and does not know of it.
     NotSent {
         task: TaskId,
@@ -191,6 +196,10 @@ pub(in crate::session) enum Outcome {
     Reply { unsaved: Option<String> },
     /// It has not begun.
     Refused(SessionError),
+    /// It was cancelled before it began.
+    Cancelled { reason: String },
+    /// The server stops, and it has not ended.
+    Interrupted,
     /// It began and the worker was lost.
     WorkerLost { why: String, message: String },
     /// It began, or waited in a session that ended; `logged` is for the log.

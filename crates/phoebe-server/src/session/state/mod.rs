@@ -136,8 +136,8 @@ enum Next {
 struct Task {
     id: TaskId,
     began: Option<Instant>,
-    /// Its time was over and its runner was ended.
-    overdue: bool,
+    /// When its runner was told to end.
+    ending: Option<Instant>,
     noted: bool,
 }
 
@@ -207,6 +207,7 @@ impl Machine {
                     self.answer(task, Outcome::Refused(error));
                 }
             }
+            Event::CancelWanted { task, reason } => self.cancel(now, task, reason),
             Event::NotSent { task } => self.not_sent(task),
             Event::CoresGranted(cores) => {
                 if let Some(worker) = self.worker() {
@@ -256,10 +257,9 @@ impl Machine {
             State::Saving(_, Save { until, .. }) | State::Settling(_, until) => Some(*until),
             _ => return None,
         };
-        let of_commands = self.rules.command_limit.and_then(|limit| {
-            let running = self.queue.running();
-            running.filter_map(|(_, _, task)| Some(task.began? + work::allowed(limit, task))).min()
-        });
+        let limit = self.rules.command_limit;
+        let running = self.queue.running();
+        let of_commands = running.filter_map(|(_, _, task)| work::due(limit, task)).min();
         of_state.into_iter().chain(of_commands).min()
     }
 

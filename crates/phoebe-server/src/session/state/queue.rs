@@ -24,7 +24,7 @@ impl<T> CommandQueue<T> {
 
     /// Takes a command in, or gives it back when the queue is full.
     pub fn push(&mut self, kind: CommandKind, command: T) -> Result<(), T> {
-        if self.waiting.len() + self.running.len() >= self.depth {
+        if self.is_full() {
             return Err(command);
         }
         self.waiting.push_back((kind, command));
@@ -79,6 +79,22 @@ impl<T> CommandQueue<T> {
         let place = self.waiting.iter().position(|(_, waiting)| came_later(waiting));
         let place = place.unwrap_or(self.waiting.len());
         self.waiting.insert(place, (kind, command));
+    }
+
+    /// Takes the waiting command out that `is_wanted`.
+    pub fn remove_waiting(&mut self, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
+        let place = self.waiting.iter().position(|(_, waiting)| is_wanted(waiting))?;
+        self.waiting.remove(place).map(|(_, command)| command)
+    }
+
+    /// How many commands wait before the one that `is_wanted`, if it waits.
+    pub fn place_of(&self, is_wanted: impl Fn(&T) -> bool) -> Option<usize> {
+        self.waiting.iter().position(|(_, waiting)| is_wanted(waiting))
+    }
+
+    /// Whether no more commands can be taken in.
+    pub fn is_full(&self) -> bool {
+        self.waiting.len() + self.running.len() >= self.depth
     }
 
     /// What is with the worker: number, kind, command.

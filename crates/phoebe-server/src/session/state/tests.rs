@@ -106,6 +106,7 @@ struct Task {
     answers: usize,
     /// The change and its Bundle are written.
     is_on_disk: bool,
+    cancel_wanted: bool,
 }
 
 /// What happens next; what is impossible at the time does nothing.
@@ -132,6 +133,7 @@ enum Step {
         noticed: bool,
     },
     Dies,
+    Cancel(usize),
     Stops,
     WantFiles(bool),
     WantSleep,
@@ -160,6 +162,7 @@ fn step(disk: u32) -> impl Strategy<Value = Step> {
         disk => (0u8..8).prop_map(|number| Step::Write { works: number > 0 }),
         1 => any::<bool>().prop_map(|noticed| Step::Breaks { noticed }),
         1 => Just(Step::Dies),
+        3 => any::<usize>().prop_map(Step::Cancel),
         4 => Just(Step::Stops),
         2 => any::<bool>().prop_map(Step::WantFiles),
         2 => Just(Step::WantSleep),
@@ -437,16 +440,24 @@ impl World {
                 }
             }
             Outcome::Refused(_) => assert!(!self.tasks[&id].replied),
+            Outcome::Cancelled { .. } => {
+                let task = &self.tasks[&id];
+                assert!(!task.began && task.cancel_wanted, "it is cancelled, and nobody asked");
+            }
+            Outcome::Interrupted => {
+                assert!(self.shuts_down && !self.tasks[&id].replied);
+                if self.tasks[&id].kind == Change {
+                    let waited = self.shut_down_at.map(|at| self.now - at);
+                    assert!(waited >= Some(Duration::from_secs(2)), "a change gets no time");
+                }
+                self.change_given_up |= self.tasks[&id].runs() && self.tasks[&id].kind == Change;
+            }
             Outcome::WorkerLost { .. } => {
                 let has_worker = matches!(self.worker, Place::Running | Place::Lost);
                 assert!(self.tasks[&id].began && has_worker);
             }
-            Outcome::Failed { message, .. } => {
+            Outcome::Failed { .. } => {
                 assert!(!self.tasks[&id].replied);
-                if self.tasks[&id].kind == Change && message.contains("server is stopping") {
-                    let waited = self.shut_down_at.map(|at| self.now - at);
-                    assert!(waited >= Some(Duration::from_secs(2)), "a change gets no time");
-                }
                 self.change_given_up |= self.tasks[&id].runs() && self.tasks[&id].kind == Change;
             }
         }
@@ -471,6 +482,7 @@ impl World {
                     replied: false,
                     answers: 0,
                     is_on_disk: false,
+                    cancel_wanted: false,
                 };
                 self.tasks.insert(id, task);
                 self.tell(Event::Submitted { task: id, kind: *kind });
@@ -535,6 +547,14 @@ impl World {
                     self.told_of_break = true;
                     self.tell(Event::WorkerFailing);
                 }
+            }
+            Step::Cancel(index) if !self.tasks.is_empty() => {
+                let id = (index % self.tasks.len()) as TaskId;
+                let waits = !self.tasks[&id].began && self.tasks[&id].answers == 0;
+                self.tasks.get_mut(&id).unwrap().cancel_wanted = true;
+                let reason = "nobody wants it".to_owned();
+                self.tell(Event::CancelWanted { task: id, reason });
+                assert!(!waits || self.tasks[&id].answers == 1, "it waits on, though cancelled");
             }
             Step::Dies if self.worker == Place::Running && self.machine.has_worker() => {
                 self.worker = Place::Lost;

@@ -19,8 +19,6 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(2);
 /// A worker that is asked to end gets this long before it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
-const INTERRUPTED: &str = "interrupted: the server stopped while it ran";
-const STOPPING: &str = "The server is stopping. The session is kept as it was before this command";
 const LOST_CHANGES: &str = "The session's worker was lost with changes that were not saved yet";
 
 impl Machine {
@@ -354,10 +352,7 @@ impl Machine {
         if changing && now < until {
             return false;
         }
-        self.answer_running(&Outcome::Failed {
-            message: STOPPING.to_owned(),
-            logged: INTERRUPTED.to_owned(),
-        });
+        self.answer_running(&Outcome::Interrupted);
         if changing {
             // A Bundle that a command may be changing at this moment is not saved.
             self.state = State::Draining(Departure { why: Why::ShutDown, next: Next::Leave });

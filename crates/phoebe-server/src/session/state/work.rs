@@ -8,8 +8,9 @@ use phoebe_protocol::kinds::CommandKind;
 use tokio::time::Instant;
 
 use super::event::{Action, Outcome, Reply, Report, TaskId};
-use super::{Content, Cores, Machine, State, Task, Write};
+use super::{Content, Cores, Machine, State, Task, Worker, Write};
 use crate::session::error::SessionError;
+use crate::session::job::WaitingFor;
 
 /// A command whose runner was ended for its time gets this long to answer.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
@@ -20,7 +21,7 @@ pub(in crate::session) const WRITES_MAX: usize = 16;
 
 impl Machine {
     pub(super) fn submitted(&mut self, id: TaskId, kind: CommandKind) {
-        let task = Task { id, began: None, overdue: false, noted: false };
+        let task = Task { id, began: None, ending: None, noted: false };
         let refused = match self.refusal() {
             Some(error) => Some(error),
             None => {
@@ -39,6 +40,41 @@ impl Machine {
         if let Some((_, _, task)) = running.find(|(number, ..)| *number == id) {
             task.noted = noted;
         }
+    }
+
+    /// Takes waiting work out, or ends the runner of long work that runs.
+    pub(super) fn cancel(&mut self, now: Instant, id: TaskId, reason: String) {
+        if self.queue.remove_waiting(|task| task.id == id).is_some() {
+            return self.answer(id, Outcome::Cancelled { reason });
+        }
+        if !self.has_worker() {
+            return;
+        }
+        let mut running = self.queue.running_mut();
+        let task = running.find(|(number, kind, _)| *number == id && *kind == CommandKind::Long);
+        if let Some((_, _, task)) = task
+            && task.ending.is_none()
+        {
+            task.ending = Some(now);
+            self.actions.push(Action::CancelRunner { task: id, reason });
+        }
+    }
+
+    /// What work waits for, if it waits.
+    pub(in crate::session) fn waiting_for(&self, id: TaskId) -> Option<WaitingFor> {
+        let place = self.queue.place_of(|task| task.id == id)?;
+        Some(match &self.state {
+            State::Awake(Worker { cores: Cores::Asked, .. }) if place == 0 => WaitingFor::Cores,
+            State::Asleep | State::Waking => WaitingFor::Wake,
+            _ => WaitingFor::Session,
+        })
+    }
+
+    /// Why no more work is taken, if that is so.
+    pub(in crate::session) fn submission_refusal(&self) -> Option<SessionError> {
+        let depth = self.rules.queue_depth;
+        let is_full = self.queue.is_full().then_some(SessionError::QueueFull { depth });
+        self.refusal().or(is_full)
     }
 
     /// The worker that could not be reached does not know of the work: the next one gets it.
@@ -79,7 +115,7 @@ impl Machine {
                 }
                 _ => None,
             };
-            task.began = Some(now);
+            (task.began, task.ending) = (Some(now), None);
             let id = task.id;
             let snapshot = snapshots && kind != CommandKind::Read;
             self.queue.started(id, kind, task);
@@ -163,22 +199,30 @@ impl Machine {
 
     /// Ends runners whose command took too long, and the worker where that does not help.
     pub(super) fn end_overdue(&mut self, now: Instant) {
-        let Some(limit) = self.rules.command_limit.filter(|_| self.has_worker()) else { return };
-        let seconds = limit.as_secs_f64();
+        if !self.has_worker() {
+            return;
+        }
+        let limit = self.rules.command_limit;
         let mut is_stuck = false;
         for (_, kind, task) in self.queue.running_mut() {
-            if task.began.is_none_or(|began| now < began + allowed(limit, task)) {
+            if due(limit, task).is_none_or(|due| now < due) {
                 continue;
             }
-            is_stuck |= task.overdue;
-            task.overdue = true;
+            is_stuck |= task.ending.is_some();
+            task.ending.get_or_insert(now);
             if kind == CommandKind::Long && !is_stuck {
+                let seconds = limit.unwrap_or_default().as_secs_f64();
                 let reason = format!("it took longer than {seconds} s");
                 self.actions.push(Action::CancelRunner { task: task.id, reason });
             }
         }
         if is_stuck {
-            let why = format!("a command took longer than {seconds} s and could not be stopped");
+            let why = match limit.map(|limit| limit.as_secs_f64()) {
+                Some(limit) => {
+                    format!("a command took longer than {limit} s and could not be stopped")
+                }
+                None => "a command was cancelled and could not be stopped".to_owned(),
+            };
             self.worker_lost(why);
         }
     }
@@ -232,7 +276,11 @@ impl Machine {
     }
 }
 
-/// How long after its begin a command is overdue, or, where it is, the worker is given up.
-pub(super) fn allowed(limit: Duration, task: &Task) -> Duration {
-    if task.overdue { limit + CANCEL_GRACE } else { limit }
+/// When a command that runs takes too long, or, where its runner was told to end, the worker is
+/// given up.
+pub(super) fn due(limit: Option<Duration>, task: &Task) -> Option<Instant> {
+    match task.ending {
+        Some(ending) => Some(ending + CANCEL_GRACE),
+        None => Some(task.began? + limit?),
+    }
 }

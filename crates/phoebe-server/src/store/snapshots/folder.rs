@@ -68,6 +68,8 @@ pub struct Change {
     pub changed: ChangeKind,
     /// The step whose state was restored, if it is not the one before.
     pub parent: Option<u64>,
+    /// The job that made the change.
+    pub job: Option<String>,
 }
 
 impl Change {
@@ -79,6 +81,7 @@ impl Change {
             success,
             changed: ChangeKind::Command { command, parameter: None },
             parent: None,
+            job: None,
         }
     }
 }
@@ -256,11 +259,11 @@ impl SessionFolder {
         let steps = self.steps()?;
         let step = steps.last + 1;
         self.steps = Some(Steps { head: step, last: step });
-        let Change { at, success, changed, parent } = change;
+        let Change { at, success, changed, parent, job } = change;
         let is_import = matches!(changed, ChangeKind::Replaced(_));
         let parent = parent.unwrap_or(steps.head);
         let action = self.action(changed);
-        let written = self.journal.step(Step { step, parent, at, success, action });
+        let written = self.journal.step(Step { step, parent, at, success, action, job });
         let written = self.counted(written);
         if let Some(payload) = payload {
             self.write_step(step, steps.head, payload, at)?;
@@ -269,6 +272,14 @@ impl SessionFolder {
             self.remove_unused_bases();
         }
         written.map(|()| step)
+    }
+
+    /// Returns the step of the head.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn head(&mut self) -> io::Result<u64> {
+        Ok(self.steps()?.head)
     }
 
     /// Stores the Bundle of the head.
@@ -582,6 +593,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 
 pub(super) mod bases;
 pub(super) mod checkpoints;
+mod results;
 mod shares;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@
 //! line is read from the end, and [`lineage`] keeps the positions of lines.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -58,6 +58,8 @@ pub struct Step {
     pub success: bool,
     /// What changed the Bundle.
     pub action: Action,
+    /// The job that did.
+    pub job: Option<String>,
 }
 
 /// What changed the Bundle, as far as a script can repeat it.
@@ -123,11 +125,13 @@ struct WrittenStep {
     returned: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     unrepeatable: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<String>,
 }
 
 impl From<Step> for WrittenStep {
-    fn from(Step { step, parent, at, success, action }: Step) -> Self {
-        let mut written = Self { step, parent, at, success, ..Self::default() };
+    fn from(Step { step, parent, at, success, action, job }: Step) -> Self {
+        let mut written = Self { step, parent, at, success, job, ..Self::default() };
         match action {
             Action::Command(ReplayableCommand { command, parameter }) => {
                 (written.command, written.parameter) = (Some(command), parameter);
@@ -233,6 +237,33 @@ impl Journal {
             }
             _ => None,
         })
+    }
+
+    /// Returns the step that a job made, if it has made one. Reads the file line by line.
+    pub(super) fn step_of_job(&self, job: &str) -> io::Result<Option<u64>> {
+        #[derive(Deserialize)]
+        struct JobStep {
+            step: u64,
+            job: String,
+        }
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut lines = BufReader::new(file);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let longest = LONGEST_LINE as u64 + LONGEST_MARK;
+            if lines.by_ref().take(longest).read_until(b'\n', &mut line)? == 0 {
+                return Ok(None);
+            }
+            if let Ok(step) = serde_json::from_slice::<JobStep>(&line)
+                && step.job == job
+            {
+                return Ok(Some(step.step));
+            }
+        }
     }
 
     fn append(&mut self, line: &impl Serialize) -> io::Result<()> {

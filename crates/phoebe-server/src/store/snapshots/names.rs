@@ -6,6 +6,7 @@ pub(in crate::store) const PORTABLE: &str = "portable.snapshot";
 pub(in crate::store) const JOURNAL: &str = "journal.jsonl";
 pub(in crate::store) const BASES: &str = "bases";
 pub(in crate::store) const CHECKPOINTS: &str = "checkpoints";
+pub(in crate::store) const RESULTS: &str = "results";
 
 /// Returns the step of a snapshot's file name.
 pub(in crate::store) fn snapshot_step(name: &str) -> Option<u64> {

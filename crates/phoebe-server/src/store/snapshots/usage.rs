@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::names::{BASES, CHECKPOINTS, JOURNAL};
+use super::names::{BASES, CHECKPOINTS, JOURNAL, RESULTS};
 
 /// Limits in bytes; 0 for no limit.
 #[derive(Debug, Clone, Copy, Default)]
@@ -113,7 +113,9 @@ impl DiskUsage {
     /// Counts all files of a session's folder again.
     pub(super) fn measure(&self, folder: &Path) {
         let mut found = HashMap::new();
-        for folder in [folder.to_owned(), folder.join(CHECKPOINTS), folder.join(BASES)] {
+        for folder in
+            [folder.to_owned(), folder.join(CHECKPOINTS), folder.join(BASES), folder.join(RESULTS)]
+        {
             let entries = fs::read_dir(folder).into_iter().flatten().flatten();
             for entry in entries {
                 if let Ok(file) = entry.metadata()

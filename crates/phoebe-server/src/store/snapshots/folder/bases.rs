@@ -63,7 +63,8 @@ impl SessionFolder {
     pub fn write_base_step(&mut self, imported: Imported, at: f64) -> io::Result<()> {
         let step = self.steps()?.head;
         let action = self.action(ChangeKind::Replaced(imported));
-        let written = self.journal.step(Step { step, parent: step, at, success: true, action });
+        let written =
+            self.journal.step(Step { step, parent: step, at, success: true, action, job: None });
         let written = self.counted(written);
         self.remove_unused_bases();
         written

@@ -229,7 +229,13 @@ fn a_damaged_state_is_not_copied() {
 fn replacement(content: &str) -> Change {
     let bytes = Ok(Bytes::copy_from_slice(content.as_bytes()));
     let imported = Imported { origin: Origin::Uploaded, phoebe: "2.5.4".to_owned(), bytes };
-    Change { at: 1.0, success: true, changed: ChangeKind::Replaced(imported), parent: None }
+    Change {
+        at: 1.0,
+        success: true,
+        changed: ChangeKind::Replaced(imported),
+        parent: None,
+        job: None,
+    }
 }
 
 fn bases(folder: &SessionFolder) -> usize {

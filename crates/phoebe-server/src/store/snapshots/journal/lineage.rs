@@ -149,7 +149,7 @@ impl Journal {
             Err(LineageError::Io(error)) => Err(error),
             Err(LineageError::Unrepeatable(why)) => {
                 let action = Action::Unrepeatable(why);
-                self.step(Step { step, parent: step, at: 0.0, success: true, action })
+                self.step(Step { step, parent: step, at: 0.0, success: true, action, job: None })
             }
         }
     }

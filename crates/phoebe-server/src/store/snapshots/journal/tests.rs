@@ -5,13 +5,13 @@ use super::*;
 fn step(step: u64, parent: u64) -> Step {
     let command = RawValue::from_string(format!(r#"{{"command":"set_value","n":{step}}}"#));
     let command = ReplayableCommand { command: command.unwrap(), parameter: None };
-    Step { step, parent, at: 1.0, success: true, action: Action::Command(command) }
+    Step { step, parent, at: 1.0, success: true, action: Action::Command(command), job: None }
 }
 
 fn begin(step: u64, parent: u64, sha256: &str) -> Step {
     let (sha256, origin) = (sha256.to_owned(), Origin::Uploaded);
     let base = Base { sha256, origin, phoebe: "2.5.4".to_owned() };
-    Step { step, parent, at: 1.0, success: true, action: Action::Begin(base) }
+    Step { step, parent, at: 1.0, success: true, action: Action::Begin(base), job: None }
 }
 
 fn numbers(journal: &Journal, to: u64) -> Vec<u64> {
