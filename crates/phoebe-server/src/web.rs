@@ -30,7 +30,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use client_address::ClientAddress;
 pub use connection_limit::ConnectionLimits;
 use hosts::Hosts;
-pub(crate) use in_flight::{CallerLimit, LimitedCaller};
+pub(crate) use in_flight::{CallerLimit, CallerPermit, LimitedCaller};
 use origins::Origins;
 use proxies::Proxies;
 pub(crate) use public_address::PublicAddress;

@@ -41,6 +41,9 @@ pub use json::command_name;
 pub use state::App;
 use state::{Context, Shared};
 
+/// The streams of events that a caller may follow at once.
+const STREAMS_PER_CALLER: usize = 16;
+
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -133,7 +136,14 @@ pub fn openapi_json() -> Result<String, serde_json::Error> {
 pub(crate) fn routes(app: App) -> Router {
     let caller_limit = CallerLimit::new(app.settings.server.max_requests_per_caller);
     let body_memory = body::memory_limit(&app.settings.server);
-    let context = Arc::new(Context { app, started: Instant::now(), caller_limit, body_memory });
+    let context = Arc::new(Context {
+        app,
+        started: Instant::now(),
+        caller_limit,
+        stream_limit: CallerLimit::new(STREAMS_PER_CALLER),
+        epoch: uuid::Uuid::new_v4().simple().to_string(),
+        body_memory,
+    });
     let limit = middleware::from_fn_with_state(Arc::clone(&context), caller::limit);
     let guarded = |routes: OpenApiRouter<Shared>, access| {
         let guard = caller::Guard { context: Arc::clone(&context), access };

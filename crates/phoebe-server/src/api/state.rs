@@ -36,6 +36,10 @@ pub(super) struct Context {
     pub(super) started: Instant,
     /// Limits the requests in flight of each caller.
     pub(super) caller_limit: CallerLimit,
+    /// Limits the streams of events of each caller.
+    pub(super) stream_limit: CallerLimit,
+    /// Differs for each start of the server.
+    pub(super) epoch: String,
     /// Limits the memory of all request bodies.
     pub(super) body_memory: Arc<Semaphore>,
 }

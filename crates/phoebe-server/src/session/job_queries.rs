@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::error::SessionError;
-use super::job::{Job, JobState, NewJob};
+use super::events::EventReader;
+use super::job::{Board, Job, JobState, NewJob};
 use super::manager::SessionManager;
 use super::request::{Accepted, JobSubmission, Request};
 use crate::store::JobFilter;
@@ -29,7 +32,60 @@ pub struct JobQuery {
     pub limit: usize,
 }
 
+/// What is new in a [`SessionFeed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedChange {
+    /// There are events.
+    Happened,
+    /// The state or progress of a job changed.
+    Jobs,
+    /// The session has ended; there may be last events.
+    Ended,
+    /// The server stops.
+    ServerStops,
+}
+
+/// What a session publishes as it happens.
+#[derive(Debug, Clone)]
+pub struct SessionFeed {
+    /// Its events.
+    pub events: EventReader,
+    jobs: watch::Receiver<Board>,
+    closing: CancellationToken,
+}
+
+impl SessionFeed {
+    /// The jobs that are not done.
+    #[must_use]
+    pub fn jobs(&self) -> Vec<Arc<Job>> {
+        let board = self.jobs.borrow();
+        board.values().filter(|job| !job.state.is_done()).cloned().collect()
+    }
+
+    /// Waits until there is something new. Cancel-safe.
+    pub async fn next(&mut self) -> FeedChange {
+        tokio::select! {
+            () = self.closing.cancelled() => FeedChange::ServerStops,
+            is_alive = self.events.changed() => match is_alive {
+                true => FeedChange::Happened,
+                false => FeedChange::Ended,
+            },
+            Ok(()) = self.jobs.changed() => FeedChange::Jobs,
+        }
+    }
+}
+
 impl SessionManager {
+    /// What a session publishes from now on.
+    ///
+    /// # Errors
+    /// [`SessionError::NotFound`].
+    pub fn feed(&self, id: &str) -> Result<SessionFeed, SessionError> {
+        let session = self.shared().find(id)?;
+        let closing = self.shared().closing.clone();
+        Ok(SessionFeed { events: session.events, jobs: session.jobs, closing })
+    }
+
     /// Stores a long command as a job, which runs in its turn. With a `key` that the session knows,
     /// the job that it belongs to is returned instead.
     ///

@@ -15,8 +15,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use super::cores::Cores;
-use super::driver::Driver;
+use super::driver::{Driver, Published};
 use super::error::SessionError;
+use super::events::events;
 use super::job::{Board, NewJob, Requester};
 use super::ports::PortPool;
 use super::request::{Command, Request, Source, Work};
@@ -434,9 +435,11 @@ impl SessionManager {
         let user = view.borrow().owner.as_ref().map(|owner| sessions.of_user(&owner.user_id));
         let disk = Arc::new(DiskUsage::new(user));
         let (publish_jobs, jobs) = watch::channel(Board::new());
-        let session = Session { requests, view, jobs, eviction, disk: Arc::clone(&disk) };
+        let (writer, events) = events();
+        let session = Session { requests, view, jobs, events, eviction, disk: Arc::clone(&disk) };
         sessions.known.insert(id, session);
-        Driver::new(Arc::clone(&self.shared), mailbox, publish, publish_jobs, disk)
+        let published = Published { view: publish, jobs: publish_jobs, events: writer };
+        Driver::new(Arc::clone(&self.shared), mailbox, published, disk)
     }
 
     /// Whether there is room on disk for what a new session begins with.

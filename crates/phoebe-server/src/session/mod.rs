@@ -10,6 +10,7 @@
 //! | `ports`, `cores` | what sessions share: leases that free themselves |
 //! | `job` | what is known of a long command: its states, progress, reasons; no I/O |
 //! | `job_queries` | submits, finds, waits for and cancels jobs |
+//! | `events` | what happened in a session, as numbered events |
 //! | `file_queue` | a session's files: one job after the other, bounded |
 //!
 //! [`SessionManager`] knows all sessions and nothing of Bundles. Others send a driver requests and
@@ -20,6 +21,7 @@ mod cores;
 mod crash_counter;
 mod driver;
 mod error;
+mod events;
 mod eviction;
 mod file_queue;
 mod job;
@@ -36,8 +38,9 @@ mod state;
 mod view;
 
 pub use error::SessionError;
+pub use events::{EventReader, EventsLost, Happened, SessionEvent};
 pub use job::{Best, Job, JobError, JobState, NewJob, Progress, Reason, Requester, WaitingFor};
-pub use job_queries::JobQuery;
+pub use job_queries::{FeedChange, JobQuery, SessionFeed};
 pub use manager::SessionManager;
 pub use request::Accepted;
 // For the benchmarks.

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::cores::Cores;
 use super::error::SessionError;
+use super::events::EventReader;
 use super::file_queue::FileQueue;
 use super::job::Board;
 use super::ports::PortPool;
@@ -75,6 +76,8 @@ pub(super) struct Session {
     pub(super) view: watch::Receiver<SessionView>,
     /// Its jobs.
     pub(super) jobs: watch::Receiver<Board>,
+    /// What happens in it.
+    pub(super) events: EventReader,
     /// One permit: held while the session is asked to sleep for others.
     pub(super) eviction: Arc<Semaphore>,
     /// Its disk use.

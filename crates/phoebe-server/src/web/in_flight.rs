@@ -51,7 +51,7 @@ pub(crate) struct CallerLimit {
 }
 
 /// A caller's request in flight.
-struct CallerPermit {
+pub(crate) struct CallerPermit {
     caller: LimitedCaller,
     counts: Arc<Mutex<HashMap<LimitedCaller, usize>>>,
 }
@@ -82,7 +82,8 @@ impl CallerLimit {
         }
     }
 
-    fn acquire(&self, caller: LimitedCaller) -> Option<CallerPermit> {
+    /// Counts a request until the permit is dropped. `None` if the caller has reached the limit.
+    pub(crate) fn acquire(&self, caller: LimitedCaller) -> Option<CallerPermit> {
         let mut counts = lock(&self.counts);
         let count = counts.entry(caller.clone()).or_default();
         if *count >= self.limit {

@@ -72,6 +72,7 @@ const ROUTES: &[(&str, For, &str)] = &[
     ("GET /v1/sessions/{session_id}/script", For::Owner, ""),
     ("GET /v1/sessions/{session_id}/snapshots/{format}", For::Owner, ""),
     ("GET /v1/jobs", For::Guests, ""),
+    ("GET /v1/sessions/{session_id}/events", For::Owner, ""),
     ("GET /v1/sessions/{session_id}/jobs", For::Owner, ""),
     ("POST /v1/sessions/{session_id}/jobs", For::Owner, r#"{"command": "run_compute"}"#),
     ("POST /v1/sessions/{session_id}/jobs/cancel", For::Owner, ""),

@@ -15,6 +15,7 @@ mod death;
 mod disk;
 mod durability;
 mod escape;
+mod events;
 mod files;
 mod harness;
 mod jobs;

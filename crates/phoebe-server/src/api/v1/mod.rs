@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod clones;
+mod events;
 mod files;
 mod history;
 pub(super) mod jobs;
@@ -30,6 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(jobs::cancel_job))
         .routes(routes!(jobs::cancel_all_jobs))
         .routes(routes!(jobs::list_all_jobs))
+        .routes(routes!(events::session_events))
         .routes(routes!(checkpoints::list_checkpoints, checkpoints::create_checkpoint))
         .routes(routes!(checkpoints::remove_checkpoint))
         .routes(routes!(checkpoints::restore_checkpoint))

@@ -14,6 +14,7 @@ use super::link::Asked;
 use super::task::find;
 use super::{Driver, Happening, Prepared, Start};
 use crate::session::error::SessionError;
+use crate::session::events::Happened;
 use crate::session::reply::logged_reason;
 use crate::session::request::Work;
 use crate::session::script;
@@ -75,6 +76,7 @@ impl Driver {
             }
             Action::Notice(text) => {
                 self.view.send_modify(|view| view.notice = Some(text.to_owned()));
+                self.tell_session();
             }
             Action::Report(report) => self.log_report(&report),
             Action::RecordEnd(ending) => {
@@ -256,6 +258,10 @@ impl Driver {
             Outcome::Reply { unsaved } => {
                 if !matches!(task.work, Work::Export { .. }) {
                     self.log_reply(&task);
+                }
+                if task.changed() {
+                    let (revision, command) = (self.revision(), task.work.name().to_owned());
+                    self.happened.append(Happened::Bundle { revision, command });
                 }
                 task.answer(unsaved.as_deref());
                 self.touch();

@@ -219,6 +219,7 @@ impl Driver {
     pub(super) fn update_user_info(&mut self, info: UserInfo, done: oneshot::Sender<()>) {
         self.touch();
         self.view.send_modify(|view| view.user_info.update(info));
+        self.tell_session();
         self.log_user_info(&self.view.borrow().user_info);
         self.waiting.newer_user_info.push(done);
         if self.waiting.user_info.is_empty() {

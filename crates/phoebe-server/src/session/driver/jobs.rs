@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::task::Task;
 use super::{Driver, Happening};
 use crate::session::error::SessionError;
+use crate::session::events::{EventWriter, Happened};
 use crate::session::job::{Board, Job, JobEnd, JobErrorKind, JobState, NewJob, Progress};
 use crate::session::request::{Accepted, Command, JobSubmission, Work, failure};
 use crate::session::state::{Event, Outcome, TaskId};
@@ -33,17 +34,24 @@ const INTERRUPTED_TOO_OFTEN: &str = "it was interrupted too often";
 pub(super) struct Jobs {
     active: HashMap<TaskId, Job>,
     board: watch::Sender<Board>,
+    events: Arc<EventWriter>,
     reported: Option<Instant>,
 }
 
 impl Jobs {
-    pub(super) fn new(board: watch::Sender<Board>) -> Self {
-        Self { active: HashMap::new(), board, reported: None }
+    pub(super) fn new(board: watch::Sender<Board>, events: Arc<EventWriter>) -> Self {
+        Self { active: HashMap::new(), board, events, reported: None }
     }
 
     fn publish(&self, job: &Job) {
-        let published = Arc::new(job.clone());
-        self.board.send_modify(|board| drop(board.insert(job.job_id.clone(), published)));
+        let job = Arc::new(job.clone());
+        let mut before = None;
+        self.board.send_modify(|board| before = board.insert(job.job_id.clone(), Arc::clone(&job)));
+        let is_same =
+            |before: &Arc<Job>| (before.state, before.waiting_for) == (job.state, job.waiting_for);
+        if !before.as_ref().is_some_and(is_same) {
+            self.events.append(Happened::Job(job));
+        }
     }
 }
 

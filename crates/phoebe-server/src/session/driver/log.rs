@@ -7,6 +7,7 @@ use tracing::{error, info, warn};
 
 use super::Driver;
 use super::task::Task;
+use crate::session::events::Happened;
 use crate::session::request::Work;
 use crate::session::state::{Ending, Report};
 use crate::session::view::{Status, UserInfo, now};
@@ -20,7 +21,7 @@ impl Driver {
         let port = self.link.as_ref().map(|link| link.port());
         let unsaved = self.machine.unsaved();
         let retention = self.shared.settings.session.retention_seconds;
-        self.view.send_if_modified(|view| {
+        let is_new = self.view.send_if_modified(|view| {
             let is_new =
                 view.status != status || view.port != port || view.unsaved.as_deref() != unsaved;
             let is_asleep = status == Status::Asleep;
@@ -36,6 +37,15 @@ impl Driver {
             }
             is_new
         });
+        if is_new {
+            self.tell_session();
+        }
+    }
+
+    /// Tells who follows the session's events what it looks like now.
+    pub(super) fn tell_session(&self) {
+        let view = self.view.borrow().clone();
+        self.happened.append(Happened::Session(Box::new(view)));
     }
 
     pub(super) fn log_start(&self, client_ip: Option<String>, user_agent: Option<String>) {
@@ -83,6 +93,7 @@ impl Driver {
     pub(super) fn publish_notice(&self, work: &Work, notice: Option<&str>) {
         if notice.is_some() || matches!(work, Work::Load { .. }) {
             self.view.send_modify(|view| view.notice = notice.map(str::to_owned));
+            self.tell_session();
         }
     }
 

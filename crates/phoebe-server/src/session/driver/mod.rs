@@ -14,7 +14,7 @@ mod task;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -32,6 +32,7 @@ use super::admission::Admission;
 use super::cores::CoreGrant;
 use super::crash_counter::CrashCounter;
 use super::error::SessionError;
+use super::events::EventWriter;
 use super::file_queue::FileQueue;
 use super::job::{Board, Job};
 use super::request::{JobSubmission, Request, Work};
@@ -76,11 +77,19 @@ pub(super) struct Driver {
     writes: FuturesOrdered<BoxFuture<'static, Event>>,
     jobs: FuturesUnordered<BoxFuture<'static, Happening>>,
     jobs_of_session: Jobs,
+    happened: Arc<EventWriter>,
     /// Jobs that are being stored, in order.
     storing: Storing,
     waiting: Waiting,
     /// Events that follow from actions at once.
     events: VecDeque<Event>,
+}
+
+/// What a driver publishes.
+pub(super) struct Published {
+    pub(super) view: watch::Sender<SessionView>,
+    pub(super) jobs: watch::Sender<Board>,
+    pub(super) events: EventWriter,
 }
 
 /// Who waits for what.
@@ -129,10 +138,11 @@ impl Driver {
     pub(super) fn new(
         shared: Arc<Shared>,
         requests: mpsc::Receiver<Request>,
-        view: watch::Sender<SessionView>,
-        board: watch::Sender<Board>,
+        published: Published,
         disk: Arc<DiskUsage>,
     ) -> Self {
+        let Published { view, jobs, events } = published;
+        let events = Arc::new(events);
         let session = view.borrow().session_id.clone();
         let (files, admission) = shared
             .snapshots
@@ -171,7 +181,8 @@ impl Driver {
             starting: None,
             writes: FuturesOrdered::new(),
             jobs: FuturesUnordered::new(),
-            jobs_of_session: Jobs::new(board),
+            jobs_of_session: Jobs::new(jobs, Arc::clone(&events)),
+            happened: events,
             storing: Storing::new(),
             waiting: Waiting::default(),
             events: VecDeque::new(),
@@ -418,6 +429,9 @@ impl Driver {
         let notice = message.header.notice.clone();
         let reply = task.receive(message);
         if reply != Reply::Unchanged {
+            if self.files.is_none() {
+                self.head.fetch_add(1, Ordering::Relaxed);
+            }
             let task = &self.tasks[&id];
             self.publish_notice(&task.work, notice.as_deref());
         }

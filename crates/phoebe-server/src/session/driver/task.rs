@@ -76,6 +76,13 @@ impl Task {
         self.kind != CommandKind::Read && matches!(self.work, Work::Command(_))
     }
 
+    /// Whether the worker answered that it changed the Bundle.
+    pub(super) fn changed(&self) -> bool {
+        let is_export = matches!(self.work, Work::Export { .. });
+        let changed = |given: &Given| given.header.changed.unwrap_or(false);
+        !is_export && self.reply.as_ref().is_some_and(changed)
+    }
+
     /// Takes the worker's answer and returns what it means for the Bundle.
     pub(super) fn receive(&mut self, mut message: Message) -> Reply {
         let is_export = matches!(self.work, Work::Export { .. });

@@ -104,7 +104,10 @@ impl Reply {
     pub(crate) async fn try_of(request: RequestBuilder) -> reqwest::Result<Self> {
         let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let bytes = response.bytes().await?;
+        // A stream of events has no end.
+        let is_endless =
+            headers.get("content-type").is_some_and(|kind| kind == "text/event-stream");
+        let bytes = if is_endless { Default::default() } else { response.bytes().await? };
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         Ok(Self { status, headers, body })
     }
