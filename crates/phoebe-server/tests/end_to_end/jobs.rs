@@ -97,6 +97,48 @@ async fn a_job_is_followed_to_its_result() {
     server.finish().await;
 }
 
+/// Every route that only reads, and every way to read by a command.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_reads_is_answered_while_a_job_runs() {
+    let server = TestServer::builder().fake().start().await;
+    let session = server.start_session().await;
+    session.result(json!({"command": "set_value", "twig": "a", "value": 1})).await;
+    let checkpoints = format!("/v1/sessions/{}/checkpoints", session.id);
+    let checkpoint = server.post(&checkpoints, &json!({"name": "one"})).await.expect(200);
+    let job = submit(&server, &session, &compute(100.0)).await;
+    has_state(&server, &job, "running").await;
+
+    let document = server.get("/openapi.json").await.expect(200);
+    let routes = document["paths"].as_object().unwrap();
+    let reads: Vec<_> = routes
+        .iter()
+        .filter(|(path, methods)| path.contains("{session_id}") && methods["get"].is_object())
+        .map(|(path, _)| path.replace("{session_id}", &session.id))
+        .map(|path| path.replace("{job_id}", job["job_id"].as_str().unwrap()))
+        .collect();
+    assert!(reads.len() >= 10, "{reads:?}");
+    for path in reads {
+        for format in ["pickle", "portable"] {
+            let path = path.replace("{format}", format);
+            let path = path.replace("{checkpoint_id}", checkpoint["id"].as_str().unwrap_or("0"));
+            let status = server.get(&path).await.status;
+            let expected = if path.ends_with("/result") { 404 } else { 200 };
+            assert_eq!(status, expected, "{path}");
+        }
+    }
+    let value = json!({"command": "get_value", "twig": "a"});
+    assert_eq!(session.result(value.clone()).await, 1);
+    assert_eq!(session.command(json!({"command": "no_such_command"})).await["success"], false);
+    let batch = format!("/send/{}/batch", session.id);
+    server.post(&batch, &json!([value])).await.expect(200);
+    server.post_empty(&format!("/dash/session-memory/{}", session.id)).await.expect(200);
+    server.get("/dash/sessions").await.expect(200);
+    assert_eq!(show(&server, &job).await["state"], "running", "it was answered after the job");
+    server.post_empty(&format!("{}/cancel", address_of(&job))).await.expect(202);
+    done(&server, &job).await;
+    server.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_sent_again_is_done_once() {
     let mut server = TestServer::builder().fake().start().await;

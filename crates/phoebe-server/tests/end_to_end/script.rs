@@ -18,6 +18,8 @@ use crate::support::{Program, Random, Reply, Session, TestServer, kept, number, 
 enum Act {
     /// A command.
     Command,
+    /// A computation that is submitted as a job.
+    Job,
     /// Several at once.
     Batch,
     /// The command that carries a Bundle.
@@ -46,8 +48,9 @@ enum Act {
 use Act::*;
 
 /// Those that take a moment.
-const QUICK: [Act; 11] = [
+const QUICK: [Act; 12] = [
     Command,
+    Job,
     Batch,
     Load,
     Upload,
@@ -67,6 +70,7 @@ const SLOW: [Act; 5] = [Kill, Damage, Upgrade, Import, Backup];
 const WAYS: &[(&str, &[Act])] = &[
     ("post /send/{session_id}", &[Command, Load]),
     ("post /send/{session_id}/batch", &[Batch]),
+    ("post /v1/sessions/{session_id}/jobs", &[Job]),
     ("put /v1/sessions/{session_id}/bundle", &[Upload]),
     ("post /v1/sessions/{session_id}/undo", &[Undo]),
     ("post /v1/sessions/{session_id}/redo", &[Redo]),
@@ -93,6 +97,9 @@ const OTHERS: &[&str] = &[
     "post /v1/api-keys",
     "delete /v1/api-keys/{key_id}",
     "delete /v1/sessions/{session_id}/checkpoints/{checkpoint_id}",
+    "delete /v1/sessions/{session_id}/jobs/{job_id}",
+    "post /v1/sessions/{session_id}/jobs/cancel",
+    "post /v1/sessions/{session_id}/jobs/{job_id}/cancel",
     "delete /v1/sessions/{session_id}/checkpoints/{checkpoint_id}/share",
     "phoebe-server init-db",
     "phoebe-server user",
@@ -204,6 +211,16 @@ impl World {
             Command => {
                 let command = self.command().await;
                 self.session.command(command).await;
+            }
+            Job => {
+                let command = match self.workers {
+                    Workers::Fake => json!({"command": "run_compute", "seconds": 0, "steps": 4}),
+                    Workers::Phoebe => json!({"command": "run_compute"}),
+                };
+                let job = self.post("jobs", &command).await.expect(201);
+                let id = job["job_id"].as_str().unwrap();
+                // A Bundle without a way to compute fails, and is as before.
+                self.server.get(&self.path(&format!("jobs/{id}/result?wait=60"))).await.expect(200);
             }
             Batch => {
                 let commands = [self.command().await, self.command().await];

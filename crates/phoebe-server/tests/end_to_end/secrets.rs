@@ -160,13 +160,16 @@ async fn files_that_others_can_read_are_told() {
 const MARKER: &str = "marker-of-a-user";
 /// Where the database is to hold what users sent of themselves and their sessions, and the names of
 /// commands.
-const DOCUMENTED: [(&str, &str); 8] = [
+const DOCUMENTED: [(&str, &str); 11] = [
     ("sessions", "project_name"),
     ("sessions", "user_agent"),
     ("session_user_info", "first_name"),
     ("session_user_info", "last_name"),
     ("session_user_info", "email"),
     ("session_commands", "command_name"),
+    ("jobs", "idempotency_key"),
+    ("jobs", "command"),
+    ("jobs", "record"),
     ("users", "email"),
     ("users", "first_name"),
 ];

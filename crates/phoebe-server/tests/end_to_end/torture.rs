@@ -112,6 +112,82 @@ async fn no_acknowledged_change_is_lost_over_random_deaths() {
     server.finish().await;
 }
 
+/// Jobs are submitted, by keys that are sent again after each death, while server and workers die.
+/// In the end each is done, and a change is in the journal once for each that succeeded.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_job_is_lost_or_done_twice_over_random_deaths() {
+    let kills = number("PHOEBE_TEST_KILLS", DEFAULT_KILLS);
+    let seed = number("PHOEBE_TEST_SEED", 0x5EED);
+    println!("PHOEBE_TEST_KILLS={kills} PHOEBE_TEST_SEED={seed}");
+    let mut random = Random::new(seed);
+    let builder = TestServer::builder().fake().set("jobs.attempts", 100);
+    let mut server = builder.set("resources.queue_depth", 1000).alone().start().await;
+    let mut sessions = Vec::new();
+    for _ in 0..4 {
+        sessions.push(server.start_session().await.id);
+    }
+    let mut keys: BTreeMap<String, (String, Value)> = BTreeMap::new();
+    let mut jobs: BTreeMap<String, String> = BTreeMap::new();
+    for death in 0..kills {
+        for number in 0..3 {
+            let session = sessions[usize::try_from(random.next(4)).unwrap()].clone();
+            let seconds = random.next(400) as f64 / 1000.0;
+            let command = json!({"command": "run_compute", "seconds": seconds, "steps": 3});
+            keys.insert(format!("{death}-{number}"), (session, command));
+        }
+        let mut submissions = JoinSet::new();
+        for (key, (session, command)) in &keys {
+            let path = format!("/v1/sessions/{session}/jobs");
+            let request = server.request(reqwest::Method::POST, &path);
+            let request = request.header("Idempotency-Key", key).json(command);
+            let key = key.clone();
+            submissions.spawn(async move { (key, crate::support::Reply::try_of(request).await) });
+        }
+        let pause = Duration::from_millis(random.next(400));
+        let killed = async {
+            tokio::time::sleep(pause).await;
+            if random.next(3) == 0 {
+                kill_one(&server, "worker", &mut random);
+            } else {
+                server.kill_nine().await;
+                server.start_again().await;
+            }
+        };
+        killed.await;
+        for (key, reply) in submissions.join_all().await {
+            // A request that the death interrupted is sent again with its key.
+            let Ok(reply) = reply else { continue };
+            assert!([200, 201, 503].contains(&reply.status), "{}: {}", reply.status, reply.body);
+            if let Some(id) = reply.body["job_id"].as_str() {
+                let before = jobs.insert(key.clone(), id.to_owned());
+                assert!(before.is_none_or(|before| before == id), "{key} has two jobs");
+            }
+        }
+    }
+    let (mut states, mut ends) = (BTreeMap::<String, u64>::new(), 0);
+    for (key, id) in &jobs {
+        let session = &keys[key].0;
+        let path = format!("/v1/sessions/{session}/jobs/{id}?wait=5");
+        let job = crate::support::until("the job is done", PATIENCE, async || {
+            let job = server.get(&path).await.expect(200);
+            (job["done"] == true).then_some(job)
+        })
+        .await;
+        let state = job["state"].as_str().unwrap();
+        *states.entry(state.to_owned()).or_default() += 1;
+        let journal = server.data().join("sessions").join(session).join("journal.jsonl");
+        let journal = std::fs::read_to_string(journal).unwrap_or_default();
+        let changes = journal.matches(&format!("\"job\":\"{id}\"")).count();
+        assert_eq!(changes, usize::from(state == "succeeded"), "{job}");
+        // A job that ran when its worker was killed has failed; the server's death ends none.
+        assert!(state == "succeeded" || job["error"]["kind"] == "killed", "{job}");
+        ends += 1;
+    }
+    println!("{ends} jobs over {kills} deaths: {states:?}");
+    assert!(states["succeeded"] > kills);
+    server.finish().await;
+}
+
 fn set(twig: &str, value: f64) -> Value {
     json!({"command": "set_value", "twig": twig, "value": value})
 }

@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::api::body::{LargeBody, SmallBody};
 use crate::api::caller::{Caller, OwnedSession};
 use crate::api::json::{self, Fields};
-use crate::api::send::CommandBody;
+use crate::api::send::{CommandAnswer, CommandBody};
 use crate::api::sessions::Client;
 use crate::api::state::Shared;
 use crate::error::{ErrorBody, HttpError, ValidationBody};
@@ -340,7 +340,7 @@ pub(super) async fn show_job(
         WaitParameters,
     ),
     responses(
-        (status = 200, description = "The command's answer", body = crate::api::send::CommandAnswer),
+        (status = 200, description = "The command's answer", body = CommandAnswer),
         (status = 410, description = "The result is not kept", body = ErrorBody),
         (status = 422, description = "`wait` is not usable", body = ValidationBody),
     )
