@@ -36,20 +36,37 @@ impl Admission {
     /// The bound that it exceeds, and the remedy.
     pub(super) fn check(&self, work: &Work, kind: CommandKind) -> Result<(), SessionError> {
         let (line, body) = match work {
-            Work::Command(Command { name, body, .. }) if kind != CommandKind::Read => {
-                let line = match name.as_str() {
-                    CARRIES_A_BUNDLE => 0,
-                    _ => compact_length(body),
-                };
-                (line, body.len())
+            Work::Command(Command { name, body, .. }) => {
+                return self.check_command(name, body, kind);
             }
             Work::Load { source: Source::File(file), .. } => (0, file.len()),
             Work::Load { source: Source::Checkpoint(_), .. } => (0, 0),
             // These write a few bytes at most.
-            Work::Load { source: Source::Undo | Source::Redo, .. }
-            | Work::Command(_)
-            | Work::Export { .. } => return Ok(()),
+            Work::Load { source: Source::Undo | Source::Redo, .. } | Work::Export { .. } => {
+                return Ok(());
+            }
         };
+        self.admit(line, body)
+    }
+
+    /// Checks whether the command called `name` may begin.
+    ///
+    /// # Errors
+    /// The bound that it exceeds, and the remedy.
+    pub(super) fn check_command(
+        &self,
+        name: &str,
+        body: &[u8],
+        kind: CommandKind,
+    ) -> Result<(), SessionError> {
+        if kind == CommandKind::Read {
+            return Ok(());
+        }
+        let line = if name == CARRIES_A_BUNDLE { 0 } else { compact_length(body) };
+        self.admit(line, body.len())
+    }
+
+    fn admit(&self, line: usize, body: usize) -> Result<(), SessionError> {
         if line > COMMAND_BYTES {
             return Err(SessionError::CommandTooLarge { most_mb: COMMAND_BYTES >> 20 });
         }

@@ -292,6 +292,33 @@ async fn what_was_accepted_survives_the_servers_death_and_runs_once() {
     server.finish().await;
 }
 
+/// More sessions have jobs than there are ports: all jobs run, one session after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_of_more_sessions_than_there_are_ports_wait_for_one() {
+    let mut server = TestServer::builder().fake().ports(2).start().await;
+    let mut jobs = Vec::new();
+    for _ in 0..6 {
+        let session = server.start_session().await;
+        jobs.push(submit(&server, &session, &compute(0.5)).await);
+        done(&server, jobs.last().unwrap()).await;
+        // The port is free for the next one only when this one sleeps.
+        server.kill_nine().await;
+        server.start_again().await;
+    }
+    let sessions: Vec<_> = jobs.iter().map(|job| job["session_id"].as_str().unwrap()).collect();
+    let mut waiting = Vec::new();
+    for id in &sessions {
+        waiting.push(submit(&server, &server.session(id), &compute(1.0)).await);
+    }
+    server.kill_nine().await;
+    server.start_again().await;
+    for job in &waiting {
+        let ended = done(&server, job).await;
+        assert_eq!(ended["state"], "succeeded", "{ended}");
+    }
+    server.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_is_always_interrupted_is_given_up() {
     let mut server = TestServer::builder().fake().set("jobs.attempts", 2).start().await;

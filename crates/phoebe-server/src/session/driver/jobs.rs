@@ -61,8 +61,9 @@ impl Driver {
         let Work::Command(command) = &mut task.work else { return };
         let Some(new) = command.job.take() else { return };
         let job = self.new_job(&command.name, &command.body, new);
-        // Nobody was promised anything yet, so nobody waits for the disk.
-        drop(self.shared.store.insert_job(self.stored(&job, Some(&command.body), None)));
+        // Nobody was promised anything yet, so nobody waits for the disk, and it does not begin
+        // again.
+        drop(self.shared.store.insert_job(self.stored(&job, None, None)));
         self.jobs_of_session.publish(&job);
         self.jobs_of_session.active.insert(id, job);
     }
@@ -88,12 +89,7 @@ impl Driver {
     /// Stores a job and then accepts it.
     pub(super) fn submit_job(&mut self, submission: JobSubmission) {
         self.touch();
-        let refusal = match self.crashes.refusal(&submission.body) {
-            Some(reason) => Some(SessionError::Conflict(reason)),
-            None if !self.storing.is_empty() => None,
-            None => self.machine.submission_refusal(),
-        };
-        if let Some(error) = refusal {
+        if let Some(error) = self.job_refusal(&submission) {
             // The client may have gone.
             return drop(submission.done.send(Err(error)));
         }
@@ -103,6 +99,16 @@ impl Driver {
         self.storing.push_back(Box::pin(async move {
             Happening::JobStored(Box::new((submission, job)), stored.await)
         }));
+    }
+
+    fn job_refusal(&self, submission: &JobSubmission) -> Option<SessionError> {
+        let crashed = self.crashes.refusal(&submission.body).map(SessionError::Conflict);
+        let refused = crashed.or_else(|| self.machine.submission_refusal(self.storing.len()));
+        refused.or_else(|| {
+            let kind = kinds::kind_of(&submission.name)?;
+            let (name, body) = (&submission.name, &submission.body);
+            self.admission.as_ref()?.check_command(name, body, kind).err()
+        })
     }
 
     pub(super) fn job_stored(
@@ -150,7 +156,8 @@ impl Driver {
         let command = Command { name, kind, body, job: None, answer };
         self.last_task += 1;
         let task = Task::new(Work::Command(command));
-        self.events.push_back(Event::Submitted { task: self.last_task, kind: task.kind });
+        let (id, kind) = (self.last_task, task.kind);
+        self.events.push_back(Event::Submitted { task: id, kind, patient: true });
         self.tasks.insert(self.last_task, task);
         self.jobs_of_session.publish(&job);
         self.jobs_of_session.active.insert(self.last_task, job);
@@ -159,10 +166,8 @@ impl Driver {
     /// Goes on with the jobs that an earlier server did not finish.
     pub(super) async fn resume_jobs(&mut self, left: Vec<StoredJob>) {
         for stored in left {
-            let (Some(mut job), Some(body)) = (Job::from_record(&stored.record), stored.command)
-            else {
-                continue;
-            };
+            let Some(mut job) = Job::from_record(&stored.record) else { continue };
+            let body = stored.command.unwrap_or_default();
             let committed = match (&self.files, job.state) {
                 (Some(files), JobState::Running | JobState::Cancelling) => {
                     let id = job.job_id.clone();

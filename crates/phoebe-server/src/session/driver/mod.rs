@@ -350,7 +350,7 @@ impl Driver {
         self.last_task += 1;
         self.open_job(self.last_task, &mut task);
         self.tasks.insert(self.last_task, task);
-        self.events.push_back(Event::Submitted { task: self.last_task, kind });
+        self.events.push_back(Event::Submitted { task: self.last_task, kind, patient: false });
     }
 
     fn note_start(&mut self, started: Result<Start, SessionError>) {

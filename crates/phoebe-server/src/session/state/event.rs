@@ -32,9 +32,11 @@ pub(in crate::session) enum Event {
     },
     /// No worker could be started.
     StartFailed(SessionError),
+    /// `patient`: the work is stored, and waits for a worker as long as it takes.
     Submitted {
         task: TaskId,
         kind: CommandKind,
+        patient: bool,
     },
     /// The work went to the worker; `noted`: the journal is told that it began.
     Begun {

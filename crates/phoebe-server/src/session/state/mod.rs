@@ -34,6 +34,7 @@ pub use queue::CommandQueue;
 pub(super) use work::WRITES_MAX;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use phoebe_protocol::kinds::CommandKind;
 use tokio::time::Instant;
@@ -139,6 +140,15 @@ struct Task {
     /// When its runner was told to end.
     ending: Option<Instant>,
     noted: bool,
+    /// It waits for a worker as long as it takes.
+    patient: bool,
+}
+
+/// When a worker is to be started again, for work that waits as long as it takes.
+#[derive(Debug, Clone, Copy)]
+struct Retry {
+    at: Instant,
+    pause: Duration,
 }
 
 /// A change that goes to the disk.
@@ -167,6 +177,8 @@ pub(super) struct Machine {
     state: State,
     queue: CommandQueue<Task>,
     saving: Saving,
+    /// Why no worker is started at once for what waits.
+    retry: Option<Retry>,
     writes: BTreeMap<TaskId, Write>,
     /// Everything that is on its way to the disk.
     writes_pending: usize,
@@ -181,6 +193,7 @@ impl Machine {
             state: State::Asleep,
             queue: CommandQueue::new(rules.queue_depth),
             saving: Saving::new(rules.durability),
+            retry: None,
             writes: BTreeMap::new(),
             writes_pending: 0,
             actions: Vec::new(),
@@ -199,8 +212,10 @@ impl Machine {
             Event::WorkerReady { portable, beginning } => {
                 self.worker_ready(now, portable, beginning);
             }
-            Event::StartFailed(error) => self.start_failed(error),
-            Event::Submitted { task, kind } => self.submitted(task, kind),
+            Event::StartFailed(error) => self.start_failed(now, error),
+            Event::Submitted { task, kind, patient } => {
+                self.submitted(now, task, kind, patient);
+            }
             Event::Begun { task, noted } => self.begun(task, noted),
             Event::NotBegun { task, error } => {
                 if self.queue.finished(task).is_some() {
@@ -255,6 +270,7 @@ impl Machine {
                 self.saving.next().map(|(due, _)| due)
             }
             State::Saving(_, Save { until, .. }) | State::Settling(_, until) => Some(*until),
+            State::Asleep if !self.queue.is_idle() => self.retry.map(|retry| retry.at),
             _ => return None,
         };
         let limit = self.rules.command_limit;
@@ -352,7 +368,9 @@ impl Machine {
     /// Does one step; returns whether there may be another.
     fn step(&mut self, now: Instant) -> bool {
         match self.state {
-            State::Asleep if !self.queue.is_idle() => {
+            State::Asleep
+                if !self.queue.is_idle() && self.retry.is_none_or(|retry| now >= retry.at) =>
+            {
                 self.state = State::Waking;
                 self.actions.push(Action::StartWorker);
                 false

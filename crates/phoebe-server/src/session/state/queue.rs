@@ -24,7 +24,7 @@ impl<T> CommandQueue<T> {
 
     /// Takes a command in, or gives it back when the queue is full.
     pub fn push(&mut self, kind: CommandKind, command: T) -> Result<(), T> {
-        if self.is_full() {
+        if self.room() == 0 {
             return Err(command);
         }
         self.waiting.push_back((kind, command));
@@ -92,9 +92,18 @@ impl<T> CommandQueue<T> {
         self.waiting.iter().position(|(_, waiting)| is_wanted(waiting))
     }
 
-    /// Whether no more commands can be taken in.
-    pub fn is_full(&self) -> bool {
-        self.waiting.len() + self.running.len() >= self.depth
+    /// How many more commands can be taken in.
+    pub fn room(&self) -> usize {
+        self.depth.saturating_sub(self.waiting.len() + self.running.len())
+    }
+
+    /// Takes waiting commands out that are not `wanted`, in order.
+    pub fn drain_unwanted(&mut self, wanted: impl Fn(&T) -> bool) -> Vec<T> {
+        let all = std::mem::take(&mut self.waiting);
+        let (kept, rest): (VecDeque<_>, VecDeque<_>) =
+            all.into_iter().partition(|(_, command)| wanted(command));
+        self.waiting = kept;
+        rest.into_iter().map(|(_, command)| command).collect()
     }
 
     /// What is with the worker: number, kind, command.

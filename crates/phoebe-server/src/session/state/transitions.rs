@@ -7,7 +7,7 @@ use phoebe_protocol::kinds::CommandKind;
 use tokio::time::Instant;
 
 use super::event::{Action, Beginning, Ending, Outcome, Report};
-use super::{Departure, Machine, Next, Purpose, Save, State, Why, Worker};
+use super::{Departure, Machine, Next, Purpose, Retry, Save, State, Why, Worker};
 use crate::config::OnIdle;
 use crate::session::error::SessionError;
 use crate::session::view::EndReason;
@@ -18,6 +18,9 @@ const SAVE_LIMIT: Duration = Duration::from_secs(5);
 const SETTLE_LIMIT: Duration = Duration::from_secs(2);
 /// A worker that is asked to end gets this long before it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(3);
+/// The first pause after a worker could not be started, for work that waits as long as it takes.
+const WAKE_RETRY: Duration = Duration::from_secs(2);
+const WAKE_RETRY_MAX: Duration = Duration::from_secs(60);
 
 const LOST_CHANGES: &str = "The session's worker was lost with changes that were not saved yet";
 
@@ -137,6 +140,7 @@ impl Machine {
             self.saving.want_portable(now);
         }
         self.state = State::Awake(Worker::default());
+        self.retry = None;
         if !is_first {
             return self.report(Report::Awake);
         }
@@ -152,16 +156,32 @@ impl Machine {
         self.actions.push(Action::TellStarted(Ok(())));
     }
 
-    pub(super) fn start_failed(&mut self, error: SessionError) {
+    pub(super) fn start_failed(&mut self, now: Instant, error: SessionError) {
         match self.state {
             State::Starting => self.remove(Ending::never_began(error)),
             State::Waking => {
                 self.state = State::Asleep;
                 self.report(Report::NotWoken(error.without_workers_words()));
-                self.answer_waiting(&Outcome::Refused(error));
+                self.refuse_waiting(now, error);
             }
             _ => {}
         }
+    }
+
+    /// Answers what waits for a worker that could not be started. Patient work waits on where that
+    /// may be possible later.
+    fn refuse_waiting(&mut self, now: Instant, error: SessionError) {
+        let may_pass = matches!(
+            error,
+            SessionError::NoPort { .. }
+                | SessionError::Overloaded(_)
+                | SessionError::StartFailed(_)
+        );
+        for task in self.queue.drain_unwanted(|task| task.patient && may_pass) {
+            self.answer(task.id, Outcome::Refused(error.clone()));
+        }
+        let pause = self.retry.map_or(WAKE_RETRY, |retry| (retry.pause * 2).min(WAKE_RETRY_MAX));
+        self.retry = (!self.queue.is_idle()).then(|| Retry { at: now + pause, pause });
     }
 
     pub(super) fn worker_lost(&mut self, why: String) {
@@ -263,7 +283,7 @@ impl Machine {
                 let message = "The session was idle for too long".to_owned();
                 self.end(Ending::new(EndReason::IdleTimeout, message));
             }
-            State::Asleep if expired => {
+            State::Asleep if expired && self.queue.is_idle() => {
                 let message = "The session was kept as long as sessions are".to_owned();
                 self.end(Ending::new(EndReason::Expired, message));
             }
@@ -313,7 +333,10 @@ impl Machine {
                 self.actions.push(Action::AbandonStart);
                 return self.remove(Ending::never_began(SessionError::ShuttingDown));
             }
-            State::Asleep => return self.leave(),
+            State::Asleep => {
+                self.answer_waiting(&Outcome::Refused(SessionError::ShuttingDown));
+                return self.leave();
+            }
             State::Waking => {
                 self.actions.push(Action::AbandonStart);
                 self.answer_waiting(&Outcome::Refused(SessionError::ShuttingDown));

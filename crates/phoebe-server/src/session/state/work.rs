@@ -20,8 +20,12 @@ const STRAY_REPLIES_MAX: u32 = 3;
 pub(in crate::session) const WRITES_MAX: usize = 16;
 
 impl Machine {
-    pub(super) fn submitted(&mut self, id: TaskId, kind: CommandKind) {
-        let task = Task { id, began: None, ending: None, noted: false };
+    pub(super) fn submitted(&mut self, now: Instant, id: TaskId, kind: CommandKind, patient: bool) {
+        let task = Task { id, began: None, ending: None, noted: false, patient };
+        if !patient && let Some(retry) = &mut self.retry {
+            // Somebody waits for an answer: whether a worker can be started is tried now.
+            retry.at = now;
+        }
         let refused = match self.refusal() {
             Some(error) => Some(error),
             None => {
@@ -70,11 +74,11 @@ impl Machine {
         })
     }
 
-    /// Why no more work is taken, if that is so.
-    pub(in crate::session) fn submission_refusal(&self) -> Option<SessionError> {
+    /// Why no more work is taken, if that is so; `coming` will be submitted in any case.
+    pub(in crate::session) fn submission_refusal(&self, coming: usize) -> Option<SessionError> {
         let depth = self.rules.queue_depth;
-        let is_full = self.queue.is_full().then_some(SessionError::QueueFull { depth });
-        self.refusal().or(is_full)
+        let is_full = self.queue.room() <= coming;
+        self.refusal().or(is_full.then_some(SessionError::QueueFull { depth }))
     }
 
     /// The worker that could not be reached does not know of the work: the next one gets it.
