@@ -50,6 +50,11 @@ class Message:
         return cores if isinstance(cores, int) and cores >= 1 else 1
 
     @property
+    def background(self) -> bool:
+        """Whether a long command gives way to all other work of the machine."""
+        return self.header.get("background") is True
+
+    @property
     def wants_snapshot(self) -> bool:
         """Whether the reply must carry the changed Bundle."""
         return self.header.get("snapshot") is True

@@ -59,6 +59,7 @@ class Request:
     command: Command
     arguments: dict[str, Any]
     cores: int
+    background: bool
     wants_snapshot: bool
     wants_base: bool
 
@@ -66,7 +67,8 @@ class Request:
     def of(
         cls, sender: bytes, message: protocol.Message, command: Command, arguments: dict[str, Any]
     ) -> Request:
-        fields = message.cores, message.wants_snapshot, message.wants_base
+        turn = message.cores, message.background
+        fields = *turn, message.wants_snapshot, message.wants_base
         return cls(sender, message.seq, command, arguments, *fields)
 
     @property
@@ -279,6 +281,8 @@ class Worker:
     def _start_runner(self, request: Request) -> None:
         def run_command() -> tuple[Answer, Any]:
             parallel.grant(request.cores)
+            if request.background:
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
             answer, _ = request.answer(self._session)
             return answer, self._session.bundle
 

@@ -62,6 +62,9 @@ pub struct Header {
     /// Request: on how many cores a long command may compute; one where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cores: Option<usize>,
+    /// Request: whether a long command gives way to all other work of the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub background: Option<bool>,
     /// Request and restore: whether to attach the Bundle, pickled, to the reply if it changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<bool>,
@@ -112,6 +115,7 @@ impl Header {
             seq,
             kind,
             cores: None,
+            background: None,
             snapshot: None,
             base: None,
             format: None,

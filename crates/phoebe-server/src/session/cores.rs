@@ -1,85 +1,128 @@
-//! Shares the machine's cores between all long commands: which may compute now, and on how many
-//! cores.
-//!
-//! A long command gets all free cores, and at least one: where all are busy, commands share them,
-//! up to a bound of commands. Further commands wait in their order. It knows no sessions.
+//! Shares the machine's cores between all long commands. Who comes next is decided by
+//! [`Turns`](super::turns); this hands the turns out and takes them back. It knows no sessions.
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::turns::{Lane, Ticket, Turns};
 
 /// All cores. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Cores {
-    total: usize,
-    granted: Arc<AtomicUsize>,
-    computes: Arc<Semaphore>,
+pub(super) struct Cores {
+    started: Instant,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    turns: Turns,
+    waiting: HashMap<Ticket, oneshot::Sender<usize>>,
+}
+
+/// A place among those who wait or compute, until it is dropped.
+#[derive(Debug)]
+struct Place {
+    ticket: Ticket,
+    cores: Cores,
 }
 
 /// The right to compute on some cores, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct CoreGrant {
+pub(super) struct CoreGrant {
     cores: usize,
-    granted: Arc<AtomicUsize>,
-    _compute: OwnedSemaphorePermit,
+    is_background: bool,
+    _place: Place,
 }
 
 impl Cores {
-    /// `total` cores, and at most `computes` long commands at once.
-    pub(crate) fn new(total: usize, computes: usize) -> Self {
-        Self {
-            total: total.max(1),
-            granted: Arc::default(),
-            computes: Arc::new(Semaphore::new(computes.clamp(1, Semaphore::MAX_PERMITS))),
-        }
+    /// `total` cores, and at most `computes` long commands at once in each lane.
+    pub(super) fn new(total: usize, computes: usize) -> Self {
+        let state = State { turns: Turns::new(total, computes), waiting: HashMap::new() };
+        Self { started: Instant::now(), state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Waits for a turn, then takes the free cores. Cancel-safe.
-    pub(crate) async fn grant(&self) -> CoreGrant {
-        let turn = Arc::clone(&self.computes).acquire_owned().await;
-        let compute = turn.expect("the semaphore is never closed");
-        let take = |granted: usize| self.total.saturating_sub(granted).max(1);
-        let update = |granted| Some(granted + take(granted));
-        let before = self.granted.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
-        let before = before.unwrap_or_else(|granted| granted);
-        CoreGrant { cores: take(before), granted: Arc::clone(&self.granted), _compute: compute }
+    fn now(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
+    fn join(&self, user: &str, lane: Lane) -> (Place, oneshot::Receiver<usize>) {
+        let (grant, granted) = oneshot::channel();
+        let mut state = self.lock();
+        let ticket = state.turns.join(user, lane);
+        state.waiting.insert(ticket, grant);
+        state.hand_out(self.now());
+        (Place { ticket, cores: self.clone() }, granted)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn hand_out(&mut self, now: f64) {
+        while let Some((ticket, cores)) = self.turns.next(now) {
+            if let Some(waiting) = self.waiting.remove(&ticket) {
+                // Whoever does not wait any more leaves its place, and so takes the turn back.
+                let _ = waiting.send(cores);
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let now = self.cores.now();
+        let mut state = self.cores.lock();
+        state.waiting.remove(&self.ticket);
+        state.turns.leave(now, self.ticket);
+        state.hand_out(now);
     }
 }
 
 impl CoreGrant {
     /// Number of cores that the command may use.
-    pub(crate) fn cores(&self) -> usize {
+    pub(super) fn cores(&self) -> usize {
         self.cores
     }
-}
 
-impl Drop for CoreGrant {
-    fn drop(&mut self) {
-        self.granted.fetch_sub(self.cores, Ordering::AcqRel);
+    /// Whether the command gives way to all interactive work.
+    pub(super) fn is_background(&self) -> bool {
+        self.is_background
     }
 }
 
 /// The wait for a turn on the machine's cores.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct CoreWait {
-    wait: Option<Pin<Box<dyn Future<Output = CoreGrant> + Send>>>,
+    wait: Option<(Place, Lane, oneshot::Receiver<usize>)>,
 }
 
 impl CoreWait {
     /// Begins to wait.
-    pub(super) fn ask(&mut self, cores: &Cores) {
-        let cores = cores.clone();
-        self.wait = Some(Box::pin(async move { cores.grant().await }));
+    pub(super) fn ask(&mut self, cores: &Cores, user: &str, lane: Lane) {
+        let (place, granted) = cores.join(user, lane);
+        self.wait = Some((place, lane, granted));
+    }
+
+    /// How many wait before this one, if it waits.
+    pub(super) fn place(&self) -> Option<usize> {
+        let (place, ..) = self.wait.as_ref()?;
+        let now = place.cores.now();
+        place.cores.lock().turns.place(now, place.ticket)
     }
 
     /// Waits until the turn has come; for ever if none is waited for. Cancel-safe.
     pub(super) async fn turn(&mut self) -> CoreGrant {
-        let Some(wait) = &mut self.wait else { return std::future::pending().await };
-        let grant = wait.await;
-        self.wait = None;
-        grant
+        let Some((_, _, granted)) = &mut self.wait else { return std::future::pending().await };
+        let granted = granted.await;
+        let (Some((place, lane, _)), Ok(cores)) = (self.wait.take(), granted) else {
+            return std::future::pending().await;
+        };
+        CoreGrant { cores, is_background: lane == Lane::Batch, _place: place }
     }
 }
 
@@ -90,17 +133,27 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_first_command_gets_all_cores_later_ones_share_and_further_ones_wait() {
-        let cores = Cores::new(4, 3);
-        let first = cores.grant().await;
-        let second = cores.grant().await;
-        let third = cores.grant().await;
-        assert_eq!([first.cores(), second.cores(), third.cores()], [4, 1, 1]);
-        assert!(cores.grant().now_or_never().is_none(), "a fourth must wait");
-        drop(first);
-        let fourth = cores.grant().await;
-        assert_eq!(fourth.cores(), 2);
-        drop((second, third, fourth));
-        assert_eq!(cores.grant().await.cores(), 4);
+    async fn turns_come_back_however_they_end() {
+        let cores = Cores::new(4, 1);
+        let wait = |lane| {
+            let mut wait = CoreWait::default();
+            wait.ask(&cores, "ada", lane);
+            wait
+        };
+        let first = wait(Lane::Interactive).turn().await;
+        assert_eq!((first.cores(), first.is_background()), (4, false));
+        let mut second = wait(Lane::Interactive);
+        let third = wait(Lane::Interactive);
+        assert!(second.turn().now_or_never().is_none() && second.place() == Some(0));
+        assert_eq!(third.place(), Some(1));
+        let beside = wait(Lane::Batch).turn().await;
+        assert_eq!((beside.cores(), beside.is_background()), (1, true));
+        drop((first, beside));
+        // It was given a turn, and never takes it.
+        drop(second);
+        let mut third = third;
+        assert_eq!(third.turn().await.cores(), 4);
+        assert_eq!(wait(Lane::Interactive).turn().await.cores(), 4);
+        assert!(cores.lock().waiting.is_empty());
     }
 }

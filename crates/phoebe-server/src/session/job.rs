@@ -32,6 +32,9 @@ pub struct Job {
     /// What a queued job waits for; not stored.
     #[serde(skip)]
     pub waiting_for: Option<WaitingFor>,
+    /// How many wait for cores before it, where it waits for them; not stored.
+    #[serde(skip)]
+    pub position: Option<usize>,
     /// What the worker says of its progress; not stored.
     #[serde(skip)]
     pub progress: Option<Progress>,
@@ -250,6 +253,7 @@ impl Job {
             arguments,
             state: JobState::Queued,
             waiting_for: None,
+            position: None,
             progress: None,
             created_at: at,
             started_at: None,
@@ -272,6 +276,7 @@ impl Job {
         self.attempt += 1;
         (self.started_at, self.cores) = (Some(at), cores);
         (self.revision_before, self.waiting_for) = (Some(revision), None);
+        self.position = None;
         self.enter(at, JobState::Running, format!("attempt {}", self.attempt));
     }
 

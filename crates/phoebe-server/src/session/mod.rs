@@ -8,6 +8,7 @@
 //! | `start` | from an id to a worker that has its Bundle |
 //! | `eviction` | chooses idle sessions that sleep when ports or memory run out |
 //! | `ports`, `cores` | what sessions share: leases that free themselves |
+//! | `turns` | who computes next; no I/O |
 //! | `job` | what is known of a long command: its states, progress, reasons; no I/O |
 //! | `job_queries` | submits, finds, waits for and cancels jobs |
 //! | `events` | what happened in a session, as numbered events |
@@ -35,6 +36,7 @@ mod script;
 mod shared;
 mod start;
 mod state;
+mod turns;
 mod view;
 
 pub use error::SessionError;

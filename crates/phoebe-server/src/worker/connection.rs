@@ -34,6 +34,15 @@ pub enum ConnectionError {
     Kind(Kind),
 }
 
+/// A turn on the machine's cores.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// The cores that the command may compute on.
+    pub cores: usize,
+    /// Whether it gives way to all other work of the machine.
+    pub background: bool,
+}
+
 /// What the reply to a change shall bring beside its answer.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted {
@@ -79,7 +88,7 @@ impl Connection {
         Ok(Self { dealer, key: key.clone(), session: session.to_owned(), last: 0 })
     }
 
-    /// Sends a command, with the cores it may compute on, and returns the number under which its
+    /// Sends a command, with its turn on the cores, and returns the number under which its
     /// reply comes. That brings what is `wanted`, if the command changed the Bundle.
     ///
     /// # Errors
@@ -87,11 +96,15 @@ impl Connection {
     pub fn request(
         &mut self,
         body: Bytes,
-        cores: Option<usize>,
+        turn: Option<Turn>,
         wanted: Wanted,
     ) -> Result<u64, ConnectionError> {
         let number = self.next_number();
-        let header = Header { cores, ..Header::request(&self.session, number) };
+        let header = Header {
+            cores: turn.map(|turn| turn.cores),
+            background: turn.and_then(|turn| turn.background.then_some(true)),
+            ..Header::request(&self.session, number)
+        };
         self.send(&wanted.in_header(header), body, &[])?;
         Ok(number)
     }

@@ -54,6 +54,8 @@ pub(in crate::api) struct JobBody {
     /// What a queued job waits for: `session` (earlier work), `cores` or `wake`.
     #[schema(value_type = Option<String>)]
     waiting_for: Option<WaitingFor>,
+    /// How many wait for cores before it.
+    position: Option<usize>,
     /// Its progress: `fraction` (null where the end is not known), `stage`, `done`, `total`,
     /// `best`, `elapsed_seconds`, `remaining_seconds`.
     #[schema(value_type = Option<Object>)]
@@ -99,6 +101,7 @@ impl JobBody {
             arguments: job.arguments,
             state: job.state,
             waiting_for: job.waiting_for,
+            position: job.position,
             progress: job.progress,
             created_at: job.created_at,
             started_at: job.started_at,

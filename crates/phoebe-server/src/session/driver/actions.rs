@@ -11,8 +11,9 @@ use tracing::{info, warn};
 
 use super::files::INTERRUPTED;
 use super::link::Asked;
-use super::task::find;
+use super::task::{Task, find};
 use super::{Driver, Happening, Prepared, Start};
+use crate::session::cores::CoreGrant;
 use crate::session::error::SessionError;
 use crate::session::events::Happened;
 use crate::session::reply::logged_reason;
@@ -20,9 +21,14 @@ use crate::session::request::Work;
 use crate::session::script;
 use crate::session::start::bring_up;
 use crate::session::state::{Action, Beginning, Ending, Event, Outcome, TaskId};
+use crate::session::turns::Lane;
 use crate::session::view::{EndReason, Status};
-use crate::worker::connection::Wanted;
+use crate::worker::connection::{Turn, Wanted};
 
+/// The command whose time is known from the last one.
+const COMPUTE: &str = "run_compute";
+/// A computation that is expected to take less is interactive.
+const INTERACTIVE: Duration = Duration::from_secs(30);
 const STOPPING: &str = "The server is stopping. The session is kept as it was before this command";
 
 impl Driver {
@@ -30,9 +36,10 @@ impl Driver {
         match action {
             Action::StartWorker => self.start_worker(),
             Action::AbandonStart => self.starting = None,
-            Action::AskForCores => {
+            Action::AskForCores(task) => {
+                let (user, lane) = (self.user(), self.lane(task));
                 if let Some(link) = &mut self.link {
-                    link.cores.ask(&self.shared.cores);
+                    link.cores.ask(&self.shared.cores, &user, lane);
                 }
             }
             Action::Begin { task, cores, snapshot } => self.begin(task, cores, snapshot),
@@ -83,6 +90,28 @@ impl Driver {
                 self.forget_jobs();
                 self.log_end(&ending);
             }
+        }
+    }
+
+    /// Whose core-seconds the session uses.
+    fn user(&self) -> String {
+        let view = self.view.borrow();
+        view.owner.as_ref().map_or_else(|| view.session_id.clone(), |owner| owner.user_id.clone())
+    }
+
+    /// A computation is interactive, until one has taken long.
+    fn lane(&self, id: TaskId) -> Lane {
+        let name = self.tasks.get(&id).map_or("", |task| task.work.name());
+        match name == COMPUTE && self.compute_time < INTERACTIVE {
+            true => Lane::Interactive,
+            false => Lane::Batch,
+        }
+    }
+
+    /// Notes how long the session's computations take: the last one is expected again.
+    fn note_compute_time(&mut self, task: &Task) {
+        if let (COMPUTE, Some(began)) = (task.work.name(), task.began) {
+            self.compute_time = began.elapsed();
         }
     }
 
@@ -170,14 +199,16 @@ impl Driver {
             return self.events.push_back(Event::NotBegun { task: id, error });
         }
         task.began = Some(Instant::now());
+        let background = grant.as_ref().is_some_and(CoreGrant::is_background);
         task.cores = grant;
         let (files, versions) = (self.files.clone(), link.versions().clone());
         match &task.work {
             Work::Command(command) => {
                 let noted = task.is_journaled() && files.is_some();
                 let wanted = Wanted { snapshot, base: files.is_some() };
+                let turn = cores.map(|cores| Turn { cores, background });
                 let (body, name) = (command.body.clone(), command.name.clone());
-                if !link.ask(Asked::Task(id), |to| to.request(body, cores, wanted)) {
+                if !link.ask(Asked::Task(id), |to| to.request(body, turn, wanted)) {
                     return self.events.push_back(Event::NotSent { task: id });
                 }
                 self.job_begun(id, cores);
@@ -236,6 +267,7 @@ impl Driver {
 
     fn answer(&mut self, id: TaskId, outcome: Outcome) {
         let Some(task) = self.tasks.remove(&id) else { return };
+        self.note_compute_time(&task);
         self.end_job(id, &task, &outcome);
         match outcome {
             Outcome::Refused(error) => task.work.refuse(error),
@@ -269,7 +301,7 @@ impl Driver {
         }
     }
 
-    fn log_reply(&mut self, task: &super::task::Task) {
+    fn log_reply(&mut self, task: &Task) {
         let Some(given) = &task.reply else { return };
         let success = given.header.success.unwrap_or(false);
         self.log_work(task, success, (!success).then(|| logged_reason(&given.header)));

@@ -18,7 +18,9 @@ use super::task::Task;
 use super::{Driver, Happening};
 use crate::session::error::SessionError;
 use crate::session::events::{EventWriter, Happened};
-use crate::session::job::{Board, Job, JobEnd, JobErrorKind, JobState, NewJob, Progress};
+use crate::session::job::{
+    Board, Job, JobEnd, JobErrorKind, JobState, NewJob, Progress, WaitingFor,
+};
 use crate::session::request::{Accepted, Command, JobSubmission, Work, failure};
 use crate::session::state::{Event, Outcome, TaskId};
 use crate::session::view::now;
@@ -259,10 +261,13 @@ impl Driver {
     /// Publishes what queued jobs wait for.
     pub(super) fn publish_waits(&mut self) {
         let mut changed = Vec::new();
+        let position = self.link.as_ref().and_then(|link| link.cores.place());
         for (task, job) in &mut self.jobs_of_session.active {
             let waiting_for = self.machine.waiting_for(*task);
-            if job.state == JobState::Queued && job.waiting_for != waiting_for {
-                job.waiting_for = waiting_for;
+            let position = position.filter(|_| waiting_for == Some(WaitingFor::Cores));
+            let waits = (waiting_for, position);
+            if job.state == JobState::Queued && (job.waiting_for, job.position) != waits {
+                (job.waiting_for, job.position) = waits;
                 changed.push(job.clone());
             }
         }

@@ -15,6 +15,7 @@ mod task;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -66,6 +67,8 @@ pub(super) struct Driver {
     link: Option<WorkerLink>,
     /// A turn on the machine's cores for the next long command.
     granted: Option<CoreGrant>,
+    /// How long the last computation took.
+    compute_time: Duration,
     /// The Bundle that the worker gave, until it is written.
     given: Option<Bytes>,
     /// Where the Bundle that fresh sessions begin with is to be shared, until it is.
@@ -175,6 +178,7 @@ impl Driver {
             admission,
             link: None,
             granted: None,
+            compute_time: Duration::ZERO,
             given: None,
             template: None,
             beginning: None,

@@ -147,8 +147,8 @@ pub(in crate::session) enum Action {
     /// Answered by [`Event::WorkerReady`] or [`Event::StartFailed`].
     StartWorker,
     AbandonStart,
-    /// Answered by [`Event::CoresGranted`].
-    AskForCores,
+    /// For this work. Answered by [`Event::CoresGranted`].
+    AskForCores(TaskId),
     /// Answered by [`Event::Begun`], [`Event::NotBegun`] or [`Event::NotSent`]. `snapshot`: the
     /// reply to a change is to bring the Bundle.
     Begin {

@@ -31,10 +31,10 @@ impl<T> CommandQueue<T> {
         Ok(())
     }
 
-    /// The kind of the command that may go to the worker now, if one may. A long one may go only if
-    /// it `may_compute`.
-    pub fn ready(&self, may_compute: bool) -> Option<CommandKind> {
-        self.candidate(may_compute).map(|index| self.waiting[index].0)
+    /// The long command that may go to the worker as soon as it may compute, if it is one.
+    pub fn first_long(&self) -> Option<&T> {
+        let (kind, command) = &self.waiting[self.candidate(true)?];
+        (*kind == CommandKind::Long).then_some(command)
     }
 
     /// Takes the command that may go to the worker now. It must be followed by [`Self::started`]

@@ -294,7 +294,8 @@ impl World {
                 assert_eq!(self.worker, Place::Starting);
                 self.worker = Place::None;
             }
-            Action::AskForCores => {
+            Action::AskForCores(id) => {
+                assert!(self.tasks[&id].kind == Long && !self.tasks[&id].began);
                 assert!(has_worker && !self.waits_for_cores && !self.holds_cores);
                 self.waits_for_cores = true;
             }

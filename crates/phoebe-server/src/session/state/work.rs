@@ -102,12 +102,12 @@ impl Machine {
     /// Begins what may go to the worker now.
     pub(super) fn begin_work(&mut self, now: Instant) {
         while self.writes_pending < WRITES_MAX {
-            let computes_next = self.queue.ready(true) == Some(CommandKind::Long);
+            let computes_next = self.queue.first_long().map(|task| task.id);
             let snapshots = self.saving.with_every_change();
             let State::Awake(worker) = &mut self.state else { return };
-            if computes_next && matches!(worker.cores, Cores::NotAsked) {
+            if let (Some(task), Cores::NotAsked) = (computes_next, &worker.cores) {
                 worker.cores = Cores::Asked;
-                self.actions.push(Action::AskForCores);
+                self.actions.push(Action::AskForCores(task));
             }
             let granted = matches!(worker.cores, Cores::Granted(_));
             let Some((kind, mut task)) = self.queue.next(granted) else { return };

@@ -32,9 +32,16 @@ pub(super) fn rules() -> Result<Vec<Conditional>, BackendError> {
         // Its own limits and niceness only, not those of another process of the same user.
         ("prlimit64", libc::SYS_prlimit64, any_of(0, &[0])?),
         ("setpriority", libc::SYS_setpriority, vec![rule(&[is(0, 0)?, is(1, 0)?])?]),
-        // ZeroMQ's threads insist on confirming the policy that every process has; no other can be
-        // set, for nobody.
-        ("sched_setscheduler", libc::SYS_sched_setscheduler, any_of(1, &[libc::SCHED_OTHER])?),
+        // ZeroMQ's threads insist on confirming the policy that every process has. A process may
+        // give way to all others; it cannot make others do so.
+        (
+            "sched_setscheduler",
+            libc::SYS_sched_setscheduler,
+            vec![
+                rule(&[is(1, libc::SCHED_OTHER)?])?,
+                rule(&[is(0, 0)?, is(1, libc::SCHED_IDLE)?])?,
+            ],
+        ),
         // For the programs that follow the first: whoever adds one can only forbid himself more.
         ("seccomp", libc::SYS_seccomp, any_of(0, &[libc::SECCOMP_SET_MODE_FILTER.cast_signed()])?),
         ("prctl", libc::SYS_prctl, prctl()?),
