@@ -199,6 +199,13 @@ table::settings! {
         /// `$PHOEBE_PBDIR`, else `passbands` in the data directory if workers can read it.
         passband_dir: Option<PathBuf> = None;
     }
+    /// `GET /metrics`, for Prometheus.
+    metrics: MetricsSettings {
+        /// A bearer token that may read the metrics, and nothing else; empty for none.
+        /// Administrators may read them too, and on a server without users everybody whom it lets
+        /// in.
+        token: Secret = Secret::default();
+    }
     /// The server's log on standard error.
     logging: LoggingSettings {
         /// Lowest level that is logged: `TRACE`, `DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.

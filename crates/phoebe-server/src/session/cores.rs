@@ -16,6 +16,10 @@ pub(crate) struct Cores {
     total: usize,
     granted: Arc<AtomicUsize>,
     computes: Arc<Semaphore>,
+    /// Long commands that may compute at once.
+    most: usize,
+    /// Those that wait for a turn.
+    waiting: Arc<AtomicUsize>,
 }
 
 /// The right to compute on some cores, until it is dropped.
@@ -29,22 +33,49 @@ pub(crate) struct CoreGrant {
 impl Cores {
     /// `total` cores, and at most `computes` long commands at once.
     pub(crate) fn new(total: usize, computes: usize) -> Self {
+        let most = computes.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             total: total.max(1),
             granted: Arc::default(),
-            computes: Arc::new(Semaphore::new(computes.clamp(1, Semaphore::MAX_PERMITS))),
+            computes: Arc::new(Semaphore::new(most)),
+            most,
+            waiting: Arc::default(),
         }
+    }
+
+    /// How many long commands compute, and how many wait for a turn.
+    pub(crate) fn demand(&self) -> (usize, usize) {
+        let computing = self.most.saturating_sub(self.computes.available_permits());
+        (computing, self.waiting.load(Ordering::Relaxed))
     }
 
     /// Waits for a turn, then takes the free cores. Cancel-safe.
     pub(crate) async fn grant(&self) -> CoreGrant {
+        let waiting = Waiting::new(&self.waiting);
         let turn = Arc::clone(&self.computes).acquire_owned().await;
+        drop(waiting);
         let compute = turn.expect("the semaphore is never closed");
         let take = |granted: usize| self.total.saturating_sub(granted).max(1);
         let update = |granted| Some(granted + take(granted));
         let before = self.granted.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
         let before = before.unwrap_or_else(|granted| granted);
         CoreGrant { cores: take(before), granted: Arc::clone(&self.granted), _compute: compute }
+    }
+}
+
+/// Counts a command as waiting until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -97,6 +128,11 @@ mod tests {
         let third = cores.grant().await;
         assert_eq!([first.cores(), second.cores(), third.cores()], [4, 1, 1]);
         assert!(cores.grant().now_or_never().is_none(), "a fourth must wait");
+        assert_eq!(cores.demand(), (3, 0), "it has given up");
+        let mut next = Box::pin(cores.grant());
+        assert!((&mut next).now_or_never().is_none());
+        assert_eq!(cores.demand(), (3, 1));
+        drop(next);
         drop(first);
         let fourth = cores.grant().await;
         assert_eq!(fourth.cores(), 2);

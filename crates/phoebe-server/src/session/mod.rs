@@ -8,6 +8,7 @@
 //! | `start` | from an id to a worker that has its Bundle |
 //! | `eviction` | chooses idle sessions that sleep when ports or memory run out |
 //! | `ports`, `cores` | what sessions share: leases that free themselves |
+//! | `metrics` | what a monitoring system is told of sessions |
 //! | `file_queue` | a session's files: one job after the other, bounded |
 //!
 //! [`SessionManager`] knows all sessions and nothing of Bundles. Others send a driver requests and
@@ -22,6 +23,7 @@ mod eviction;
 mod file_queue;
 mod manager;
 mod memory;
+mod metrics;
 mod ports;
 mod reply;
 mod request;

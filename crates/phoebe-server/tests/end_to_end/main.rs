@@ -19,6 +19,7 @@ mod files;
 mod harness;
 mod lifecycle;
 mod load;
+mod metrics;
 mod misbehaviour;
 mod passbands;
 mod proxy;

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::link::Asked;
 use super::task::find;
 use super::{Driver, Happening, Prepared, Start};
+use crate::metrics::Start::Wake;
 use crate::session::error::SessionError;
 use crate::session::reply::logged_reason;
 use crate::session::request::Work;
@@ -84,7 +85,9 @@ impl Driver {
             let owner = self.view.borrow().owner.clone();
             self.starting = Some(Box::pin(async move {
                 shared.evict_before_waking(owner.as_ref()).await;
-                let up = bring_up(&shared, &session, files.as_ref()).await?;
+                let up = bring_up(&shared, &session, files.as_ref());
+                let metrics = &shared.metrics;
+                let up = metrics.time_start(Wake, up, SessionError::start_outcome).await?;
                 Ok(Start { up, beginning: Beginning::Kept, memory: None })
             }));
             return;
@@ -161,6 +164,7 @@ impl Driver {
             return self.events.push_back(Event::NotBegun { task: id, error });
         }
         task.began = Some(Instant::now());
+        self.shared.metrics.record_wait(task.kind, task.submitted.elapsed());
         task.cores = grant;
         let (files, versions) = (self.files.clone(), link.versions().clone());
         match &task.work {
@@ -226,6 +230,7 @@ impl Driver {
 
     fn answer(&mut self, id: TaskId, outcome: Outcome) {
         let Some(task) = self.tasks.remove(&id) else { return };
+        self.record_outcome(&task, &outcome);
         match outcome {
             Outcome::Refused(error) => task.work.refuse(error),
             Outcome::Failed { message, logged } => {
