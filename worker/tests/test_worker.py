@@ -251,6 +251,20 @@ def test_cancel(worker: Worker) -> None:
     assert group_members(worker.pid) == [worker.pid]
 
 
+def test_a_command_in_the_background_gives_way(worker: Worker) -> None:
+    connection = worker.connection
+    body = orjson.dumps({"command": "test_busy_long", "helper": True})
+    long = connection.request(body, cores=1, background=True)
+    runner = worker.runner()
+    wait_until(lambda: os.sched_getscheduler(runner) == os.SCHED_IDLE, "the idle policy")
+    wait_until(lambda: descendants(runner), "the runner's own process")
+    (helper,) = descendants(runner)
+    assert os.sched_getscheduler(helper) == os.SCHED_IDLE
+    assert os.sched_getscheduler(worker.pid) == os.SCHED_OTHER
+    connection.cancel(long, "seen enough")
+    assert not connection.reply(long)[1]["success"]
+
+
 def test_cancel_in_the_middle_of_a_compute(worker: Worker) -> None:
     connection = worker.connection
     connection.result("add_dataset", **LC)

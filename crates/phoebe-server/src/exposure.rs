@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Place, Resolved};
 
-/// The settings that are secrets.
-const SECRETS: [&str; 3] = ["password", "jwt_secret_key", "api_keys"];
+/// The settings that are secrets: section and name.
+const SECRETS: [(&str, &str); 4] =
+    [("auth", "password"), ("auth", "jwt_secret_key"), ("auth", "api_keys"), ("metrics", "token")];
 
 /// Any right of everybody, and the right of a group to write. A group may read: a service's
 /// settings often belong to root.
@@ -46,7 +47,7 @@ impl Display for Exposed {
 pub(crate) fn exposed(resolved: &Resolved) -> Vec<Exposed> {
     let is_set_there = SECRETS
         .into_iter()
-        .any(|name| matches!(resolved.origins.get("auth", name).0, Place::File { .. }));
+        .any(|(section, name)| matches!(resolved.origins.get(section, name).0, Place::File { .. }));
     let settings_file = resolved.file.as_deref().filter(|_| is_set_there);
     let database = resolved.settings.database.path.as_path();
     [

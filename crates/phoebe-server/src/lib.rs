@@ -14,6 +14,7 @@ pub mod environment;
 pub mod error;
 mod exposure;
 pub mod logging;
+mod metrics;
 pub mod passbands;
 mod reload;
 pub mod serve;

@@ -17,6 +17,9 @@ use crate::web::{CallerId, ClientAddress, LimitedCaller};
 /// The path parameter that holds a session's id.
 pub(super) const SESSION: &str = "session_id";
 
+const NOT_FOR_MONITORING: &str =
+    "The metrics are for administrators and for the bearer of [metrics] token";
+
 /// The caller; `None` in modes without users.
 #[derive(Debug, Clone)]
 pub(super) struct Caller(pub(super) Option<Identity>);
@@ -32,6 +35,8 @@ pub(super) enum Access {
     Use,
     /// Look at the session or end it: also for instructors of the owner's groups.
     Supervise,
+    /// Read the metrics: for administrators and the bearer of the token for it.
+    Monitor,
 }
 
 /// The guard's state.
@@ -52,9 +57,15 @@ pub(super) async fn guard(
 ) -> Response {
     let app = &guard.context.app;
     let address = request.extensions().get().and_then(|ClientAddress(address)| *address);
-    let caller = match app.authenticator.authenticate(request.headers(), address).await {
-        Ok(identity) => Caller(identity),
-        Err(error) => return HttpError::from(error).into_response(),
+    let has_token =
+        guard.access == Access::Monitor && guard.context.metrics_token.is_in(request.headers());
+    let caller = if has_token {
+        Caller(None)
+    } else {
+        match app.authenticator.authenticate(request.headers(), address).await {
+            Ok(identity) => Caller(identity),
+            Err(error) => return HttpError::from(error).into_response(),
+        }
     };
     let id = caller.0.as_ref().map(|identity| CallerId(identity.user_id.clone()));
     let mut response = match caller.session_in_path(&app.sessions, guard.access, &route, parameters)
@@ -105,6 +116,11 @@ impl Caller {
             })
     }
 
+    /// Returns whether the caller is an administrator. True in modes without users.
+    fn is_admin(&self) -> bool {
+        self.0.as_ref().is_none_or(Identity::is_admin)
+    }
+
     /// Returns whether the session is the caller's own. True in modes without users.
     pub(super) fn owns(&self, session: &SessionView) -> bool {
         self.0.as_ref().is_none_or(|identity| {
@@ -112,7 +128,7 @@ impl Caller {
         })
     }
 
-    /// Returns the session in the path, if the route has one.
+    /// Returns the session in the path, if the route has one. Refuses a caller without `access`.
     fn session_in_path(
         &self,
         sessions: &SessionManager,
@@ -120,6 +136,9 @@ impl Caller {
         route: &MatchedPath,
         parameters: Result<RawPathParams, RawPathParamsRejection>,
     ) -> Result<Option<OwnedSession>, HttpError> {
+        if access == Access::Monitor && !self.is_admin() {
+            return Err(HttpError::new(StatusCode::FORBIDDEN, NOT_FOR_MONITORING));
+        }
         // An id that is not UTF-8 belongs to no session.
         let parameters = parameters.map_err(|_| session_not_found(route.as_str()))?;
         let Some((_, id)) = parameters.iter().find(|(name, _)| *name == SESSION) else {

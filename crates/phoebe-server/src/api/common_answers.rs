@@ -38,7 +38,7 @@ impl Routes {
     fn have(self, path: &str, operation: &Operation) -> bool {
         match self {
             Self::All => true,
-            Self::AllButHealth => !path.starts_with("/health"),
+            Self::AllButHealth => !path.starts_with("/health") && path != "/metrics",
             Self::Protected => operation.security.is_some(),
             Self::WithBody => operation.request_body.is_some(),
             Self::WithSession => path.contains("{session_id}"),

@@ -7,6 +7,7 @@ mod body;
 mod caller;
 mod common_answers;
 mod json;
+mod metrics;
 mod pages;
 mod send;
 mod sessions;
@@ -30,6 +31,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::auth::MetricsToken;
 use crate::config::PublicUrl;
 use crate::error::HttpError;
 use crate::web::CallerLimit;
@@ -118,8 +120,13 @@ fn supervised_routes() -> OpenApiRouter<Shared> {
         .merge(v1::supervised_routes())
 }
 
+/// The route for monitoring systems, behind the guard.
+fn monitoring_routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(metrics::metrics))
+}
+
 fn documented_routes() -> OpenApiRouter<Shared> {
-    let mut guarded = protected_routes().merge(supervised_routes());
+    let mut guarded = protected_routes().merge(supervised_routes()).merge(monitoring_routes());
     common_answers::add_security(guarded.get_openapi_mut());
     OpenApiRouter::with_openapi(Document::openapi()).merge(open_routes()).merge(guarded)
 }
@@ -136,6 +143,7 @@ pub fn openapi_json() -> Result<String, serde_json::Error> {
 pub(crate) fn routes(app: App) -> Router {
     let caller_limit = CallerLimit::new(app.settings.server.max_requests_per_caller);
     let body_memory = body::memory_limit(&app.settings.server);
+    let metrics = app.settings.metrics.clone();
     let context = Arc::new(Context {
         app,
         started: Instant::now(),
@@ -143,6 +151,7 @@ pub(crate) fn routes(app: App) -> Router {
         stream_limit: CallerLimit::new(STREAMS_PER_CALLER),
         epoch: uuid::Uuid::new_v4().simple().to_string(),
         body_memory,
+        metrics_token: MetricsToken::new(&metrics),
     });
     let limit = middleware::from_fn_with_state(Arc::clone(&context), caller::limit);
     let guarded = |routes: OpenApiRouter<Shared>, access| {
@@ -156,6 +165,7 @@ pub(crate) fn routes(app: App) -> Router {
         .merge(open)
         .merge(guarded(protected_routes(), Access::Use))
         .merge(guarded(supervised_routes(), Access::Supervise))
+        .merge(guarded(monitoring_routes(), Access::Monitor))
         .route("/openapi.json", get(openapi))
         .route("/docs", get(pages::swagger_ui))
         .route("/docs/", get(pages::swagger_ui_in_folder))

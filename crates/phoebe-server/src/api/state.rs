@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, MetricsToken};
 use crate::config::Settings;
 use crate::error::HttpError;
 use crate::session::SessionManager;
@@ -42,6 +42,8 @@ pub(super) struct Context {
     pub(super) epoch: String,
     /// Limits the memory of all request bodies.
     pub(super) body_memory: Arc<Semaphore>,
+    /// The token that may read the metrics.
+    pub(super) metrics_token: MetricsToken,
 }
 
 pub(super) type Shared = Arc<Context>;

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::error::{AuthError, AuthSetupError};
-use crate::config::AuthSettings;
+use crate::config::{AuthSettings, MetricsSettings};
 
 type Fingerprint = [u8; 32];
 
@@ -97,9 +97,48 @@ impl ServerKeys {
     }
 }
 
+/// The token that may read the metrics, if one is set.
+pub(crate) struct MetricsToken(Option<Fingerprint>);
+
+impl MetricsToken {
+    /// The token of the settings.
+    pub(crate) fn new(settings: &MetricsSettings) -> Self {
+        let token = settings.token.expose();
+        Self((!token.is_empty()).then(|| fingerprint(token)))
+    }
+
+    /// Whether the request brings it as a bearer token. Compares in constant time.
+    pub(crate) fn is_in(&self, headers: &HeaderMap) -> bool {
+        let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given = given.and_then(|value| value.split_once(' '));
+        match (&self.0, given) {
+            (Some(token), Some((scheme, given))) if scheme.eq_ignore_ascii_case("bearer") => {
+                token.ct_eq(&fingerprint(given.trim())).into()
+            }
+            _ => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn only_the_bearer_of_the_token_reads_the_metrics() {
+        let is_in = |token: &str, header: &str| {
+            let token = MetricsToken::new(&MetricsSettings { token: Secret::new(token) });
+            token.is_in(&HeaderMap::from_iter([(AUTHORIZATION, header.parse().unwrap())]))
+        };
+        assert!(is_in("t0ken", "Bearer t0ken") && is_in("t0ken", "bearer t0ken"));
+        for header in ["Bearer t0ke", "Bearer t0kens", "Bearer ", "Bearer", "Basic t0ken", "t0ken"]
+        {
+            assert!(!is_in("t0ken", header), "{header}");
+        }
+        assert!(!is_in("", "Bearer ") && !is_in("", "Bearer x"));
+        assert!(!MetricsToken::new(&MetricsSettings::default()).is_in(&HeaderMap::new()));
+    }
 
     fn password_of(header: &str) -> Option<String> {
         let headers = HeaderMap::from_iter([(AUTHORIZATION, header.parse().unwrap())]);

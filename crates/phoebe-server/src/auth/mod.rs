@@ -19,6 +19,7 @@ mod token;
 
 pub use authenticator::{Authenticator, LoggedIn};
 pub use error::{AuthError, AuthSetupError};
+pub(crate) use gate::MetricsToken;
 pub use identity::{Credential, Identity};
 pub use keys::KeyRequest;
 pub use registration::Registration;

@@ -28,8 +28,8 @@ pub use origin::{Origin, Origins};
 pub use problem::{ConfigError, Place, Problem};
 pub use public_url::{PathPrefix, PublicUrl};
 pub use settings::{
-    AuthSettings, DatabaseSettings, Key, LoggingSettings, PortPoolSettings, ResourceSettings,
-    Section, ServerSettings, SessionSettings, Settings, WorkerSettings,
+    AuthSettings, DatabaseSettings, Key, LoggingSettings, MetricsSettings, PortPoolSettings,
+    ResourceSettings, Section, ServerSettings, SessionSettings, Settings, WorkerSettings,
 };
 pub use types::{
     AuthMode, Durability, LogFormat, OnIdle, RegistrationPolicy, Sandbox, Secret, WorkerStart,

@@ -172,7 +172,7 @@ table::settings! {
         worker_memory_mb: u64 = 4096, check(within(0, 16_777_216));
         /// Free memory in MiB below which unused sessions go to sleep; 0 for never.
         memory_reserve_mb: u64 = 512, check(within(0, 16_777_216));
-        /// Concurrent computations; 0 for one per core.
+        /// Computations at once, of interactive and of background ones each; 0 for one per core.
         max_concurrent_computes: usize = 0;
         /// Seconds that a command may take; 0 for no limit.
         command_timeout_seconds: f64 = 0.0, check(within(0.0, 1e9));
@@ -208,6 +208,13 @@ table::settings! {
         /// Folder for passbands from `phoebe-server passbands install`. If it is empty:
         /// `$PHOEBE_PBDIR`, else `passbands` in the data directory if workers can read it.
         passband_dir: Option<PathBuf> = None;
+    }
+    /// `GET /metrics`, for Prometheus.
+    metrics: MetricsSettings {
+        /// A bearer token that may read the metrics, and nothing else; empty for none.
+        /// Administrators may read them too, and on a server without users everybody whom it lets
+        /// in.
+        token: Secret = Secret::default();
     }
     /// The server's log on standard error.
     logging: LoggingSettings {

@@ -44,6 +44,12 @@ impl Cores {
         Self { started: Instant::now(), state: Arc::new(Mutex::new(state)) }
     }
 
+    /// How many long commands compute, and how many wait for a turn.
+    pub(super) fn demand(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.turns.computing(), state.waiting.len())
+    }
+
     fn now(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
     }

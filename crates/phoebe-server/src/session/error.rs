@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::metrics::StartOutcome;
 use crate::store::snapshots::DiskLimitExceeded;
 
 /// Why a session call failed.
@@ -96,6 +97,16 @@ impl SessionError {
     pub(super) fn nothing_is_kept() -> Self {
         let text = "Nothing is kept of sessions on this server ([session] durability = \"off\")";
         Self::Conflict(text.to_owned())
+    }
+
+    /// What became of a start that ended so.
+    pub(super) fn start_outcome(&self) -> StartOutcome {
+        match self {
+            Self::StartFailed(_) | Self::Unreadable(_) => StartOutcome::Failed,
+            // It was ended before it was ready.
+            Self::NotFound => StartOutcome::Abandoned,
+            _ => StartOutcome::Refused,
+        }
     }
 
     /// Its text for the log, which leaves out a worker's words about a user's Bundle.

@@ -27,6 +27,7 @@ use super::view::{
     now,
 };
 use crate::config::Settings;
+use crate::metrics::Start;
 use crate::store::snapshots::{DiskUsage, SessionFolder, SessionRecord, SnapshotStore};
 use crate::store::{Store, StoredJob};
 use crate::worker::Launcher;
@@ -108,10 +109,13 @@ impl SessionManager {
     /// # Errors
     /// Limits, ports, or the worker; everything is undone then.
     pub async fn start(&self, request: StartRequest) -> Result<SessionView, SessionError> {
-        let (answer, started) = oneshot::channel();
-        let driver = self.admit(&request)?;
-        self.shared.drivers.spawn(driver.run(request, answer));
-        started.await.unwrap_or(Err(SessionError::ShuttingDown))
+        let start = async {
+            let (answer, started) = oneshot::channel();
+            let driver = self.admit(&request)?;
+            self.shared.drivers.spawn(driver.run(request, answer));
+            started.await.unwrap_or(Err(SessionError::ShuttingDown))
+        };
+        self.shared.metrics.time_start(Start::Fresh, start, SessionError::start_outcome).await
     }
 
     /// Ends a session and waits until its worker is gone and its port free.
@@ -277,6 +281,11 @@ impl SessionManager {
     #[must_use]
     pub fn port_status(&self) -> PortStatus {
         self.shared.ports.status()
+    }
+
+    /// What a monitoring system is told, in Prometheus' text format.
+    pub async fn metrics(&self) -> String {
+        self.shared.metrics_text().await
     }
 
     /// What the Python side says of itself: versions, passbands. Waits until PHOEBE is imported.

@@ -12,6 +12,7 @@
 //! | `job` | what is known of a long command: its states, progress, reasons; no I/O |
 //! | `job_queries` | submits, finds, waits for and cancels jobs |
 //! | `events` | what happened in a session, as numbered events |
+//! | `metrics` | what a monitoring system is told of sessions |
 //! | `file_queue` | a session's files: one job after the other, bounded |
 //!
 //! [`SessionManager`] knows all sessions and nothing of Bundles. Others send a driver requests and
@@ -29,6 +30,7 @@ mod job;
 mod job_queries;
 mod manager;
 mod memory;
+mod metrics;
 mod ports;
 mod reply;
 mod request;

@@ -21,6 +21,7 @@ use super::ports::PortPool;
 use super::request::Request;
 use super::view::SessionView;
 use crate::config::Settings;
+use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::snapshots::{DiskLimits, DiskUsage, SnapshotStore};
 use crate::worker::Launcher;
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     pub(super) snapshots: Option<SnapshotStore>,
     pub(super) ports: PortPool,
     pub(super) cores: Cores,
+    pub(super) metrics: Metrics,
     /// The memory for answers while they are received.
     pub(super) answers: Memory,
     /// One permit: for work on files that takes much memory.
@@ -101,6 +103,7 @@ impl Shared {
             snapshots,
             ports,
             cores,
+            metrics: super::metrics::new(),
             answers,
             large: Arc::new(Semaphore::new(1)),
             sessions: Mutex::default(),

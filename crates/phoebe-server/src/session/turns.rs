@@ -100,6 +100,11 @@ impl Turns {
         Some((ticket, cores))
     }
 
+    /// How much work computes.
+    pub(super) fn computing(&self) -> usize {
+        self.running.len()
+    }
+
     /// How many wait before this one in its lane, if it waits.
     pub(super) fn place(&self, now: f64, ticket: Ticket) -> Option<usize> {
         let (_, lane) = self.waiting.get(&ticket)?;

@@ -183,6 +183,26 @@ impl Store {
         self.inner.health.lost()
     }
 
+    /// Returns the number of records that wait for the writer.
+    #[must_use]
+    pub fn queued_records(&self) -> usize {
+        self.inner.queue.records()
+    }
+
+    /// Returns the size of the database and its write-ahead log in bytes; `None` if there is no
+    /// database at its path. Blocks on the disk.
+    #[must_use]
+    pub fn size(&self) -> Option<u64> {
+        let path = self.inner.reader.path();
+        let log = path.with_file_name({
+            let mut name = path.file_name()?.to_owned();
+            name.push("-wal");
+            name
+        });
+        let size = |path: &Path| path.metadata().ok().map(|metadata| metadata.len());
+        Some(size(path)? + size(&log).unwrap_or(0))
+    }
+
     /// Waits until all queued records are committed or dropped.
     pub async fn flush(&self) {
         let (reply, answer) = oneshot::channel();

@@ -181,6 +181,12 @@ impl Queue {
         self.lock().is_awaited()
     }
 
+    /// Returns the number of queued records.
+    pub(super) fn records(&self) -> usize {
+        let state = self.lock();
+        state.entries.len() - state.barriers
+    }
+
     /// Returns whether less than half of the memory limit is used.
     pub(super) fn has_room(&self) -> bool {
         self.lock().bytes < self.bounds.queue_bytes / 2

@@ -78,6 +78,24 @@ async fn a_full_disk_loses_only_records() {
 }
 
 #[tokio::test]
+async fn what_waits_and_what_is_written_is_counted() {
+    let (_folder, path, store) = open(Bounds { gather: NEVER, ..short_bounds() });
+    for _ in 0..3 {
+        store.log(command("set_value"));
+    }
+    assert_eq!(store.queued_records(), 3);
+    store.flush().await;
+    assert_eq!(store.queued_records(), 0);
+    let log = path.with_file_name("sessions.db-wal");
+    let files = [&path, &log].map(|path| path.metadata().map_or(0, |file| file.len()));
+    assert_eq!(store.size(), Some(files.iter().sum()));
+    assert!(files[0] > 0);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(store.size(), None);
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_lock_of_another_program_delays_records() {
     let (_folder, path, store) =
         open(Bounds { patience: NEVER, patience_when_awaited: NEVER, ..short_bounds() });

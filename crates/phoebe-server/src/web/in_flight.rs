@@ -17,8 +17,8 @@ use tokio::sync::Semaphore;
 use super::permit_body::PermitBody;
 use crate::error::HttpError;
 
-/// Routes without limit: health checks must work on a busy server.
-const EXEMPT: [&str; 2] = ["/health", "/health/ready"];
+/// Routes without limit: health checks and monitoring must work on a busy server.
+const EXEMPT: [&str; 3] = ["/health", "/health/ready", "/metrics"];
 
 /// Middleware: refuses a request when the server has reached its limit.
 pub(super) async fn limit(permits: Arc<Semaphore>, request: Request, next: Next) -> Response {

@@ -50,6 +50,27 @@ impl fmt::Display for Bound {
 }
 
 impl Exit {
+    /// The names of [`Self::class`].
+    pub(crate) const CLASSES: [&str; 6] =
+        ["exited", "killed", "crashed", "signalled", "exceeded", "unknown"];
+
+    /// The kind of its cause, for counting.
+    pub(crate) fn class(self) -> &'static str {
+        match self {
+            Self::Code(_) => "exited",
+            Self::Signal(signal) => match signal_name(signal) {
+                // Also by the kernel, where memory is short.
+                Some("SIGKILL") => "killed",
+                Some("SIGSEGV" | "SIGABRT" | "SIGBUS" | "SIGILL" | "SIGFPE" | "SIGTRAP") => {
+                    "crashed"
+                }
+                _ => "signalled",
+            },
+            Self::Exceeded(_) => "exceeded",
+            Self::Unknown => "unknown",
+        }
+    }
+
     /// The parts in which the zygote reports an end.
     pub(crate) fn from_parts(code: Option<i32>, signal: Option<i32>) -> Self {
         match (code, signal) {
@@ -209,6 +230,21 @@ mod tests {
         tokio::task::yield_now().await;
         report(-12, Exit::Code(3));
         assert_eq!(asked.await.unwrap(), Exit::Code(3));
+    }
+
+    #[test]
+    fn every_exit_has_one_of_the_classes() {
+        let exits = [
+            Exit::Code(3),
+            Exit::Signal(9),
+            Exit::Signal(11),
+            Exit::Signal(15),
+            Exit::Exceeded(Bound::Scratch(1)),
+            Exit::Unknown,
+        ];
+        assert_eq!(exits.map(Exit::class), Exit::CLASSES);
+        let classes = (0..=64).map(|signal| Exit::Signal(signal).class());
+        assert!(classes.into_iter().all(|class| Exit::CLASSES.contains(&class)));
     }
 
     #[test]

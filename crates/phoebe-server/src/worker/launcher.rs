@@ -28,7 +28,7 @@ use super::registry::Registry;
 use super::sandbox::{Containment, Scratch, UsageMonitor};
 use super::spares::Spares;
 use super::usage;
-use super::zygote::{ForkError, Zygote};
+use super::zygote::{ForkError, Generations, Zygote};
 
 /// What a worker is started with.
 #[derive(Debug, Clone)]
@@ -123,6 +123,14 @@ impl Launcher {
                     Err(error) => return Err(LaunchError::Failed(error.to_string())),
                 },
             }
+        }
+    }
+
+    /// The zygote's processes so far; `None` where workers are fresh interpreters.
+    pub(crate) fn generations(&self) -> Option<Arc<Generations>> {
+        match &self.source {
+            Source::Zygote(zygote) => Some(zygote.generations()),
+            Source::Spawn(..) => None,
         }
     }
 

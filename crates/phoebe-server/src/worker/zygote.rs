@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use phoebe_protocol::packet::{FromZygote, Info, ToZygote};
@@ -106,9 +107,31 @@ impl PendingRequest {
     }
 }
 
+/// The zygote's processes, for whoever watches the server.
+#[derive(Debug, Default)]
+pub(crate) struct Generations {
+    started: AtomicU64,
+    /// The process that lives; 0 if none does.
+    pid: AtomicI32,
+}
+
+impl Generations {
+    /// How often the zygote was started again.
+    pub(crate) fn restarts(&self) -> u64 {
+        self.started.load(Ordering::Relaxed).saturating_sub(1)
+    }
+
+    /// MiB of the zygote's own memory. `None` while there is no zygote. Blocks for microseconds.
+    pub(crate) fn memory(&self) -> Option<f64> {
+        let pid = self.pid.load(Ordering::Relaxed);
+        (pid > 0).then(|| usage::anonymous_memory(pid)).flatten()
+    }
+}
+
 /// Handle to the zygote, whichever generation lives.
 #[derive(Clone)]
 pub(crate) struct Zygote {
+    generations: Arc<Generations>,
     requests: mpsc::Sender<Request>,
     readiness: watch::Receiver<Readiness>,
     supervisor: TaskTracker,
@@ -124,15 +147,28 @@ impl Zygote {
         let (requests, waiting) = mpsc::channel(QUEUE);
         let (publish, readiness) = watch::channel(Readiness::Starting);
         let supervisor = TaskTracker::new();
-        let work = Supervisor { interpreter, registry, waiting, publish, closing }.run();
-        supervisor.spawn(work);
+        let generations = Arc::<Generations>::default();
+        let work = Supervisor {
+            interpreter,
+            registry,
+            waiting,
+            publish,
+            closing,
+            generations: Arc::clone(&generations),
+        };
+        supervisor.spawn(work.run());
         supervisor.close();
-        Self { requests, readiness, supervisor }
+        Self { generations, requests, readiness, supervisor }
     }
 
     /// Whether forks are served, and a way to wait for a change of it.
     pub(crate) fn readiness(&self) -> watch::Receiver<Readiness> {
         self.readiness.clone()
+    }
+
+    /// Its processes so far.
+    pub(crate) fn generations(&self) -> Arc<Generations> {
+        Arc::clone(&self.generations)
     }
 
     /// Waits until the zygote is gone for good.
@@ -166,6 +202,7 @@ struct Supervisor {
     waiting: mpsc::Receiver<Request>,
     publish: watch::Sender<Readiness>,
     closing: CancellationToken,
+    generations: Arc<Generations>,
 }
 
 /// Why a process of the zygote ended.
@@ -226,11 +263,14 @@ impl Supervisor {
         let error = output.try_clone()?;
         let process = self.interpreter.start("zygote", Stdio::from(theirs), output, error)?;
         let record = self.registry.record(&process)?;
+        self.generations.started.fetch_add(1, Ordering::Relaxed);
+        self.generations.pid.store(process.pid(), Ordering::Relaxed);
         let closing = self.closing.clone();
         let end = tokio::select! {
             end = self.load_and_serve(&control, &process) => end,
             () = closing.cancelled() => GenerationEnd::Closed,
         };
+        self.generations.pid.store(0, Ordering::Relaxed);
         // It ends by itself when its channel closes; it is not waited for longer than a moment.
         drop(control);
         if timeout(Duration::from_millis(500), process.ended()).await.is_err() {

@@ -13,6 +13,7 @@ use crate::support::{Client, Reply, TestServer};
 const SECRET: &str = "a secret for this test only, long enough";
 
 const NOT_OWNER: &str = "You are not the owner of this session";
+const NOT_ADMIN: &str = "The metrics are for administrators and for the bearer of [metrics] token";
 const NEEDS_LOGIN: &str = "API keys are managed with a token, not with an API key; log in";
 
 /// Whom a route is for.
@@ -28,6 +29,8 @@ enum For {
     Owner,
     /// The same, and instructors of a group of the owner.
     Supervisor,
+    /// Administrators.
+    Admin,
 }
 
 /// Every route, whom it is for, and the body of a request to it.
@@ -45,6 +48,7 @@ const ROUTES: &[(&str, For, &str)] = &[
     ("DELETE /v1/api-keys/{key_id}", For::LoggedIn, ""),
     ("GET /system/passbands", For::Guests, ""),
     ("GET /system/info", For::Guests, ""),
+    ("GET /metrics", For::Admin, ""),
     ("POST /dash/start-session", For::Guests, "{}"),
     ("GET /dash/sessions", For::Guests, ""),
     ("GET /dash/session-memory", For::Guests, ""),
@@ -157,6 +161,8 @@ impl Mode {
             For::LoggedIn => true,
             For::Owner => is_owner || who == Who::Admin,
             For::Supervisor => is_owner || who == Who::Admin || supervises,
+            For::Admin if who == Who::Admin || self == Self::Password => true,
+            For::Admin => return Expected::Forbidden(NOT_ADMIN),
         };
         if may { Expected::LetThrough } else { Expected::Forbidden(NOT_OWNER) }
     }

@@ -292,6 +292,39 @@ async fn what_was_accepted_survives_the_servers_death_and_runs_once() {
     server.finish().await;
 }
 
+/// A solver that computes holds up no light curve; two solvers wait for each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn interactive_computations_never_wait_for_fits() {
+    let builder = TestServer::builder().fake().set("resources.max_concurrent_computes", 1);
+    let server = builder.start().await;
+    let mut sessions = Vec::new();
+    for _ in 0..4 {
+        sessions.push(server.start_session().await);
+    }
+    let fit = json!({"command": "run_solver", "seconds": 100.0, "steps": 10});
+    let first = submit(&server, &sessions[0], &fit).await;
+    has_state(&server, &first, "running").await;
+    let second = submit(&server, &sessions[1], &fit).await;
+    let third = submit(&server, &sessions[2], &fit).await;
+    let waiting = until("the wait for cores", SOON, async || {
+        let job = show(&server, &second).await;
+        (job["waiting_for"] == "cores").then_some(job)
+    })
+    .await;
+    assert_eq!((&waiting["state"], &waiting["position"]), (&json!("queued"), &json!(0)));
+    for _ in 0..3 {
+        let computed = sessions[3].command(compute(0.1)).await;
+        assert_eq!(computed["success"], true);
+    }
+    assert_eq!(show(&server, &first).await["state"], "running");
+    assert_eq!(show(&server, &second).await["state"], "queued");
+    for job in [&first, &second, &third] {
+        server.post_empty(&format!("{}/cancel", address_of(job))).await.expect(202);
+        assert_eq!(done(&server, job).await["state"], "cancelled");
+    }
+    server.finish().await;
+}
+
 /// More sessions have jobs than there are ports: all jobs run, one session after the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_of_more_sessions_than_there_are_ports_wait_for_one() {

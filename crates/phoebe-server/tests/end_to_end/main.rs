@@ -21,6 +21,7 @@ mod harness;
 mod jobs;
 mod lifecycle;
 mod load;
+mod metrics;
 mod misbehaviour;
 mod passbands;
 mod proxy;

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::{Program, Reply, TestServer};
 
 /// One for each place where a secret is set or sent.
-const CANARIES: [&str; 7] = [
+const CANARIES: [&str; 9] = [
     "canary-of-the-gate",
     "canary-of-the-token-secret",
     "canary-of-the-first-key",
@@ -17,6 +17,8 @@ const CANARIES: [&str; 7] = [
     "canary-of-a-right-password",
     "canary-of-a-wrong-password",
     "canary-of-a-wrong-key",
+    "canary-of-the-metrics-token",
+    "canary-of-a-wrong-metrics-token",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,6 +32,7 @@ async fn secrets_are_nowhere_to_be_read() {
             .set("auth.jwt_secret_key", CANARIES[1])
             .set("auth.enabled", true)
             .set("auth.api_keys", vec![CANARIES[2], CANARIES[3]])
+            .set("metrics.token", CANARIES[7])
             .start()
             .await;
         let mut answers = String::new();
@@ -47,6 +50,11 @@ async fn secrets_are_nowhere_to_be_read() {
             for path in ["/auth/login", "/auth/register"] {
                 answers += &server.post(path, &body).await.body.to_string();
             }
+        }
+        for (token, status) in [(CANARIES[7], 200), (CANARIES[8], 401)] {
+            let metrics = server.with_token(token).get("/metrics").await;
+            assert_eq!(metrics.status, status, "{}", metrics.body);
+            answers += &metrics.body.to_string();
         }
         let get = async |key: &str, authorization: &str| {
             let request = server.request(reqwest::Method::GET, "/dash/sessions");

@@ -13,6 +13,7 @@ use super::files::INTERRUPTED;
 use super::link::Asked;
 use super::task::{Task, find};
 use super::{Driver, Happening, Prepared, Start};
+use crate::metrics::Start::Wake;
 use crate::session::cores::CoreGrant;
 use crate::session::error::SessionError;
 use crate::session::events::Happened;
@@ -122,7 +123,9 @@ impl Driver {
             let owner = self.view.borrow().owner.clone();
             self.starting = Some(Box::pin(async move {
                 shared.evict_before_waking(owner.as_ref()).await;
-                let up = bring_up(&shared, &session, files.as_ref()).await?;
+                let up = bring_up(&shared, &session, files.as_ref());
+                let metrics = &shared.metrics;
+                let up = metrics.time_start(Wake, up, SessionError::start_outcome).await?;
                 Ok(Start { up, beginning: Beginning::Kept, memory: None })
             }));
             return;
@@ -200,6 +203,7 @@ impl Driver {
         }
         task.began = Some(Instant::now());
         let background = grant.as_ref().is_some_and(CoreGrant::is_background);
+        self.shared.metrics.record_wait(task.kind, task.submitted.elapsed());
         task.cores = grant;
         let (files, versions) = (self.files.clone(), link.versions().clone());
         match &task.work {
@@ -269,6 +273,7 @@ impl Driver {
         let Some(task) = self.tasks.remove(&id) else { return };
         self.note_compute_time(&task);
         self.end_job(id, &task, &outcome);
+        self.record_outcome(&task, &outcome);
         match outcome {
             Outcome::Refused(error) => task.work.refuse(error),
             Outcome::Cancelled { reason } => task.work.fail(&format!("Cancelled: {reason}")),

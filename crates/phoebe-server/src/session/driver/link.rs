@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::at;
 use crate::session::cores::{CoreGrant, CoreWait};
 use crate::session::memory::MemoryWatch;
+use crate::session::metrics;
 use crate::session::ports::PortLease;
 use crate::session::start::{Started, versions_of};
 use crate::session::state::TaskId;
@@ -42,8 +43,8 @@ pub(super) enum LinkEvent {
     CoresGranted(CoreGrant),
     /// Nothing more comes from it: it will be lost.
     Broken,
-    /// It is of no more use, for this reason.
-    Lost(String),
+    /// It is of no more use, for this reason; and the reason's kind, for counting.
+    Lost(String, &'static str),
 }
 
 /// A worker that has its Bundle.
@@ -133,7 +134,9 @@ impl WorkerLink {
                     LinkEvent::Broken
                 }
             },
-            lost = lost(&self.worker, self.broken.as_ref()), if listens => LinkEvent::Lost(lost),
+            (why, cause) = lost(&self.worker, self.broken.as_ref()), if listens => {
+                LinkEvent::Lost(why, cause)
+            }
             measured = self.memory.measured() => LinkEvent::Measured(measured),
             grant = self.cores.turn() => LinkEvent::CoresGranted(grant),
             () = at(measure) => {
@@ -178,13 +181,16 @@ impl WorkerLink {
 
 /// Waits until the worker cannot be used, and returns why. A connection breaks when its worker
 /// dies; how that happened says more.
-async fn lost(worker: &Worker, broken: Option<&(ConnectionError, Instant)>) -> String {
-    let exited = |exit: Exit| format!("its process ended ({exit})");
+async fn lost(
+    worker: &Worker,
+    broken: Option<&(ConnectionError, Instant)>,
+) -> (String, &'static str) {
+    let exited = |exit: Exit| (format!("its process ended ({exit})"), exit.class());
     match broken {
         None => exited(worker.ended().await),
         Some((error, since)) => match timeout_at(*since + EXIT_PATIENCE, worker.ended()).await {
             Ok(exit) => exited(exit),
-            Err(_) => error.to_string(),
+            Err(_) => (error.to_string(), metrics::CONNECTION),
         },
     }
 }

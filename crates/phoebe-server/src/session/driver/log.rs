@@ -7,9 +7,10 @@ use tracing::{error, info, warn};
 
 use super::Driver;
 use super::task::Task;
+use crate::metrics::CommandOutcome;
 use crate::session::events::Happened;
 use crate::session::request::Work;
-use crate::session::state::{Ending, Report};
+use crate::session::state::{Ending, Outcome, Report};
 use crate::session::view::{Status, UserInfo, now};
 use crate::store::LogRecord;
 use crate::store::snapshots::SessionRecord;
@@ -107,6 +108,23 @@ impl Driver {
             execution_time_ms: elapsed.as_secs_f64() * 1000.0,
             error,
         });
+    }
+
+    /// Records for the metrics what became of work.
+    pub(super) fn record_outcome(&self, task: &Task, outcome: &Outcome) {
+        let metrics = &self.shared.metrics;
+        let success = task.reply.as_ref().is_some_and(|given| given.header.success == Some(true));
+        let outcome = match outcome {
+            Outcome::Refused(_) => return metrics.record_refusal(),
+            Outcome::Failed { .. } | Outcome::Cancelled { .. } | Outcome::Interrupted => {
+                CommandOutcome::Failed
+            }
+            Outcome::WorkerLost { .. } => CommandOutcome::WorkerLost,
+            Outcome::Reply { .. } if success => CommandOutcome::Success,
+            Outcome::Reply { .. } => CommandOutcome::Error,
+        };
+        let elapsed = task.began.map_or(Duration::ZERO, |began| began.elapsed());
+        metrics.record_command(logged_name(&task.work), outcome, elapsed);
     }
 
     pub(super) fn log_memory(&self, measured: Option<f64>) {

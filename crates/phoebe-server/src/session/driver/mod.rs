@@ -347,6 +347,7 @@ impl Driver {
         if let Work::Command(command) = &work
             && let Some(reason) = self.crashes.refusal(&command.body)
         {
+            self.shared.metrics.record_refusal();
             return work.fail(&reason);
         }
         let mut task = Task::new(work);
@@ -410,7 +411,8 @@ impl Driver {
                 self.granted = Some(grant);
             }
             LinkEvent::Broken => self.events.push_back(Event::WorkerFailing),
-            LinkEvent::Lost(why) => {
+            LinkEvent::Lost(why, cause) => {
+                self.shared.metrics.record_worker_loss(cause);
                 // What the worker answered before it died still counts; it gets no more work.
                 self.events.push_back(Event::WorkerFailing);
                 while let Some(event) = self.link.as_mut().and_then(WorkerLink::rest) {

@@ -18,6 +18,8 @@ use crate::store::snapshots::{SnapshotError, Versions};
 pub(super) struct Task {
     pub(super) work: Work,
     pub(super) kind: CommandKind,
+    /// When it came.
+    pub(super) submitted: Instant,
     /// When it began.
     pub(super) began: Option<Instant>,
     /// The cores that it computes on, until it is answered.
@@ -60,7 +62,8 @@ pub(super) enum Place {
 impl Task {
     pub(super) fn new(work: Work) -> Self {
         let kind = work.kind();
-        Self { work, kind, began: None, cores: None, found: None, reply: None }
+        let submitted = Instant::now();
+        Self { work, kind, submitted, began: None, cores: None, found: None, reply: None }
     }
 
     /// The command's bytes, if it is a command.
