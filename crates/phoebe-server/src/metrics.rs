@@ -160,7 +160,7 @@ impl Metrics {
                 &registry,
                 ok(IntCounter::with_opts(options(
                     "commands_refused_total",
-                    "Commands that did not begin, mostly because a session's queue or disk is full.",
+                    "Commands that did not begin, mostly because a queue or disk is full.",
                 ))),
             ),
             queue_waits: histogram(

@@ -214,7 +214,10 @@ mod tests {
         /// in the end all have had their turn.
         #[test]
         fn everybody_has_one_turn(
-            steps in prop::collection::vec((0u8..4, 0usize..4, any::<bool>(), any::<usize>()), 0..200),
+            steps in prop::collection::vec(
+                (0u8..4, 0usize..4, any::<bool>(), any::<usize>()),
+                0..200,
+            ),
             cores in 1usize..9,
             most in 1usize..5,
         ) {
