@@ -11,6 +11,8 @@ use super::view::SessionView;
 
 /// So many events are kept.
 const EVENTS_MAX: usize = 1000;
+/// So many are kept of a session that sleeps: there may be thousands of those.
+const SLEEPING_EVENTS_MAX: usize = 50;
 /// So many bytes of events are kept, as JSON.
 const BYTES_MAX: usize = 1 << 20;
 /// Roughly the bytes of an event without a job.
@@ -65,6 +67,15 @@ struct Log {
     last: u64,
 }
 
+impl Log {
+    /// Drops the oldest events beyond the bounds.
+    fn keep(&mut self, most: usize) {
+        while self.events.len() > most || self.bytes > BYTES_MAX && self.events.len() > 1 {
+            self.bytes -= self.events.pop_front().map_or(0, |(_, bytes)| bytes);
+        }
+    }
+}
+
 /// An empty log of events.
 pub(super) fn events() -> (EventWriter, EventReader) {
     let log = Arc::new(Mutex::new(Log::default()));
@@ -88,11 +99,16 @@ impl EventWriter {
         let number = log.last;
         log.events.push_back((SessionEvent { number, happened }, bytes));
         log.bytes += bytes;
-        while log.events.len() > EVENTS_MAX || log.bytes > BYTES_MAX && log.events.len() > 1 {
-            log.bytes -= log.events.pop_front().map_or(0, |(_, bytes)| bytes);
-        }
+        log.keep(EVENTS_MAX);
         drop(log);
         self.last.send_replace(number);
+    }
+
+    /// Drops all but the last events of a session that falls asleep.
+    pub(super) fn fall_asleep(&self) {
+        let mut log = lock(&self.log);
+        log.keep(SLEEPING_EVENTS_MAX);
+        log.events.shrink_to_fit();
     }
 }
 
@@ -153,6 +169,9 @@ mod tests {
             assert_eq!(numbers, (number + 1..=1500).collect::<Vec<_>>());
         }
         assert!(lock(&reader.log).bytes <= BYTES_MAX);
+        writer.fall_asleep();
+        assert_eq!(reader.after(1450).unwrap().len(), 50);
+        assert_eq!(reader.after(1449).unwrap_err(), EventsLost);
         drop(writer);
         assert!(!reader.changed().await, "the session has ended");
     }

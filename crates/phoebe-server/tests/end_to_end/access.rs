@@ -79,11 +79,11 @@ const ROUTES: &[(&str, For, &str)] = &[
     ("GET /v1/sessions/{session_id}/events", For::Owner, ""),
     ("GET /v1/sessions/{session_id}/jobs", For::Owner, ""),
     ("POST /v1/sessions/{session_id}/jobs", For::Owner, r#"{"command": "run_compute"}"#),
-    ("POST /v1/sessions/{session_id}/jobs/cancel", For::Owner, ""),
+    ("POST /v1/sessions/{session_id}/jobs/cancel", For::Supervisor, ""),
     ("GET /v1/sessions/{session_id}/jobs/{job_id}", For::Owner, ""),
     ("DELETE /v1/sessions/{session_id}/jobs/{job_id}", For::Owner, ""),
     ("GET /v1/sessions/{session_id}/jobs/{job_id}/result", For::Owner, ""),
-    ("POST /v1/sessions/{session_id}/jobs/{job_id}/cancel", For::Owner, ""),
+    ("POST /v1/sessions/{session_id}/jobs/{job_id}/cancel", For::Supervisor, ""),
 ];
 
 /// Somebody who asks.

@@ -292,6 +292,56 @@ async fn what_was_accepted_survives_the_servers_death_and_runs_once() {
     server.finish().await;
 }
 
+/// The student's session, Bundle and history are as before, and what it computes stays private.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instructor_stops_a_runaway_computation_of_a_student() {
+    let builder = TestServer::builder().fake().set("auth.mode", "jwt");
+    let server = builder.set("auth.jwt_secret_key", "a secret for this test only").start().await;
+    let mut clients = Vec::new();
+    for (email, role, group) in [
+        ("ada@uni.edu", "student", "stars"),
+        ("prof@uni.edu", "instructor", "stars"),
+        ("other@uni.edu", "instructor", "planets"),
+    ] {
+        let account = json!({"email": email, "password": "long enough 1"});
+        let account = server.post("/auth/register", &account).await.expect(200);
+        let database = server.database();
+        database.execute(&format!("UPDATE users SET role = '{role}' WHERE email = '{email}'"));
+        let user = format!("SELECT '{group}', id FROM users WHERE email = '{email}'");
+        database.execute(&format!("INSERT INTO user_groups (group_name, user_id) {user}"));
+        clients.push(server.with_token(account["access_token"].as_str().unwrap()));
+    }
+    let [ada, prof, other] = &clients[..] else { panic!("three") };
+    let session = ada.start_session().await;
+    session.result(json!({"command": "set_value", "twig": "a", "value": 1})).await;
+    let job = submit(ada, &session, &compute(600.0)).await;
+    has_state(ada, &job, "running").await;
+
+    let path = format!("/v1/sessions/{}", session.id);
+    let shown = prof.get(&path).await.expect(200);
+    assert_eq!(
+        (&shown["job"]["state"], &shown["job"]["arguments"]),
+        (&json!("running"), &json!(null))
+    );
+    prof.get(&jobs(&session)).await.expect(403);
+    let cancel = format!("{}/cancel", address_of(&job));
+    other.post(&cancel, &json!({})).await.expect(403);
+    let cancelled = prof.post(&cancel, &json!({"reason": "it never ends"})).await.expect(202);
+    assert_eq!(cancelled["arguments"], json!(null));
+    let ended = done(ada, &job).await;
+    assert_eq!(ended["state"], "cancelled");
+    assert!(ended["reasons"].to_string().contains("it never ends"), "{ended}");
+    assert_eq!(session.result(json!({"command": "get_value", "twig": "a"})).await, 1);
+    let history = ada.get(&format!("{path}/history")).await.expect(200);
+    assert_eq!((&history["undo"], &history["redo"]), (&json!(1), &json!(0)));
+    until("the audit", SOON, async || {
+        let actions: Vec<String> = server.database().column("SELECT action FROM audit_log");
+        (actions == ["job.cancel"]).then_some(())
+    })
+    .await;
+    server.finish().await;
+}
+
 /// A solver that computes holds up no light curve; two solvers wait for each other.
 #[tokio::test(flavor = "multi_thread")]
 async fn interactive_computations_never_wait_for_fits() {

@@ -14,14 +14,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::body::{LargeBody, SmallBody};
-use crate::api::caller::{Caller, OwnedSession};
+use crate::api::caller::{Access, Caller, OwnedSession};
 use crate::api::json::{self, Fields};
 use crate::api::send::{CommandAnswer, CommandBody};
 use crate::api::sessions::Client;
 use crate::api::state::Shared;
 use crate::error::{ErrorBody, HttpError, ValidationBody};
 use crate::session::{Accepted, Job, JobError, JobQuery, JobState, NewJob, Progress, Reason};
-use crate::session::{Requester, WaitingFor};
+use crate::session::{Requester, SessionView, WaitingFor};
+use crate::store::AuditEntry;
 
 /// The header that names a request, so that it is done once however often it is sent.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -114,6 +115,23 @@ impl JobBody {
             error: job.error,
             reasons: job.reasons,
         }
+    }
+}
+
+impl JobBody {
+    /// Returns the job as shown to `caller`: to whom may not use the session without what its user
+    /// sent and PHOEBE answered.
+    pub(in crate::api) fn seen_by(
+        context: &Shared,
+        caller: &Caller,
+        session: &SessionView,
+        mut job: Job,
+    ) -> Self {
+        if !caller.may(Access::Use, session) {
+            (job.arguments, job.error) = (None, None);
+            job.progress = job.progress.map(|progress| Progress { best: None, ..progress });
+        }
+        Self::of(context, job)
     }
 }
 
@@ -394,6 +412,7 @@ pub(super) async fn job_result(
 )]
 pub(super) async fn cancel_job(
     State(context): State<Shared>,
+    caller: Caller,
     OwnedSession(session): OwnedSession,
     Path(path): Path<JobPath>,
     SmallBody(body): SmallBody,
@@ -402,11 +421,13 @@ pub(super) async fn cancel_job(
     let (sessions, id) = (&context.app.sessions, &session.session_id);
     let before = sessions.job(id, &path.job_id).await?.ok_or_else(not_found)?;
     if before.state.is_done() {
-        return Ok((StatusCode::OK, Json(JobBody::of(&context, before))));
+        let body = JobBody::seen_by(&context, &caller, &session, before);
+        return Ok((StatusCode::OK, Json(body)));
     }
+    audit_cancel(&context, &caller, &session, &path.job_id);
     sessions.cancel_jobs(id, Some(&path.job_id), &reason).await?;
     let now = sessions.job(id, &path.job_id).await?.unwrap_or(before);
-    Ok((StatusCode::ACCEPTED, Json(JobBody::of(&context, now))))
+    Ok((StatusCode::ACCEPTED, Json(JobBody::seen_by(&context, &caller, &session, now))))
 }
 
 /// Cancel all jobs of a session
@@ -421,18 +442,21 @@ pub(super) async fn cancel_job(
 )]
 pub(super) async fn cancel_all_jobs(
     State(context): State<Shared>,
+    caller: Caller,
     OwnedSession(session): OwnedSession,
     SmallBody(body): SmallBody,
 ) -> Result<Json<JobList>, HttpError> {
     let reason = reason(&body)?;
-    let (sessions, id) = (&context.app.sessions, session.session_id);
+    let (sessions, id) = (&context.app.sessions, session.session_id.clone());
+    audit_cancel(&context, &caller, &session, "all");
     let query = JobQuery { session_id: Some(id.clone()), limit: MAX_LIMIT, ..JobQuery::default() };
     let open = sessions.jobs(query).await?.into_iter().filter(|job| !job.state.is_done());
     let open: Vec<_> = open.map(|job| job.job_id).collect();
     sessions.cancel_jobs(&id, None, &reason).await?;
     let mut jobs = Vec::new();
     for job in open {
-        jobs.extend(sessions.job(&id, &job).await?.map(|job| JobBody::of(&context, job)));
+        let job = sessions.job(&id, &job).await?;
+        jobs.extend(job.map(|job| JobBody::seen_by(&context, &caller, &session, job)));
     }
     Ok(Json(JobList { jobs, next: None }))
 }
@@ -464,6 +488,20 @@ pub(super) async fn remove_job(
     }
     sessions.remove_job(id, &path.job_id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Records that jobs in a session of somebody else are cancelled.
+fn audit_cancel(context: &Shared, caller: &Caller, session: &SessionView, job: &str) {
+    if let Some(identity) = &caller.0
+        && !caller.owns(session)
+    {
+        context.app.store.log_audit(AuditEntry {
+            actor: identity.user_id.clone(),
+            action: "job.cancel",
+            subject: session.session_id.clone(),
+            detail: job.to_owned(),
+        });
+    }
 }
 
 /// Why jobs are cancelled.

@@ -28,8 +28,6 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(jobs::submit_job, jobs::list_jobs))
         .routes(routes!(jobs::show_job, jobs::remove_job))
         .routes(routes!(jobs::job_result))
-        .routes(routes!(jobs::cancel_job))
-        .routes(routes!(jobs::cancel_all_jobs))
         .routes(routes!(jobs::list_all_jobs))
         .routes(routes!(events::session_events))
         .routes(routes!(checkpoints::list_checkpoints, checkpoints::create_checkpoint))
@@ -46,7 +44,10 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
 
 /// Routes for instructors of the session's owner, too.
 pub(super) fn supervised_routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(session))
+    OpenApiRouter::new()
+        .routes(routes!(session))
+        .routes(routes!(jobs::cancel_job))
+        .routes(routes!(jobs::cancel_all_jobs))
 }
 
 /// Show a session
@@ -65,6 +66,6 @@ async fn session(
     let settings: &SessionSettings = &context.app.settings.session;
     let disk = context.app.sessions.disk(&session.session_id);
     let job = context.app.sessions.current_job(&session.session_id);
-    let job = job.map(|job| jobs::JobBody::of(&context, job));
+    let job = job.map(|job| jobs::JobBody::seen_by(&context, &caller, &session, job));
     Json(Session::seen_by(&caller, session, settings).with_disk(disk).with_job(job))
 }

@@ -315,8 +315,9 @@ impl Driver {
             }
             Outcome::Reply { .. } | Outcome::Interrupted => {}
         }
-        info!(session = self.session, job = job.job_id, outcome = ?end_word(&end), "job done");
         job.end(now(), end);
+        let state = job.state.as_str();
+        info!(session = self.session, job = job.job_id, state, "job done");
         self.save_ended(job);
     }
 
@@ -449,13 +450,4 @@ fn end_of_reply(header: &Header, job: &Job, revision: u64, unsaved: Option<Strin
         _ => JobErrorKind::Phoebe,
     };
     JobEnd::Failed(kind, message)
-}
-
-fn end_word(end: &JobEnd) -> JobState {
-    match end {
-        JobEnd::Succeeded { .. } => JobState::Succeeded,
-        JobEnd::Failed(..) => JobState::Failed,
-        JobEnd::Cancelled(_) => JobState::Cancelled,
-        JobEnd::Interrupted => JobState::Interrupted,
-    }
 }

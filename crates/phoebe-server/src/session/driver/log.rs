@@ -152,7 +152,10 @@ impl Driver {
                 self.log_start(None, None);
                 info!(session, port, "session awake");
             }
-            Report::Asleep => info!(session, "session asleep"),
+            Report::Asleep => {
+                self.happened.fall_asleep();
+                info!(session, "session asleep");
+            }
             Report::NotWoken(reason) => warn!(session, reason, "session not woken"),
             Report::WorkerLost { why, unsaved } => warn!(session, why, unsaved, "worker lost"),
             Report::NotSaved(problem) => error!(session, problem, "a change is not saved"),

@@ -447,7 +447,8 @@ impl World {
             }
             Outcome::Cancelled { .. } => {
                 let task = &self.tasks[&id];
-                assert!(!task.began && task.cancel_wanted, "it is cancelled, and nobody asked");
+                let is_wanted = task.cancel_wanted || task.cancelled;
+                assert!(!task.began && is_wanted, "it is cancelled, and nobody asked");
             }
             Outcome::Interrupted => {
                 assert!(self.shuts_down && !self.tasks[&id].replied);

@@ -84,6 +84,14 @@ impl Machine {
     /// The worker that could not be reached does not know of the work: the next one gets it.
     pub(super) fn not_sent(&mut self, id: TaskId) {
         self.worker_failing();
+        let is_cancelled = self.queue.running().any(|(number, kind, task)| {
+            number == id && kind == CommandKind::Long && task.ending.is_some()
+        });
+        if is_cancelled {
+            self.queue.finished(id);
+            let reason = "it was to end before it had begun".to_owned();
+            return self.answer(id, Outcome::Cancelled { reason });
+        }
         match self.refusal() {
             Some(error) if self.queue.finished(id).is_some() => {
                 self.answer(id, Outcome::Refused(error));
